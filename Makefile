@@ -1,0 +1,62 @@
+# Needs Python 3.11 to 3.14 and make; gets everything else itself, into .tools/ and .venv/.
+#   make PYTHON=python3.12 test     builds .venv with that Python (otherwise: the newest found)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+# The interpreter's name is part of the stamp, so that asking for another one rebuilds .venv.
+STAMP := .venv/.installed$(if $(PYTHON),-$(notdir $(PYTHON)))
+
+.PHONY: help demo test unit integration nightly check lint format types imports lock picture clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 22
+
+demo: $(STAMP) ## run a real Ray cluster here: from zero workers to some, real work, and back to zero
+	@$(BIN)/heliostat demo
+
+test: unit integration ## run the unit tests (with coverage) and the integration tests
+
+unit: $(STAMP) ## run the unit tests, with coverage
+	$(BIN)/pytest tests/unit --cov --cov-report=term
+
+integration: $(STAMP) ## run the tests that start real Ray
+	$(BIN)/pytest tests/integration
+
+nightly: $(STAMP) ## run what is too long for every change: long tests, more examples, other Ray versions
+	$(BIN)/python tools/nightly.py
+
+check: lint types imports ## lint, types, direction of imports, lock file
+
+lint: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/python tools/neutral_lock.py --check
+	$(BIN)/uv lock --check --offline --quiet
+
+format: $(STAMP) ## format the code, and mend what ruff can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+imports: $(STAMP)
+	$(BIN)/lint-imports --no-logo
+
+picture: $(STAMP) ## draw docs/architecture.svg anew
+	$(BIN)/python tools/architecture.py
+
+lock: $(STAMP) ## lock the newest packages that fit pyproject.toml (UPGRADE=--upgrade), with no registry named
+	$(BIN)/uv lock $(UPGRADE)
+	$(BIN)/python tools/neutral_lock.py
+
+clean: ## remove everything that make made
+	rm -rf .venv .tools .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov dist build
+	find src tests tools -name __pycache__ -prune -exec rm -rf {} +
+
+$(STAMP): uv.lock pyproject.toml tools/environment.py
+	@python=$$(sh tools/pick-python $(PYTHON)) && "$$python" tools/environment.py $(if $(PYTHON),--pinned)
+	@touch $@

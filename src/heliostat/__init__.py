@@ -1,0 +1,3 @@
+"""Heliostat: one autoscaler for Ray clusters, whatever the machines come from."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,58 @@
+"""Every registered provider can be made, and runs the conformance kit."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from tests.unit.repo import tree
+
+REGISTERED: dict[str, str] = tomllib.loads((tree.ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
+    "project"
+]["entry-points"]["heliostat.providers"]
+KIT = "ProviderConformance"
+
+
+def modules_under_the_kit(text: str) -> set[str]:
+    """Return the modules that a test file imports, if it holds a conformance class; else nothing."""
+    module = ast.parse(text)
+    classes = (node for node in ast.walk(module) if isinstance(node, ast.ClassDef))
+    bases = {ast.unparse(base).rpartition(".")[2] for one in classes for base in one.bases}
+    if KIT not in bases:
+        return set()
+    froms = [node for node in ast.walk(module) if isinstance(node, ast.ImportFrom) and node.module]
+    plain = [node for node in ast.walk(module) if isinstance(node, ast.Import)]
+    names = {node.module or "" for node in froms}
+    names |= {f"{node.module}.{alias.name}" for node in froms for alias in node.names}
+    return names | {alias.name for node in plain for alias in node.names}
+
+
+def covered(entry: str, files: list[Path]) -> bool:
+    target = entry.partition(":")[0]
+    imported = set().union(*(modules_under_the_kit(path.read_text(encoding="utf-8")) for path in files))
+    return any(name == target or name.startswith(f"{target}.") for name in imported)
+
+
+@pytest.mark.parametrize("name", sorted(REGISTERED))
+def test_registered_provider_runs_the_conformance_kit(name: str) -> None:
+    assert covered(REGISTERED[name], list(tree.files(tree.ROOT / "tests", suffix=".py")))
+
+
+@pytest.mark.parametrize("name", sorted(REGISTERED))
+def test_registered_provider_can_be_loaded(name: str) -> None:
+    installed = entry_points(group="heliostat.providers", name=name)
+    assert [entry.value for entry in installed] == [REGISTERED[name]]
+    assert all(callable(entry.load()) for entry in installed)
+
+
+def test_a_provider_without_the_kit_is_seen(tmp_path: Path) -> None:
+    file = tmp_path / "test_it.py"
+    file.write_text("from heliostat.providers.new import create\nclass TestNew: ...\n")
+    assert not covered("heliostat.providers.new:create", [file])
+    file.write_text(f"from heliostat.providers.new import create\nclass TestNew(kit.{KIT}): ...\n")
+    assert covered("heliostat.providers.new:create", [file])
+    assert not covered("heliostat.providers.newer:create", [file])
