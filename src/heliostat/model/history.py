@@ -1,0 +1,69 @@
+"""What must be remembered between rounds. Losing it costs patience, never correctness."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from heliostat.model.instance import InstanceState
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How a node type has failed lately; nothing of it is launched before `until_s`."""
+
+    failures: int
+    until_s: float
+    last_error: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One instance that failed, told once: the backend's own words, for `status` and `explain`."""
+
+    instance_id: str
+    node_type: str
+    at_s: float
+    error: str
+
+
+@dataclass(frozen=True)
+class History:
+    """A frozen fold of every observation so far; all times in Unix seconds.
+
+    waiting_since  demand (its text) -> since when Ray has waited for it
+    idle_since     node id -> since when every report called it idle
+    reports        node id -> how many reports in a row showed the node idle
+    first_listed   instance id -> when a fresh listing first had it
+    absent_since   instance id -> since when fresh listings lack it, after it was asked for
+    joined_at      instance id -> when Ray first showed its node
+    states         instance id -> its state in the last round
+    backoff        node type -> how it has failed
+    succeeded      node types that came up at least once
+    start_s        node type -> the last observed times from launch to join, newest last
+    failures       the last failures, newest last, at most `FAILURES_KEPT`
+    rounds_at_s    when the last round with a readable GCS was
+    starting_since instance id -> since when it has been STARTING
+    unneeded_since instance id -> since when nothing has needed it, while it is on its way
+    drained        instance ids that drained, or were idle, when Ray last showed them alive
+    """
+
+    waiting_since: Mapping[str, float] = field(default_factory=dict)
+    idle_since: Mapping[str, float] = field(default_factory=dict)
+    reports: Mapping[str, int] = field(default_factory=dict)
+    first_listed: Mapping[str, float] = field(default_factory=dict)
+    absent_since: Mapping[str, float] = field(default_factory=dict)
+    joined_at: Mapping[str, float] = field(default_factory=dict)
+    states: Mapping[str, InstanceState] = field(default_factory=dict)
+    backoff: Mapping[str, Backoff] = field(default_factory=dict)
+    succeeded: frozenset[str] = frozenset()
+    start_s: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    failures: tuple[Failure, ...] = ()
+    rounds_at_s: float | None = None
+    starting_since: Mapping[str, float] = field(default_factory=dict)
+    unneeded_since: Mapping[str, float] = field(default_factory=dict)
+    drained: frozenset[str] = frozenset()
+
+
+FAILURES_KEPT = 50
+STARTS_KEPT = 10

@@ -1,0 +1,117 @@
+"""What the planner says: a target, this round's actions, and why, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from heliostat.model.demand import Demand, Gang
+from heliostat.model.instance import DrainReason
+
+
+class Why(Enum):
+    """Why an action is taken or an instance stays; `Reason.text` says the same in words."""
+
+    DEMAND = "demand"
+    GANG = "gang"
+    CONSTRAINT = "constraint"
+    MIN_WORKERS = "min_workers"
+    ADDED_BY_HAND = "added by hand"
+    REPLACEMENT = "replacement"
+    IDLE = "idle"
+    NOT_NEEDED = "not needed"
+    OVER_MAX = "over max_workers"
+    DRIFT = "drift"
+    REMOVED_BY_HAND = "removed by hand"
+    LEASE_ENDS = "lease ends"
+    START_TIMEOUT = "start timeout"
+    NODE_DIED = "node died"
+    LOST = "lost"
+    FAILED = "failed"
+    DRAINED = "drained"
+    BUSY = "busy"
+    PROTECTED = "protected"
+    IDLE_TIMEOUT = "idle timeout not reached"
+    DOWN = "cluster goes down"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A reason as data and in one sentence for people."""
+
+    why: Why
+    text: str
+    data: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Ask for `count` instances of `node_type`; the caller gives the launch its id."""
+
+    node_type: str
+    count: int
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class Drain:
+    """Ask Ray to stop giving work to a node. IDLE may be refused, and the refusal stands."""
+
+    instance_id: str
+    node_id: str
+    drain_reason: DrainReason
+    reason: Reason
+    deadline_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Release:
+    """Give the instance back to its backend. Never planned for a node that may hold work."""
+
+    instance_id: str
+    reason: Reason
+
+
+Action = Launch | Drain | Release
+
+
+class Limiter(Enum):
+    MAX_WORKERS = "max_workers"
+    TYPE_MAX_WORKERS = "max_workers of the node type"
+    UPSCALING_SPEED = "upscaling_speed"
+    BUDGET = "max_cost_usd_per_h"
+    BACKOFF = "backoff"
+    CAPACITY = "capacity"
+    FIRST_SUCCESS = "first success"
+    PAUSED = "paused"
+    BACKEND_UNKNOWN = "backend unknown"
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """Wanted, but `limiter` holds it back now; `text` says it in words."""
+
+    wanted: Demand | Gang
+    limiter: Limiter
+    text: str
+
+
+@dataclass(frozen=True)
+class Infeasible:
+    """No node type can ever hold it; `text` says what is nearest and what lacks."""
+
+    wanted: Demand | Gang
+    text: str
+    from_constraint: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`target` is how many of each type should be; `kept` why each idle or unneeded one stays."""
+
+    target: Mapping[str, int] = field(default_factory=dict)
+    actions: tuple[Action, ...] = ()
+    deferred: tuple[Deferred, ...] = ()
+    infeasible: tuple[Infeasible, ...] = ()
+    kept: Mapping[str, Reason] = field(default_factory=dict)

@@ -1,0 +1,102 @@
+"""What `status` says, as plain values: the controller makes it, CLI and page show it.
+
+Every field is JSON-ready; times are Unix seconds, durations end in `_s`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class InstanceReport:
+    """One line of `heliostat status`. `state` is an InstanceState's value; `why` says why it
+    came, `stays` what keeps it (empty while it works), `detail` the backend's words."""
+
+    instance_id: str
+    name: str
+    node_type: str
+    backend: str
+    state: str
+    since_s: float
+    why: str
+    stays: str = ""
+    detail: str = ""
+    slot: str = ""
+    host: str = ""
+    node_id: str = ""
+    idle_s: float = 0.0
+    resources: dict[str, float] = field(default_factory=dict)
+    used: dict[str, float] = field(default_factory=dict)
+    activity: list[str] = field(default_factory=list)
+    protected: bool = False
+    expected_start_s: float | None = None
+    expires_at_s: float | None = None
+
+
+@dataclass(frozen=True)
+class DemandReport:
+    """One shape that Ray waits for. `verdict`: «waits», «deferred», «infeasible»."""
+
+    text: str
+    count: int
+    waiting_s: float
+    verdict: str
+    why: str
+
+
+@dataclass(frozen=True)
+class TypeReport:
+    name: str
+    backend: str
+    alive: int
+    running: int
+    target: int
+    min_workers: int
+    max_workers: int
+    floor: int = 0
+    backoff_until_s: float | None = None
+    last_error: str = ""
+
+
+@dataclass(frozen=True)
+class FailureReport:
+    instance_id: str
+    node_type: str
+    at_s: float
+    error: str
+    log: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class BackendReport:
+    name: str
+    fresh: bool
+    listed_s_ago: float
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class StatusReport:
+    """`phase`: «starting», «running», «head lost», «going down»."""
+
+    cluster_name: str
+    cluster_uid: str
+    phase: str
+    address: str
+    dashboard_url: str
+    session_name: str
+    controller_pid: int
+    at_s: float
+    uptime_s: float
+    paused: bool
+    cluster_idle_s: float
+    head: dict[str, object]
+    instances: list[InstanceReport]
+    foreign_nodes: int
+    node_types: list[TypeReport]
+    demands: list[DemandReport]
+    next: list[str]
+    backends: list[BackendReport]
+    failures: list[FailureReport]
+    measures: dict[str, dict[str, float]]

@@ -1,0 +1,116 @@
+"""The world as it is seen in one round: the planner's only input besides history and policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from heliostat.model.demand import Constraint, Demand, Gang
+from heliostat.model.instance import (
+    BackendInstance,
+    BackendState,
+    Instance,
+    InstanceIntent,
+    NodeStatus,
+    Offer,
+    RayNode,
+)
+from heliostat.model.states import derive
+
+
+@dataclass(frozen=True)
+class RayState:
+    """What the GCS reports. `version` is Ray's own state version; `session_name` its session."""
+
+    version: int
+    session_name: str
+    nodes: tuple[RayNode, ...] = ()
+    demands: tuple[Demand, ...] = ()
+    gangs: tuple[Gang, ...] = ()
+    constraint: Constraint | None = None
+
+
+@dataclass(frozen=True)
+class BackendView:
+    """The last listing of one backend. `fresh` is False where the last call failed.
+
+    Rows of a view that is not fresh are the last good ones: nothing may be terminated or
+    relaunched because a row is missing from them. `listed_at_s` is when the listing began.
+    """
+
+    rows: tuple[BackendInstance, ...] = ()
+    listed_at_s: float = 0.0
+    fresh: bool = False
+    error: str | None = None
+    offers: tuple[Offer, ...] = ()
+
+
+@dataclass(frozen=True)
+class OperatorSettings:
+    """What people asked for by hand; kept in the journal until they take it back.
+
+    `floors` is a minimum per node type on top of the file (`add` raises it). `removals`
+    maps an instance id to the Unix time by which it must be gone, or None for «when idle».
+    """
+
+    floors: Mapping[str, int] = field(default_factory=dict)
+    protected: frozenset[str] = frozenset()
+    removals: Mapping[str, float | None] = field(default_factory=dict)
+    paused: bool = False
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One round's observation. `ray` None means the GCS did not answer: unknown, not empty."""
+
+    now_s: float
+    ray: RayState | None
+    backends: Mapping[str, BackendView]
+    intents: tuple[InstanceIntent, ...] = ()
+    operator: OperatorSettings = field(default_factory=OperatorSettings)
+
+
+def join(snapshot: Snapshot) -> tuple[Instance, ...]:
+    """Join intents, backends' rows and Ray's nodes into instances, in the intents' order.
+
+    Ray lists the dead for a while: of several nodes with one instance id, the living one counts.
+    """
+    rows = {row.instance_id: row for view in snapshot.backends.values() for row in view.rows}
+    nodes = _nodes_by_instance(snapshot.ray)
+    return tuple(
+        _joined(intent, snapshot, rows.get(intent.instance_id), nodes.get(intent.instance_id))
+        for intent in snapshot.intents
+    )
+
+
+def _nodes_by_instance(ray: RayState | None) -> dict[str, RayNode]:
+    found: dict[str, RayNode] = {}
+    for node in ray.nodes if ray else ():
+        known = found.get(node.instance_id)
+        if node.instance_id and (known is None or known.status is NodeStatus.DEAD):
+            found[node.instance_id] = node
+    return found
+
+
+def _joined(
+    intent: InstanceIntent,
+    snapshot: Snapshot,
+    row: BackendInstance | None,
+    node: RayNode | None,
+) -> Instance:
+    backend_state = _backend_state(intent, snapshot.backends.get(intent.backend), row)
+    node_status = node.status if node else (NodeStatus.NONE if snapshot.ray else NodeStatus.UNKNOWN)
+    return Instance(intent, derive(intent.intent, backend_state, node_status), row, node)
+
+
+def _backend_state(
+    intent: InstanceIntent, view: BackendView | None, row: BackendInstance | None
+) -> BackendState:
+    if view is None or not view.fresh:
+        return BackendState.UNKNOWN
+    if row is not None:
+        return row.state
+    # A listing that began before the release can't tell that the instance has gone.
+    if intent.released_at_s is not None and view.listed_at_s <= intent.released_at_s:
+        return BackendState.UNKNOWN
+    return BackendState.ABSENT

@@ -1,0 +1,82 @@
+"""Errors of the world, typed so that the loop can tell a retry from a refusal.
+
+Transient ones may pass by themselves and carry `retry_after_s` (None: use the backoff);
+permanent ones need a person. Each is raised `from` the backend's own error.
+"""
+
+from __future__ import annotations
+
+
+class HeliostatError(Exception):
+    """Anything a user may see: its text is one clear sentence."""
+
+
+class ConfigError(HeliostatError):
+    """Bad input. `problems` are whole lines, `file:line: key: found, allowed`; exit code 2."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class ProviderError(HeliostatError):
+    """A backend refused or failed."""
+
+    transient = False
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Unavailable(ProviderError):
+    """The backend can't be reached, or did not answer in time; it may have acted all the same."""
+
+    transient = True
+
+
+class InsufficientCapacity(ProviderError):
+    """The backend has no machine of this kind now."""
+
+    transient = True
+
+
+class QuotaExceeded(ProviderError):
+    """A limit of the account or of the backend's rate was hit."""
+
+    transient = True
+
+
+class InvalidRequest(ProviderError):
+    """The backend will never accept this."""
+
+
+class AuthenticationFailed(ProviderError):
+    """The backend does not know us, or no longer does."""
+
+
+class Refused(HeliostatError):
+    """A controller said no to a person's request. `code` is one of `REFUSALS`."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+REFUSALS = ("not_found", "conflict", "invalid", "refused")
+
+
+class ClusterUnreachable(HeliostatError):
+    """The GCS did not answer within its deadline."""
+
+
+class StrangerCluster(HeliostatError):
+    """Something answers at the head's address, but it is not our cluster's session."""
+
+
+class JournalError(HeliostatError):
+    """The journal can't be read or written: nothing may be started."""
+
+
+class JournalBusy(JournalError):
+    """Another process holds the journal."""
