@@ -1,0 +1,230 @@
+"""A cluster file on disk, with its defaults, into a checked `ClusterSpec`.
+
+Three layers, the nearest wins: the file, the file that `provider.defaults_from` names, the
+site's file. All problems of all layers are reported at once, each with the file it is in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from heliostat.config.checks import BackendChecker, BackendKeys, check_all
+from heliostat.config.errors import Position, Problem, lines
+from heliostat.config.positions import Document, layered, parse, spread
+from heliostat.config.schema import ClusterModel, NodeTypeModel, validated
+from heliostat.model.node_type import ClusterSpec, NodeType, Policy
+from heliostat.model.resources import Resources
+from heliostat.ports.errors import ConfigError
+
+FILE_BYTES_MAX = 1_000_000
+SHAPE_ID_CHARS = 12
+
+_DEFAULTS_FROM = ("provider", "defaults_from")
+
+
+def load_cluster_file(
+    path: Path,
+    *,
+    backends: Mapping[str, BackendKeys],
+    site_file: Path | None = None,
+    base_dir: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> ClusterSpec:
+    """Read, check and complete a cluster file; raise ConfigError with every problem.
+
+    `backends` are the installed ones, by name. `site_file` need not exist. A relative
+    `defaults_from` is looked up in `base_dir`, by default the file's own folder: give it
+    when `path` is a copy. `overrides` is laid over the file (keys as in the file).
+    """
+    document, problems = _read(path)
+    if document is None:
+        raise _error(problems)
+    if overrides:
+        document = layered(spread(overrides, Position("command line", 0)), document)
+    document, more = _with_defaults(document, base_dir=base_dir or path.parent, site_file=site_file)
+    model, wrong = validated(document)
+    problems += more
+    told = {problem.key for problem in problems}
+    # What the parser could not make sense of reads as null: saying that as well would mislead.
+    problems += [one for one in (*wrong, *check_all(document, backends)) if one.key not in told]
+    if model is None or problems:
+        raise _error(problems)
+    return _spec(model, source=str(path))
+
+
+@dataclass(frozen=True)
+class FileConfigSource:
+    """`ports.ConfigSource`: the file as it is at the moment of `load()`."""
+
+    path: Path
+    backends: Mapping[str, BackendKeys]
+    site_file: Path | None = None
+    base_dir: Path | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self) -> ClusterSpec:
+        return load_cluster_file(
+            self.path,
+            backends=self.backends,
+            site_file=self.site_file,
+            base_dir=self.base_dir,
+            overrides=self.overrides,
+        )
+
+
+def dump_for_state(path: Path) -> str:
+    """Return the text to keep as the applied copy: the user's own, comments included."""
+    text, problem = _text(path)
+    if text is None:
+        raise _error([problem] if problem else [])
+    return text
+
+
+def shape_id(
+    resources: Resources, labels: Mapping[str, str], *, backend: str, options: Mapping[str, Any]
+) -> str:
+    """Return the digest of all that a running node can't change; equal shapes have equal ids."""
+    shape = {
+        "resources": resources.units(),
+        "labels": dict(labels),
+        "backend": backend,
+        "options": dict(options),
+    }
+    canonical = json.dumps(shape, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:SHAPE_ID_CHARS]
+
+
+def _with_defaults(
+    document: Document, *, base_dir: Path, site_file: Path | None
+) -> tuple[Document, list[Problem]]:
+    problems: list[Problem] = []
+    for path, named_at in _layers(document, base_dir=base_dir, site_file=site_file):
+        far, found = _read(path, named_at=named_at)
+        if far is None:
+            # Without its values nobody can tell what is missing: say only why.
+            raise _error(found)
+        problems += [*found, *_no_chain(far)]
+        document = layered(document, far)
+    return document, problems
+
+
+def _layers(
+    document: Document, *, base_dir: Path, site_file: Path | None
+) -> list[tuple[Path, Position | None]]:
+    layers: list[tuple[Path, Position | None]] = []
+    provider = document.data.get("provider")
+    named = provider.get("defaults_from") if isinstance(provider, dict) else None
+    if isinstance(named, str):
+        layers.append((base_dir / os.path.expanduser(named), document.at(_DEFAULTS_FROM)))
+    # `lexists` is False as well where a folder on the way may not be entered: then the site's
+    # file is not for this user.
+    if site_file is not None and os.path.lexists(site_file):
+        layers.append((site_file, None))
+    return layers
+
+
+def _no_chain(far: Document) -> list[Problem]:
+    if _DEFAULTS_FROM not in far.positions:
+        return []
+    text = "a file of defaults names another one; only the cluster file may"
+    return [Problem(far.at(_DEFAULTS_FROM), _DEFAULTS_FROM, text)]
+
+
+def _read(path: Path, *, named_at: Position | None = None) -> tuple[Document | None, list[Problem]]:
+    text, problem = _text(path)
+    if text is not None:
+        return parse(text, str(path))
+    if problem is not None and named_at is not None:
+        problem = Problem(named_at, _DEFAULTS_FROM, f"{path}: {problem.text}")
+    return None, [problem] if problem else []
+
+
+def _error(problems: list[Problem]) -> ConfigError:
+    return ConfigError(lines(problems))
+
+
+_NOT_READ: tuple[tuple[type[OSError], str], ...] = (
+    (FileNotFoundError, "there is no such file; `heliostat init local` writes one"),
+    (IsADirectoryError, "it is a folder; give the file in it"),
+    (PermissionError, "you may not read it; ask its owner, or `chmod u+r` if it is yours"),
+)
+
+
+def _text(path: Path) -> tuple[str | None, Problem | None]:
+    top = Position(str(path), 0)
+    try:
+        with path.open("rb") as file:
+            content = file.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        words = next((text for kind, text in _NOT_READ if isinstance(error, kind)), None)
+        return None, Problem(top, (), words or f"it can't be read: {error.strerror}")
+    if len(content) > FILE_BYTES_MAX:
+        return None, Problem(top, (), f"more than {FILE_BYTES_MAX} bytes; no cluster file is that long")
+    try:
+        return content.decode("utf-8"), None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        return None, Problem(Position(str(path), line), (), "not UTF-8 text; save the file as UTF-8")
+
+
+def _spec(model: ClusterModel, *, source: str) -> ClusterSpec:
+    types = {name: _node_type(name, one, cluster=model) for name, one in model.available_node_types.items()}
+    head = types[model.head_node_type]
+    # As in Ray, the head's type may have workers too, if its max_workers says so.
+    workers = tuple(one for one in types.values() if one is not head or one.max_workers > 0)
+    policy = Policy(
+        node_types=workers,
+        max_workers=model.max_workers,
+        idle_timeout_s=model.idle_timeout_minutes * 60.0,
+        upscaling_speed=model.upscaling_speed,
+        max_cost_usd_per_h=model.provider.max_cost_usd_per_h,
+        max_surge=model.provider.max_surge,
+    )
+    return ClusterSpec(
+        name=model.cluster_name,
+        policy=policy,
+        head_type=head,
+        backends=model.provider.backends,
+        orphan_timeout_s=model.provider.orphan_timeout_s,
+        head_timeout_s=model.provider.head_timeout_s,
+        environment=model.provider.environment,
+        source=source,
+    )
+
+
+def _node_type(name: str, one: NodeTypeModel, *, cluster: ClusterModel) -> NodeType:
+    resources = Resources.of(one.resources)
+    config = one.node_config
+    default_max = 0 if name == cluster.head_node_type else cluster.max_workers
+    return NodeType(
+        name=name,
+        backend=config.backend,
+        resources=resources,
+        shape_id=shape_id(resources, one.labels, backend=config.backend, options=config.options),
+        min_workers=one.min_workers,
+        max_workers=default_max if one.max_workers is None else one.max_workers,
+        labels=one.labels,
+        idle_timeout_s=one.idle_timeout_s,
+        start_timeout_s=config.start_timeout_s,
+        patience_s=config.patience_s,
+        price_usd_per_h=config.price_usd_per_h,
+        priority=one.priority,
+        options=config.options,
+    )
+
+
+__all__ = [
+    "BackendChecker",
+    "BackendKeys",
+    "ConfigError",
+    "FileConfigSource",
+    "dump_for_state",
+    "load_cluster_file",
+    "shape_id",
+]

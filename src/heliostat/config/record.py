@@ -1,0 +1,147 @@
+"""`cluster.json` in a cluster's state folder: what it is and where it runs, for later commands.
+
+Written whole or not at all; read with tolerance for keys of newer versions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from heliostat.ports.errors import HeliostatError
+
+
+@dataclass(frozen=True)
+class ProcessMark:
+    """A process that can't be mistaken for a later one with its number.
+
+    `start_ticks` is the kernel's start time in clock ticks since boot (field 22 of
+    /proc/<pid>/stat); both must match before a signal is sent.
+    """
+
+    __pydantic_config__ = ConfigDict(strict=True)
+
+    pid: int
+    start_ticks: int
+
+
+@dataclass(frozen=True)
+class ClusterRecord:
+    """Identity and whereabouts of one cluster.
+
+    `source` is the user's cluster file, `address` the GCS's `host:port` (empty until
+    known), `host` the head's host name, `created_at_s` Unix seconds, `phase` a word of
+    model.report.StatusReport; a process that does not run is None.
+    """
+
+    __pydantic_config__ = ConfigDict(strict=True)
+
+    cluster_name: str
+    cluster_uid: str
+    owner: str
+    created_at_s: float
+    source: str
+    host: str
+    runtime_dir: str
+    token_path: str
+    ray_version: str
+    python_version: str
+    phase: str = "starting"
+    address: str = ""
+    dashboard_url: str = ""
+    session_name: str = ""
+    node_ip: str = ""
+    wrapper: ProcessMark | None = None
+    controller: ProcessMark | None = None
+    head: ProcessMark | None = None
+
+
+_ADAPTER: TypeAdapter[ClusterRecord] = TypeAdapter(ClusterRecord)
+
+
+def write_record(path: Path, record: ClusterRecord) -> None:
+    """Replace the record in one step; when this returns, it is on disk. Raises HeliostatError."""
+    text = json.dumps(dataclasses.asdict(record), indent=2, sort_keys=True) + "\n"
+    try:
+        _replace(path, text.encode())
+    except OSError as error:
+        raise HeliostatError(f"{path} can't be written: {error.strerror}") from error
+
+
+def read_record(path: Path) -> ClusterRecord | None:
+    """Return the record, None if there is none; raise HeliostatError for a damaged one."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise HeliostatError(f"{path} can't be read: {error.strerror}") from error
+    except ValueError as error:
+        raise _damaged(path, "it is not JSON") from error
+    if not isinstance(found, dict):
+        raise _damaged(path, "it holds no object")
+    try:
+        return _ADAPTER.validate_json(json.dumps(_known(found)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise _damaged(path, f"{where}: {first['msg'].lower()}") from error
+
+
+def list_records(root: Path) -> tuple[list[ClusterRecord], list[str]]:
+    """Return all clusters under a state root by name, and a sentence for each that can't be read."""
+    records: list[ClusterRecord] = []
+    problems: list[str] = []
+    for path in sorted(root.glob("*/cluster.json")):
+        try:
+            record = read_record(path)
+        except HeliostatError as error:
+            problems.append(str(error))
+        else:
+            records += [record] if record else []
+    return records, problems
+
+
+def _known(found: Mapping[str, Any]) -> dict[str, Any]:
+    names = {one.name for one in dataclasses.fields(ClusterRecord)}
+    return {name: value for name, value in found.items() if name in names}
+
+
+def _damaged(path: Path, why: str) -> HeliostatError:
+    return HeliostatError(
+        f"{path} is damaged ({why}); if no process of this cluster runs any more, "
+        f"remove the folder {path.parent}"
+    )
+
+
+def _replace(path: Path, content: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    # The new name is only safe once the folder itself is on disk.
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,265 @@
+"""The keys of a cluster file: their types and defaults, and the words that say what is allowed.
+
+Ray's keys have Ray's names, types and documented defaults; ours live under `provider`
+and `node_config`, where Ray allows free keys. docs/cluster-file.md explains each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from heliostat.config.errors import KeyPath, Problem, did_you_mean, found, one_of
+from heliostat.config.positions import Document
+
+CLUSTER_NAME = r"^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$"
+
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class NodeConfig(BaseModel):
+    """Our keys; all others are the backend's options, which its own checker knows."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    backend: str
+    patience_s: Amount = 0.0
+    price_usd_per_h: Amount = 0.0
+    start_timeout_s: Seconds = 300.0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class NodeTypeModel(_Closed):
+    resources: dict[str, Count]
+    node_config: NodeConfig
+    min_workers: Count = 0
+    max_workers: Count | None = None
+    idle_timeout_s: Amount | None = None
+    priority: int = 0
+    labels: dict[str, str] = Field(default_factory=dict)
+    initialization_commands: list[str] = Field(default_factory=list)
+    worker_setup_commands: list[str] = Field(default_factory=list)
+    docker: dict[str, Any] = Field(default_factory=dict)
+
+
+class ProviderModel(_Closed):
+    backends: dict[str, dict[str, Any]]
+    type: Literal["external"] = "external"
+    module: str = "heliostat.launcher.NodeProvider"
+    max_cost_usd_per_h: Amount | None = None
+    max_surge: Count = 0
+    orphan_timeout_s: Seconds = 300.0
+    head_timeout_s: Seconds = 60.0
+    defaults_from: str | None = None
+    environment: dict[str, str] = Field(default_factory=dict)
+
+
+class ClusterModel(_Closed):
+    cluster_name: Annotated[str, Field(pattern=CLUSTER_NAME)]
+    provider: ProviderModel
+    available_node_types: dict[str, NodeTypeModel]
+    head_node_type: str
+    max_workers: Count = 2
+    idle_timeout_minutes: Amount = 5.0
+    upscaling_speed: Amount = 1.0
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    # Ray knows these too. They are read so that one file serves `ray up` and us; those that
+    # say something are refused (`NOT_HONOURED`), because we would not do what they say.
+    auth: dict[str, Any] = Field(default_factory=dict)
+    docker: dict[str, Any] = Field(default_factory=dict)
+    file_mounts: dict[str, Any] = Field(default_factory=dict)
+    cluster_synced_files: list[Any] = Field(default_factory=list)
+    file_mounts_sync_continuously: bool = False
+    rsync_exclude: list[Any] = Field(default_factory=list)
+    rsync_filter: list[Any] = Field(default_factory=list)
+    initialization_commands: list[str] = Field(default_factory=list)
+    setup_commands: list[str] = Field(default_factory=list)
+    head_setup_commands: list[str] = Field(default_factory=list)
+    worker_setup_commands: list[str] = Field(default_factory=list)
+    head_start_ray_commands: list[str] = Field(default_factory=list)
+    worker_start_ray_commands: list[str] = Field(default_factory=list)
+    no_restart: bool = False
+
+
+_COUNT = "a whole number, 0 or more"
+_AMOUNT = "a number, 0 or more"
+_SECONDS = "a number of seconds above 0"
+_MAPPING = "a mapping (key: value)"
+_LIST = "a list"
+
+ALLOWED: Mapping[KeyPath, str] = {
+    ("cluster_name",): "text of 1 to 32 lower-case letters, digits and -, a letter first and no - last",
+    ("max_workers",): _COUNT,
+    ("idle_timeout_minutes",): _AMOUNT,
+    ("upscaling_speed",): _AMOUNT,
+    ("metadata",): _MAPPING,
+    ("head_node_type",): "the name of a node type",
+    ("provider",): "a mapping with at least backends: {<backend>: {…}}",
+    ("provider", "type"): "external",
+    ("provider", "module"): "text: the class that `ray up` loads",
+    ("provider", "backends"): "a mapping of backends, such as local: {}",
+    ("provider", "backends", "*"): "a mapping; {} means the backend's defaults",
+    ("provider", "max_cost_usd_per_h"): _AMOUNT,
+    ("provider", "max_surge"): _COUNT,
+    ("provider", "orphan_timeout_s"): _SECONDS,
+    ("provider", "head_timeout_s"): _SECONDS,
+    ("provider", "defaults_from"): "text: a file, seen from the cluster file's folder",
+    ("provider", "environment"): "a mapping of variables to text",
+    ("provider", "environment", "*"): "text, so put it in quotes",
+    ("available_node_types",): "a mapping of node types",
+    ("available_node_types", "*"): "a mapping with at least resources and node_config",
+    ("available_node_types", "*", "resources"): "a mapping of resources to whole numbers, such as {CPU: 4}",
+    ("available_node_types", "*", "resources", "*"): (
+        "a whole number, 0 or more, as in Ray's own schema: a task may ask for a part, a node has whole ones"
+    ),
+    ("available_node_types", "*", "labels"): "a mapping of labels to text",
+    ("available_node_types", "*", "labels", "*"): "text, so put it in quotes",
+    ("available_node_types", "*", "min_workers"): _COUNT,
+    ("available_node_types", "*", "max_workers"): _COUNT,
+    ("available_node_types", "*", "idle_timeout_s"): _AMOUNT,
+    ("available_node_types", "*", "priority"): "a whole number",
+    ("available_node_types", "*", "docker"): _MAPPING,
+    ("available_node_types", "*", "initialization_commands"): _LIST,
+    ("available_node_types", "*", "worker_setup_commands"): _LIST,
+    ("available_node_types", "*", "node_config"): "a mapping with at least backend: <name>",
+    ("available_node_types", "*", "node_config", "backend"): "the name of a backend",
+    ("available_node_types", "*", "node_config", "patience_s"): _AMOUNT,
+    ("available_node_types", "*", "node_config", "price_usd_per_h"): _AMOUNT,
+    ("available_node_types", "*", "node_config", "start_timeout_s"): _SECONDS,
+    **{(key,): _MAPPING for key in ("auth", "docker", "file_mounts")},
+    **{(key,): _LIST for key in ("cluster_synced_files", "rsync_exclude", "rsync_filter")},
+    **{(key,): "true or false" for key in ("file_mounts_sync_continuously", "no_restart")},
+    **{
+        (f"{kind}_commands",): _LIST
+        for kind in (
+            "initialization",
+            "setup",
+            "head_setup",
+            "worker_setup",
+            "head_start_ray",
+            "worker_start_ray",
+        )
+    },
+}
+"""What may stand at a key, in words; `*` is any name."""
+
+_NO_SSH = "Heliostat logs in to no node, so nothing would be copied; leave it empty or out"
+_NO_SETUP = (
+    "Heliostat runs no setup commands: what a node needs must be there (or in the backend's own keys); "
+    "leave it empty or out"
+)
+_OWN_START = (
+    "Heliostat starts Ray itself; give more options to `ray start` in node_config.ray_args, and leave this "
+    "empty or out"
+)
+_NO_CONTAINER = "Heliostat starts no Docker containers; leave it empty or out"
+
+NOT_HONOURED: Mapping[str, str] = {
+    "auth": "Heliostat logs in to no node by itself; leave it empty or out",
+    "docker": _NO_CONTAINER,
+    "file_mounts": _NO_SSH,
+    "cluster_synced_files": _NO_SSH,
+    "file_mounts_sync_continuously": _NO_SSH,
+    "rsync_exclude": _NO_SSH,
+    "rsync_filter": _NO_SSH,
+    "initialization_commands": _NO_SETUP,
+    "setup_commands": _NO_SETUP,
+    "head_setup_commands": _NO_SETUP,
+    "worker_setup_commands": _NO_SETUP,
+    "head_start_ray_commands": _OWN_START,
+    "worker_start_ray_commands": _OWN_START,
+    "no_restart": "Ray sets it from `ray up --no-restart`, never from a file; leave it out",
+}
+"""Ray's keys that we do not do: accepted while they say nothing, refused with this reason otherwise."""
+
+_RAY_PROVIDER = "it is for Ray's own cloud providers, and Heliostat would not do what it says; leave it out"
+
+MISPLACED: Mapping[KeyPath, str] = {
+    ("min_workers",): "not a key of the whole cluster; write it under a node type",
+    ("head_node",): "Ray no longer has it; use available_node_types and head_node_type",
+    ("worker_nodes",): "Ray no longer has it; use available_node_types",
+    ("idle_timeout_s",): "not a key of the whole cluster; use idle_timeout_minutes (0.5 is allowed), "
+    "or idle_timeout_s under a node type",
+    ("backends",): "it belongs under provider",
+    **{
+        ("provider", key): _RAY_PROVIDER
+        for key in (
+            "region",
+            "availability_zone",
+            "head_ip",
+            "worker_ips",
+            "use_internal_ips",
+            "namespace",
+            "location",
+            "resource_group",
+            "project_id",
+            "security_group",
+            "cache_stopped_nodes",
+            "disable_node_updaters",
+        )
+    },
+    **{
+        ("available_node_types", "*", key): "it belongs under node_config"
+        for key in ("backend", "patience_s", "price_usd_per_h", "start_timeout_s", "log_monitor", "ray_args")
+    },
+}
+"""Keys that people write elsewhere, and where they belong."""
+
+_KNOWN: Mapping[KeyPath, type[BaseModel]] = {
+    (): ClusterModel,
+    ("provider",): ProviderModel,
+    ("available_node_types", "*"): NodeTypeModel,
+}
+
+
+def validated(document: Document) -> tuple[ClusterModel | None, list[Problem]]:
+    """Check names and types of all keys; the model is None where there are problems."""
+    try:
+        return ClusterModel.model_validate(document.data), []
+    except ValidationError as error:
+        return None, [
+            _problem(document, one["type"], path=one["loc"], value=one["input"]) for one in error.errors()
+        ]
+
+
+def pattern(path: KeyPath) -> KeyPath:
+    """Replace the names that users choose by `*`."""
+    parts = list(path)
+    if parts[:1] == ["available_node_types"]:
+        parts[1:2] = ["*"] * len(parts[1:2])
+        if parts[2:3] in (["resources"], ["labels"]):
+            parts[3:4] = ["*"] * len(parts[3:4])
+    if parts[:2] in (["provider", "backends"], ["provider", "environment"]):
+        parts[2:3] = ["*"] * len(parts[2:3])
+    return tuple(parts)
+
+
+def _problem(document: Document, kind: str, *, path: KeyPath, value: object) -> Problem:
+    allowed = ALLOWED.get(pattern(path), "text" if kind == "string_type" else "another kind of value")
+    if kind == "extra_forbidden":
+        text = _unknown_key(path)
+    elif kind == "missing":
+        text = f"is missing; write {allowed}"
+    else:
+        text = f"{found(value)}; allowed is {allowed}"
+    return Problem(document.at(path), path, text)
+
+
+def _unknown_key(path: KeyPath) -> str:
+    key = pattern(path)
+    if key in MISPLACED:
+        return f"is not allowed here: {MISPLACED[key]}"
+    known = list(_KNOWN[key[:-1]].model_fields)
+    useful = [name for name in known if name not in NOT_HONOURED]
+    return f"unknown key{did_you_mean(str(path[-1]), known)}; allowed are {one_of(useful)}"

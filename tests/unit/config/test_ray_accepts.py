@@ -1,0 +1,117 @@
+"""Ray's own reading of our files, as `ray up` does it: defaults filled in, then its schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from heliostat.config.checks import Checked, label_syntax
+from heliostat.config.cluster_file import load_cluster_file
+from heliostat.config.errors import Position
+from heliostat.config.init_local import local_cluster_file
+from heliostat.config.positions import Document
+from heliostat.config.schema import ClusterModel, NodeTypeModel
+from tests.unit.config.files import INSTALLED
+from tests.unit.config.test_init_local import MACHINES
+
+ROOT = Path(__file__).parents[3]
+FILES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").glob("*.yaml"))}
+FILES |= {f"init on a {kind}": local_cluster_file(machine, name="mine") for kind, machine in MACHINES.items()}
+
+
+def _as_ray_up_reads_it(text: str) -> dict[str, Any]:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config: dict[str, Any] = prepare_config(yaml.safe_load(text))
+    validate_config(config)
+    return config
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_rays_validator_accepts_it(name: str) -> None:
+    config = _as_ray_up_reads_it(FILES[name])
+    assert config["provider"]["type"] == "external"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_ray_and_we_read_the_same(name: str, tmp_path: Path) -> None:
+    from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
+
+    ray = AutoscalingConfig(yaml.safe_load(FILES[name]), skip_content_hash=True)
+    path = tmp_path / "cluster.yaml"
+    path.write_text(FILES[name], encoding="utf-8")
+    spec = load_cluster_file(path, backends=INSTALLED)
+    assert spec.head_type.name == ray.get_head_node_type()
+    assert spec.policy.max_workers == ray.get_max_num_worker_nodes()
+    assert spec.policy.idle_timeout_s == ray.get_idle_timeout_s()
+    types = ray.get_node_type_configs()
+    assert {one.name for one in spec.policy.node_types} | {spec.head_type.name} == set(types)
+    for one in spec.policy.node_types:
+        theirs = types[one.name]
+        assert (one.min_workers, one.max_workers) == (theirs.min_worker_nodes, theirs.max_worker_nodes)
+        assert (one.idle_timeout_s, one.priority) == (theirs.idle_timeout_s, theirs.priority)
+        assert one.labels == theirs.labels
+        assert one.resources.units() == {key: value for key, value in theirs.resources.items() if value}
+
+
+def test_rays_validator_would_see_a_mistake() -> None:
+    from jsonschema import ValidationError
+
+    with pytest.raises(ValidationError):
+        _as_ray_up_reads_it(FILES["minimal.yaml"].replace("CPU: 1", "CPU: 0.5"))
+
+
+def test_we_know_every_key_that_ray_knows() -> None:
+    import json
+
+    import ray.autoscaler
+
+    schema = json.loads(
+        (Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text(encoding="utf-8")
+    )
+    assert set(schema["properties"]) == set(ClusterModel.model_fields)
+    node_type = schema["properties"]["available_node_types"]["patternProperties"][".*"]
+    assert set(node_type["properties"]) == set(NodeTypeModel.model_fields)
+
+
+LABELS = [
+    ("a", "b"),
+    ("a", ""),
+    ("A.b_c-d", "1"),
+    ("-a", "b"),
+    ("a-", "b"),
+    ("", "b"),
+    ("a b", "c"),
+    ("a" * 63, "b" * 63),
+    ("a" * 64, "b"),
+    ("a", "b" * 64),
+    ("a", "b/c"),
+    ("example.org/a", "b"),
+    ("example.org/", "b"),
+    ("/a", "b"),
+    ("a@b/c", "d"),
+    ("ray.io/market-type", "spot"),
+    ("x/y/z", "b"),
+    ("a", "-"),
+    ("é", "b"),
+    ("a", "b\n"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), LABELS)
+def test_labels_that_ray_refuses_are_refused(key: str, value: str) -> None:
+    from ray._private.label_utils import validate_node_label_syntax
+
+    data = {"available_node_types": {"w": {"labels": {key: value}}}}
+    checked = Checked(Document(data, {(): Position("f", 1)}), INSTALLED)
+    ours = not list(label_syntax(checked))
+    try:
+        validate_node_label_syntax({key: value})
+        theirs = True
+    except ValueError:
+        theirs = False
+    # Ray's pattern lets an empty prefix pass, against its own words.
+    assert ours == (theirs and not key.startswith("/"))

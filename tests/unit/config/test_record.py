@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from heliostat.config import record
+from heliostat.config.record import (
+    ClusterRecord,
+    ProcessMark,
+    list_records,
+    read_record,
+    write_record,
+)
+from heliostat.ports.errors import HeliostatError
+
+RECORD = ClusterRecord(
+    cluster_name="demo",
+    cluster_uid="u1",
+    owner="ada@host",
+    created_at_s=1_700_000_000.5,
+    source="/home/ada/demo.yaml",
+    host="host",
+    runtime_dir="/run/x",
+    token_path="/home/ada/.ray/auth_token",
+    ray_version="2.60.0",
+    python_version="3.11",
+)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    assert read_record(tmp_path / "cluster.json") is None
+    write_record(tmp_path / "cluster.json", RECORD)
+    assert read_record(tmp_path / "cluster.json") == RECORD
+    assert [path.name for path in tmp_path.iterdir()] == ["cluster.json"]
+    assert (tmp_path / "cluster.json").stat().st_mode & 0o077 == 0
+
+
+def test_a_process_is_a_number_and_a_start(tmp_path: Path) -> None:
+    running = replace(RECORD, head=ProcessMark(12, 345), phase="running")
+    write_record(tmp_path / "cluster.json", running)
+    assert read_record(tmp_path / "cluster.json") == running
+
+
+def test_keys_of_a_newer_version_are_passed_over(tmp_path: Path) -> None:
+    write_record(tmp_path / "cluster.json", RECORD)
+    path = tmp_path / "cluster.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "colour": "blue"}))
+    assert read_record(tmp_path / "cluster.json") == RECORD
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "it is not JSON"),
+        ('{"cluster_name": "demo"', "it is not JSON"),
+        ("[]", "it holds no object"),
+        ("{}", "cluster_name: "),
+        (json.dumps({"cluster_name": 5}), "cluster_name: input should be a valid string"),
+    ],
+)
+def test_a_damaged_record_says_what_to_do(tmp_path: Path, text: str, why: str) -> None:
+    (tmp_path / "cluster.json").write_text(text)
+    with pytest.raises(HeliostatError) as caught:
+        read_record(tmp_path / "cluster.json")
+    assert f"cluster.json is damaged ({why}" in str(caught.value)
+    assert f"remove the folder {tmp_path}" in str(caught.value)
+
+
+def test_a_failed_write_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_record(tmp_path / "cluster.json", RECORD)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(record.os, "fsync", full)
+    with pytest.raises(HeliostatError, match="can't be written: No space left"):
+        write_record(tmp_path / "cluster.json", replace(RECORD, phase="running"))
+    assert read_record(tmp_path / "cluster.json") == RECORD
+    assert [path.name for path in tmp_path.iterdir()] == ["cluster.json"]
+
+
+def test_listing_goes_past_a_damaged_one(tmp_path: Path) -> None:
+    for name in ("b", "a", "broken", "ended"):
+        (tmp_path / name).mkdir()
+    write_record(tmp_path / "a" / "cluster.json", RECORD)
+    write_record(tmp_path / "b" / "cluster.json", RECORD)
+    (tmp_path / "broken" / "cluster.json").write_text("{")
+    records, problems = list_records(tmp_path)
+    assert records == [RECORD, RECORD]
+    assert len(problems) == 1
+    assert "broken/cluster.json is damaged" in problems[0]
+    assert list_records(tmp_path / "none") == ([], [])
