@@ -1,0 +1,212 @@
+"""`fold`: take one observation into the history. Nothing else remembers anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from heliostat.model.history import FAILURES_KEPT, STARTS_KEPT, Backoff, Failure, History
+from heliostat.model.instance import Instance, InstanceState, Intent, NodeStatus
+from heliostat.model.node_type import Policy
+from heliostat.model.snapshot import Snapshot, join
+from heliostat.planner.backoff import after_failures
+from heliostat.planner.limits import IDLE_REPORTS, RAY_GAP_S, WAITING_KEPT
+from heliostat.planner.over import lost, said, start_overdue, start_timeout_s
+from heliostat.planner.scale_down import needless
+from heliostat.planner.scene import look
+from heliostat.planner.settle import settle
+from heliostat.planner.wants import key_of
+
+T = TypeVar("T")
+
+_MEMBER = frozenset({NodeStatus.RUNNING, NodeStatus.IDLE, NodeStatus.DRAINING})
+
+
+def fold(history: History, snapshot: Snapshot, policy: Policy) -> History:
+    """Return the history with this observation in it; call once a round, before `plan`.
+
+    Where Ray did not answer, what only Ray can tell stays as it was. Nothing is kept of
+    instances that are no longer among the intents, nor of node types no longer in the policy.
+    """
+    instances = tuple(sorted(join(snapshot), key=lambda one: one.instance_id))
+    known = _pruned(history, instances, policy)
+    known = _listings(known, snapshot, instances)
+    if snapshot.ray is not None:
+        known = _nodes(known, snapshot)
+        known = _demand(known, snapshot)
+        known = _joins(known, instances, now_s=snapshot.now_s)
+    known = _failures(known, snapshot, instances, policy=policy)
+    known = _states(known, snapshot, instances)
+    return replace(known, unneeded_since=_unneeded(known, snapshot, policy))
+
+
+def _pruned(history: History, instances: Sequence[Instance], policy: Policy) -> History:
+    ids = {one.instance_id for one in instances}
+    names = {one.name for one in policy.node_types}
+
+    def of_ids(known: Mapping[str, T]) -> dict[str, T]:
+        return {key: value for key, value in known.items() if key in ids}
+
+    return replace(
+        history,
+        first_listed=of_ids(history.first_listed),
+        absent_since=of_ids(history.absent_since),
+        joined_at=of_ids(history.joined_at),
+        starting_since=of_ids(history.starting_since),
+        unneeded_since=of_ids(history.unneeded_since),
+        drained=history.drained & ids,
+        states=of_ids(history.states),
+        backoff={name: one for name, one in history.backoff.items() if name in names},
+        succeeded=history.succeeded & names,
+        start_s={name: one for name, one in history.start_s.items() if name in names},
+    )
+
+
+def _listings(history: History, snapshot: Snapshot, instances: Sequence[Instance]) -> History:
+    """Note what fresh listings have and lack. A listing from before the ask says nothing."""
+    first, absent = dict(history.first_listed), dict(history.absent_since)
+    for one in instances:
+        view = snapshot.backends.get(one.intent.backend)
+        if view is None or not view.fresh:
+            continue
+        if one.row is not None:
+            first.setdefault(one.instance_id, view.listed_at_s)
+            absent.pop(one.instance_id, None)
+        elif view.listed_at_s > one.intent.requested_at_s:
+            absent.setdefault(one.instance_id, view.listed_at_s)
+    return replace(history, first_listed=first, absent_since=absent)
+
+
+def _nodes(history: History, snapshot: Snapshot) -> History:
+    """Count for how long each node has been idle, by our own observation or Ray's, the longer one.
+
+    After a silence of Ray's our own count is void: the node may have worked meanwhile.
+    """
+    assert snapshot.ray is not None
+    now_s, last_s = snapshot.now_s, history.rounds_at_s
+    gap = last_s is None or now_s - last_s > RAY_GAP_S
+    since, reports = ({}, {}) if gap else (history.idle_since, history.reports)
+    idle = [node for node in snapshot.ray.nodes if node.status is NodeStatus.IDLE]
+    return replace(
+        history,
+        idle_since={node.node_id: min(since.get(node.node_id, now_s), now_s - node.idle_s) for node in idle},
+        reports={node.node_id: reports.get(node.node_id, 0) + 1 for node in idle},
+        rounds_at_s=now_s,
+    )
+
+
+def _demand(history: History, snapshot: Snapshot) -> History:
+    assert snapshot.ray is not None
+    keys = sorted({key_of(one) for one in (*snapshot.ray.demands, *snapshot.ray.gangs)})
+    since = {key: history.waiting_since.get(key, snapshot.now_s) for key in keys}
+    oldest = sorted(since.items(), key=lambda one: (one[1], one[0]))[:WAITING_KEPT]
+    return replace(history, waiting_since=dict(oldest))
+
+
+def _joins(history: History, instances: Sequence[Instance], *, now_s: float) -> History:
+    """Note first appearances in Ray: the type works, so its failures are forgiven."""
+    joined, starts = dict(history.joined_at), dict(history.start_s)
+    backoff = dict(history.backoff)
+    succeeded: set[str] = set()
+    for one in instances:
+        if one.node is None or one.node.status not in _MEMBER or one.instance_id in joined:
+            continue
+        joined[one.instance_id] = now_s
+        succeeded.add(one.node_type)
+        backoff.pop(one.node_type, None)
+        # Without earlier rounds we do not know when it joined, only that it did.
+        if history.rounds_at_s is not None and not one.intent.adopted:
+            took_s = now_s - one.intent.requested_at_s
+            starts[one.node_type] = (*starts.get(one.node_type, ()), took_s)[-STARTS_KEPT:]
+    return replace(
+        history,
+        joined_at=joined,
+        start_s=starts,
+        backoff=backoff,
+        succeeded=history.succeeded | succeeded,
+        drained=_drained(history, instances),
+    )
+
+
+def _drained(history: History, instances: Sequence[Instance]) -> frozenset[str]:
+    """Return who was draining or idle when last seen alive: Ray does not say why a node is dead."""
+    drained = set(history.drained)
+    for one in instances:
+        if one.node is None or one.node.status not in _MEMBER:
+            continue
+        quiet = history.reports.get(one.node.node_id, 0) >= IDLE_REPORTS
+        if quiet or one.node.status is NodeStatus.DRAINING:
+            drained.add(one.instance_id)
+        else:
+            drained.discard(one.instance_id)
+    return frozenset(drained)
+
+
+def _failures(
+    history: History, snapshot: Snapshot, instances: Sequence[Instance], *, policy: Policy
+) -> History:
+    told = {one.instance_id for one in history.failures}
+    failed: dict[str, list[tuple[Instance, str]]] = {}
+    for one in instances:
+        error = _error(one, history, snapshot, policy=policy)
+        if error is not None and one.instance_id not in told:
+            failed.setdefault(one.node_type, []).append((one, error))
+    backoff = dict(history.backoff)
+    names = {one.name for one in policy.node_types}
+    for name in sorted(failed.keys() & names):
+        backoff[name] = _stepped(backoff.get(name), failed[name], snapshot.now_s)
+    new = [
+        Failure(one.instance_id, one.node_type, snapshot.now_s, error)
+        for several in failed.values()
+        for one, error in several
+    ]
+    return replace(history, backoff=backoff, failures=(*history.failures, *new)[-FAILURES_KEPT:])
+
+
+def _stepped(known: Backoff | None, failed: Sequence[tuple[Instance, str]], now_s: float) -> Backoff:
+    requested = [one.intent.requested_at_s for one, _ in failed]
+    return after_failures(known, requested_at_s=requested, now_s=now_s, error=failed[-1][1])
+
+
+def _error(one: Instance, history: History, snapshot: Snapshot, *, policy: Policy) -> str | None:
+    """Return the words of a failure that is new in this round, None if there is none."""
+    if one.intent.intent is not Intent.WANTED:
+        return None
+    fresh_state = history.states.get(one.instance_id) is not one.state
+    if one.state is InstanceState.FAILED:
+        return said(one) if fresh_state else None
+    if snapshot.ray is None or one.instance_id in history.joined_at:
+        return None
+    if one.state in {InstanceState.GONE, InstanceState.STOPPING}:
+        return f"ended before it joined: {said(one)}" if fresh_state else None
+    view = snapshot.backends.get(one.intent.backend)
+    if view is None or not view.fresh:
+        return None
+    if one.state is InstanceState.STARTING and start_overdue(one, snapshot, history, policy):
+        return f"did not join within {start_timeout_s(one, policy):.0f} s (start_timeout_s)"
+    if one.state is InstanceState.REQUESTED and lost(one, snapshot, history):
+        return f"was asked for and never seen in a listing of {one.intent.backend}"
+    return None
+
+
+def _states(history: History, snapshot: Snapshot, instances: Sequence[Instance]) -> History:
+    starting = [one.instance_id for one in instances if one.state is InstanceState.STARTING]
+    # While a source is silent the state is unknown; that does not start the clock anew.
+    unknown = {one.instance_id for one in instances if one.state is InstanceState.UNKNOWN}
+    since = {key: at_s for key, at_s in history.starting_since.items() if key in unknown}
+    since |= {key: history.starting_since.get(key, snapshot.now_s) for key in starting}
+    return replace(
+        history,
+        states={one.instance_id: one.state for one in instances},
+        starting_since=since,
+    )
+
+
+def _unneeded(history: History, snapshot: Snapshot, policy: Policy) -> dict[str, float]:
+    """Return what nothing needs while it is on its way, and since when; without Ray nobody can tell."""
+    scene = look(snapshot, history, policy)
+    if scene is None or not scene.coming:
+        return {}
+    found = needless(scene, settle(scene))
+    return {one.instance_id: history.unneeded_since.get(one.instance_id, snapshot.now_s) for one in found}

@@ -1,0 +1,137 @@
+"""How many more of each type the hard limits allow, and which limit it is that stops."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from heliostat.model.instance import ALIVE, InstanceState, Offer
+from heliostat.model.node_type import NodeType
+from heliostat.model.plan import Limiter
+from heliostat.planner.limits import BACKEND_PATIENCE_S
+from heliostat.planner.scene import Scene
+
+ENDLESS = 2**31
+
+
+@dataclass(frozen=True)
+class Room:
+    """`count` more may be launched; `limiter` and `text` name what allows no more.
+
+    `hold`: the limit is about to be known better, so demand waits for it and does not go
+    to another type meanwhile.
+    """
+
+    count: int
+    limiter: Limiter
+    text: str
+    hold: bool = False
+
+
+class Ledger:
+    """Counts what is alive plus what this plan adds. Mutable, private to one planning step."""
+
+    def __init__(self, scene: Scene, added: Iterable[str] = ()) -> None:
+        self.scene = scene
+        self.added: Counter[str] = Counter(added)
+
+    def copy(self) -> Ledger:
+        return Ledger(self.scene, self.added.elements())
+
+    def add(self, node_type: str, count: int) -> None:
+        self.added[node_type] += count
+
+    def room(self, node_type: NodeType) -> Room:
+        """Return the tightest limit on the type. Everything not yet gone counts against it."""
+        return min(self._limits(node_type), key=lambda room: room.count)
+
+    def _limits(self, node_type: NodeType) -> list[Room]:
+        return [
+            self._backend(node_type),
+            self._backoff(node_type),
+            self._type_max(node_type),
+            self._cluster_max(),
+            self._budget(node_type),
+            self._offer(node_type),
+        ]
+
+    def _backend(self, node_type: NodeType) -> Room:
+        view = self.scene.view(node_type.backend)
+        said = f": {view.error}" if view.error else ""
+        text = f"backend {node_type.backend} has not answered{said}"
+        waiting = view.error is None or self.scene.now_s - view.listed_at_s <= BACKEND_PATIENCE_S
+        return Room(ENDLESS if view.fresh else 0, Limiter.BACKEND_UNKNOWN, text, hold=waiting)
+
+    def _backoff(self, node_type: NodeType) -> Room:
+        backoff = self.scene.history.backoff.get(node_type.name)
+        left_s = backoff.until_s - self.scene.now_s if backoff else 0.0
+        if backoff is None or left_s <= 0:
+            return Room(ENDLESS, Limiter.BACKOFF, "")
+        text = f"{node_type.name} failed {_times(backoff.failures)}, tried again in {left_s:.0f} s"
+        return Room(0, Limiter.BACKOFF, f"{text}: {backoff.last_error}")
+
+    def _type_max(self, node_type: NodeType) -> Room:
+        alive = self.scene.alive[node_type.name] + self.added[node_type.name]
+        most = node_type.max_workers
+        text = f"{node_type.name} has {alive} of at most {most} (max_workers of the type)"
+        return Room(max(0, most - alive), Limiter.TYPE_MAX_WORKERS, text)
+
+    def _cluster_max(self) -> Room:
+        alive = self.scene.alive.total() + self.added.total()
+        most = self.scene.policy.max_workers
+        text = f"the cluster has {alive} of at most {most} workers (max_workers)"
+        return Room(max(0, most - alive), Limiter.MAX_WORKERS, text)
+
+    def _budget(self, node_type: NodeType) -> Room:
+        most, price = self.scene.policy.max_cost_usd_per_h, self._price(node_type)
+        if most is None or price <= 0:
+            return Room(ENDLESS, Limiter.BUDGET, "")
+        spent = self._spent()
+        text = (
+            f"{node_type.name} costs {price:g} $/h and {spent:g} of at most {most:g} $/h "
+            "are spent (max_cost_usd_per_h)"
+        )
+        # A hair of tolerance, so that 3 × 0.1 is within 0.3.
+        return Room(max(0, int((most - spent) / price + 1e-9)), Limiter.BUDGET, text)
+
+    def _spent(self) -> float:
+        prices = {one.name: self._price(one) for one in self.scene.policy.node_types}
+        counts = self.scene.alive + self.added
+        return sum(prices.get(name, 0.0) * count for name, count in sorted(counts.items()))
+
+    def _offer(self, node_type: NodeType) -> Room:
+        offer = offer_of(self.scene, node_type)
+        if offer is None or offer.count is None:
+            return Room(ENDLESS, Limiter.CAPACITY, "")
+        why = offer.why or f"no more than {offer.count} can be had now"
+        left = max(0, offer.count - self.added[node_type.name])
+        return Room(left, Limiter.CAPACITY, f"{node_type.name}: {why}", hold=self._in_motion(node_type))
+
+    def _in_motion(self, node_type: NodeType) -> bool:
+        """Say whether the backend is starting or stopping something: its offer may be out of date."""
+        moving = (InstanceState.REQUESTED, InstanceState.STOPPING)
+        return any(
+            one.state in moving and one.intent.backend == node_type.backend and one.state in ALIVE
+            for one in self.scene.instances
+        )
+
+    def _price(self, node_type: NodeType) -> float:
+        return price_of(self.scene, node_type)
+
+
+def offer_of(scene: Scene, node_type: NodeType) -> Offer | None:
+    offers = scene.view(node_type.backend).offers
+    return next((one for one in offers if one.node_type == node_type.name), None)
+
+
+def price_of(scene: Scene, node_type: NodeType) -> float:
+    """Return $/h of one instance: what the backend offers now, else what the file says."""
+    offer = offer_of(scene, node_type)
+    if offer is not None and offer.price_usd_per_h is not None:
+        return offer.price_usd_per_h
+    return node_type.price_usd_per_h
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

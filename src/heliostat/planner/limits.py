@@ -1,0 +1,54 @@
+"""The planner's named limits: seconds and counts that bound what it waits for and what it tries."""
+
+from __future__ import annotations
+
+JOIN_SETTLE_S = 3.0
+"""So long after a node joined, Ray may still report demand that already runs on it (ray#36926)."""
+
+VANISHED_S = 2.0
+"""Room on its way must have been needless so long before it is given back."""
+
+IDLE_REPORTS = 2
+"""Ray counts idle time from the last report, so a fresh node looks idle for one. Want two."""
+
+RAY_GAP_S = 10.0
+"""After so long without Ray's reports, our own count of idle time is void."""
+
+LOST_AFTER_S = 30.0
+"""An instance that fresh listings lack so long, though it was asked for, is lost."""
+
+BACKEND_PATIENCE_S = 30.0
+"""Demand waits so long for a silent backend before it goes to another one."""
+
+START_TIMEOUT_S = 300.0
+"""How long an instance may start whose type is no longer in the file."""
+
+LEASE_NEAR_S = 120.0
+"""A node whose lease ends within this time is no supply."""
+
+FIRST_TRY = 3
+"""A node type that never came up is tried with so many at once."""
+
+SPEED_FLOOR = 5
+"""`upscaling_speed` never allows less than this many on their way, as in Ray."""
+
+BACKOFF_FIRST_S = 5.0
+BACKOFF_MOST_S = 600.0
+
+PASSES = 6
+"""How often the packing is repeated until it agrees with itself; two is the rule."""
+
+GANG_TRIES = 3
+"""How often new nodes are added for what one gang still lacks, before it is put off."""
+
+WAITING_KEPT = 1000
+"""How many demands' waiting times are remembered."""
+
+SELECTORS_MERGED = 16
+"""How many combinations of fallbacks are tried for a gang that must share one node."""
+
+SCARCE = frozenset({"GPU", "TPU", "NPU", "HPU", "neuron_cores"})
+"""What a bundle without need of it should leave alone."""
+
+NODE_GROUP_LABEL = "ray.io/node-group"
+"""Ray's own label for the node type's name; a planned node has it too."""

@@ -1,0 +1,55 @@
+"""`plan`: from a snapshot and the history to a target, this round's actions, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from heliostat.model.history import History
+from heliostat.model.instance import ALIVE, InstanceState, Intent
+from heliostat.model.node_type import Policy
+from heliostat.model.plan import Plan
+from heliostat.model.snapshot import Snapshot, join
+from heliostat.planner.over import endings
+from heliostat.planner.scale_down import Shrinkage, shrink
+from heliostat.planner.scale_up import Growth, grow
+from heliostat.planner.scene import Scene, look
+from heliostat.planner.settle import settle, staying
+
+_GOING = frozenset({InstanceState.DRAINING, InstanceState.STOPPING})
+
+
+def plan(snapshot: Snapshot, history: History, policy: Policy) -> Plan:
+    """Return what should be, and this round's steps towards it.
+
+    `history` is the one that `fold` made of this very snapshot. Pure: the same input gives
+    the same plan, whatever the order of intents, rows, nodes, demands and gangs. Where Ray
+    did not answer, only what is surely over is released.
+    """
+    scene = look(snapshot, history, policy)
+    if scene is None:
+        return _blind(snapshot, history, policy)
+    settlement = settle(scene)
+    growth = grow(scene, settlement)
+    shrinkage = shrink(scene, settlement)
+    over = () if scene.operator.paused else scene.endings
+    return Plan(
+        target=_target(scene, growth, shrinkage),
+        actions=(*over, *shrinkage.releases, *shrinkage.drains, *growth.launches),
+        deferred=growth.deferred,
+        infeasible=growth.infeasible,
+        kept=dict(sorted(shrinkage.kept.items())),
+    )
+
+
+def _target(scene: Scene, growth: Growth, shrinkage: Shrinkage) -> dict[str, int]:
+    names = dict.fromkeys([*(one.name for one in scene.policy.node_types), *sorted(scene.alive)])
+    wanted = Counter() if scene.operator.paused else growth.wanted
+    return {name: staying(scene, name) - shrinkage.going[name] + wanted[name] for name in names}
+
+
+def _blind(snapshot: Snapshot, history: History, policy: Policy) -> Plan:
+    instances = sorted(join(snapshot), key=lambda one: one.instance_id)
+    over = () if snapshot.operator.paused else endings(instances, snapshot, history, policy)
+    there = [one for one in instances if one.state in ALIVE - _GOING and one.intent.intent is Intent.WANTED]
+    counts = Counter(one.node_type for one in there)
+    return Plan(target={name: counts[name] for name in sorted(counts)}, actions=tuple(over))

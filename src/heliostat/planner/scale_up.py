@@ -1,0 +1,100 @@
+"""From a settlement to launches, and to words for what is deferred or can never fit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from heliostat.model.demand import Bundle, Demand
+from heliostat.model.plan import Deferred, Infeasible, Launch, Limiter, Why
+from heliostat.planner.choose import Unmet
+from heliostat.planner.explain import lacking, launch_reason, rooms_text
+from heliostat.planner.scene import Scene
+from heliostat.planner.settle import New, Settlement
+from heliostat.planner.throttle import Throttled, Withheld, throttle
+from heliostat.planner.wants import Want
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What is launched now, what waits, what can never be; `wanted` counts new nodes per type."""
+
+    launches: tuple[Launch, ...]
+    deferred: tuple[Deferred, ...]
+    infeasible: tuple[Infeasible, ...]
+    wanted: Counter[str]
+
+
+def grow(scene: Scene, settlement: Settlement) -> Growth:
+    parts = throttle(scene, settlement)
+    return Growth(
+        launches=_launches(scene, settlement, parts),
+        deferred=(*_deferred(scene, settlement), *_held_back(settlement, parts.withheld)),
+        infeasible=_infeasible(settlement),
+        wanted=Counter(one.shape.name for one in settlement.new),
+    )
+
+
+def _launches(scene: Scene, settlement: Settlement, parts: Throttled) -> tuple[Launch, ...]:
+    """One launch per type and cause; a gang's nodes of one type are one launch."""
+    groups: dict[tuple[str, Why, str], list[New]] = {}
+    for one in parts.launched:
+        key = one.key if one.why is Why.GANG else ""
+        groups.setdefault((one.shape.name, one.why, key), []).append(one)
+    return tuple(
+        Launch(name, len(new), launch_reason(scene, settlement, new)) for (name, _, _), new in groups.items()
+    )
+
+
+def _deferred(scene: Scene, settlement: Settlement) -> list[Deferred]:
+    found = [_of_unmet(unmet) for unmet in (*settlement.unmet, *settlement.constraint_unmet)]
+    for gang, rooms in settlement.gangs_unmet:
+        limiter = rooms[0].limiter if rooms else Limiter.CAPACITY
+        text = rooms_text(rooms, gang.wants[0].bundle)
+        found.append(Deferred(gang.gang, limiter, f"a part of it would not fit, so none is launched: {text}"))
+    for short in settlement.short:
+        node_type = short.shape.node_type
+        text = f"{scene.floor(node_type)} of {node_type.name} shall be there; {short.room.text}"
+        found.append(Deferred(Demand(Bundle(node_type.resources), short.count), short.room.limiter, text))
+    return found
+
+
+def _of_unmet(unmet: Unmet) -> Deferred:
+    want = unmet.want
+    limiter = unmet.rooms[0].limiter if unmet.rooms else Limiter.CAPACITY
+    return Deferred(Demand(want.bundle, want.count), limiter, rooms_text(unmet.rooms, want.bundle))
+
+
+def _held_back(settlement: Settlement, withheld: Iterable[Withheld]) -> list[Deferred]:
+    """Return what waits for withheld nodes: whole gangs, and demand by shape and limiter."""
+    gangs = {gang.wants[0].key: gang.gang for gang in settlement.wants.gangs}
+    waiting: dict[str, Deferred] = {}
+    counts: Counter[tuple[Bundle, Limiter, str]] = Counter()
+    for one in withheld:
+        if one.new.why is Why.GANG:
+            waiting[one.new.key] = Deferred(gangs[one.new.key], one.limiter, one.text)
+            continue
+        kept = settlement.constraint_uses if one.new.why is Why.CONSTRAINT else settlement.uses
+        uses = [use for use in kept.get(one.new.member, ()) if use.want.key not in gangs]
+        for use in uses:
+            counts[use.want.bundle, one.limiter, one.text] += use.copies
+        if not uses:
+            counts[Bundle(one.new.shape.node_type.resources), one.limiter, one.text] += 1
+    found = [Deferred(Demand(bundle, n), limiter, text) for (bundle, limiter, text), n in counts.items()]
+    return [*waiting.values(), *found]
+
+
+def _infeasible(settlement: Settlement) -> tuple[Infeasible, ...]:
+    shapes = settlement.shapes
+
+    def never(want: Want, *, from_constraint: bool) -> Infeasible:
+        text = lacking(want.bundle, shapes)
+        return Infeasible(Demand(want.bundle, want.count), text, from_constraint)
+
+    found = [never(want, from_constraint=False) for want in settlement.impossible]
+    found += [never(want, from_constraint=True) for want in settlement.constraint_impossible]
+    found += [
+        Infeasible(gang.gang, lacking(want.bundle, shapes)) for gang, want in settlement.gangs_impossible
+    ]
+    return tuple(found)

@@ -1,0 +1,187 @@
+"""One round's world, parsed once: instances with their states, counts per type, and what is ending."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from heliostat.model.history import History
+from heliostat.model.instance import (
+    ALIVE,
+    ON_THE_WAY,
+    Instance,
+    InstanceState,
+    Intent,
+    NodeStatus,
+    RayNode,
+)
+from heliostat.model.node_type import NodeType, Policy
+from heliostat.model.plan import Release
+from heliostat.model.snapshot import BackendView, OperatorSettings, RayState, Snapshot, join
+from heliostat.planner.limits import LEASE_NEAR_S
+from heliostat.planner.over import endings
+
+UNSEEN = BackendView()
+
+# What is likely to be there soonest comes first.
+_SOONEST = {
+    InstanceState.STARTING: 0,
+    InstanceState.REQUESTED: 1,
+    InstanceState.QUEUED: 2,
+    InstanceState.UNKNOWN: 3,
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A snapshot, joined. `ray` is there: without it nothing but endings is planned.
+
+    `endings` releases what is over; none of it is supply any more.
+    """
+
+    now_s: float
+    ray: RayState
+    views: Mapping[str, BackendView]
+    instances: tuple[Instance, ...]
+    policy: Policy
+    history: History
+    operator: OperatorSettings
+    endings: tuple[Release, ...] = ()
+
+    @cached_property
+    def ended(self) -> frozenset[str]:
+        return frozenset(one.instance_id for one in self.endings)
+
+    @cached_property
+    def types(self) -> Mapping[str, NodeType]:
+        return {one.name: one for one in self.policy.node_types}
+
+    @cached_property
+    def alive(self) -> Counter[str]:
+        """Count per type everything not yet gone: what every maximum is measured against."""
+        return Counter(one.node_type for one in self.instances if one.state in ALIVE)
+
+    @cached_property
+    def running(self) -> tuple[Instance, ...]:
+        return tuple(one for one in self.instances if one.state is InstanceState.RUNNING)
+
+    @cached_property
+    def coming(self) -> tuple[Instance, ...]:
+        """Return what is on its way, the soonest first. UNKNOWN counts: it is not gone."""
+        found = [one for one in self.instances if is_coming(one) and one.instance_id not in self.ended]
+        return tuple(sorted(found, key=soonest))
+
+    @cached_property
+    def staying_coming(self) -> tuple[Instance, ...]:
+        return tuple(one for one in self.coming if self.withdrawal(one) is None)
+
+    @cached_property
+    def staying_running(self) -> tuple[Instance, ...]:
+        return tuple(one for one in self.running if not self.leaving(one))
+
+    @cached_property
+    def foreign(self) -> tuple[RayNode, ...]:
+        """Return living nodes that are not ours, the head among them: supply, never touched."""
+        ours = {one.instance_id for one in self.instances}
+        living = (NodeStatus.RUNNING, NodeStatus.IDLE)
+        found = [one for one in self.ray.nodes if one.status in living and one.instance_id not in ours]
+        return tuple(sorted(found, key=lambda node: node.node_id))
+
+    def view(self, backend: str) -> BackendView:
+        return self.views.get(backend, UNSEEN)
+
+    def known(self, instance: Instance) -> bool:
+        """Say whether the instance's backend answered, so that something may be asked of it."""
+        return self.view(instance.intent.backend).fresh
+
+    def drifted(self, instance: Instance) -> bool:
+        """Say whether the policy no longer has the shape that the instance was started with."""
+        node_type = self.types.get(instance.node_type)
+        return node_type is None or instance.intent.shape_id != node_type.shape_id
+
+    def protected(self, instance: Instance) -> bool:
+        return instance.instance_id in self.operator.protected
+
+    def removed(self, instance: Instance) -> bool:
+        """Say whether a person wants it gone. Protection by hand is the stronger word."""
+        return instance.instance_id in self.operator.removals and not self.protected(instance)
+
+    def leaving(self, instance: Instance) -> bool:
+        """Say whether a running node is as good as gone: removed by hand, or its lease ends soon."""
+        expires_s = instance.row.expires_at_s if instance.row else None
+        lease_ends = expires_s is not None and expires_s - self.now_s < LEASE_NEAR_S
+        return lease_ends or self.removed(instance)
+
+    def withdrawal(self, instance: Instance) -> str | None:
+        """Say why something on its way is not wanted at all any more: `removed`, `drift`, `over`."""
+        if self.protected(instance) or instance.state is InstanceState.UNKNOWN:
+            return None
+        if self.removed(instance):
+            return "removed"
+        if self.drifted(instance):
+            return "drift"
+        return "over" if instance.instance_id in self._surplus else None
+
+    @cached_property
+    def _surplus(self) -> frozenset[str]:
+        """Return what is on its way beyond a maximum that was lowered, the latest first to go."""
+        movable = [one for one in self.coming if not self.protected(one) and self.known(one)]
+        over = self.excess
+        chosen: set[str] = set()
+        gone: Counter[str] = Counter()
+        for one in sorted(movable, key=soonest, reverse=True):
+            of_type = over.get(one.node_type, 0) - gone[one.node_type]
+            if of_type > 0 or over.get("", 0) - gone.total() > 0:
+                chosen.add(one.instance_id)
+                gone[one.node_type] += 1
+        return frozenset(chosen)
+
+    @cached_property
+    def excess(self) -> Mapping[str, int]:
+        """Return per type how many there are above its maximum; under "" those above the cluster's."""
+        held = (InstanceState.DRAINING, InstanceState.STOPPING)
+        staying = (one for one in self.instances if one.state in ALIVE and one.state not in held)
+        counts = Counter(one.node_type for one in staying if one.instance_id not in self.ended)
+        over = {name: max(0, count - self._most(name)) for name, count in counts.items()}
+        return over | {"": max(0, counts.total() - self.policy.max_workers)}
+
+    def _most(self, name: str) -> int:
+        node_type = self.types.get(name)
+        # An instance of a type that is no longer in the file has drifted; that rule deals with it.
+        return node_type.max_workers if node_type else 2**31
+
+    def floor(self, node_type: NodeType) -> int:
+        """Return how many of a type must stay: the file's minimum or a person's, within its maximum."""
+        asked = self.operator.floors.get(node_type.name, 0)
+        return min(max(node_type.min_workers, asked), node_type.max_workers)
+
+
+def look(snapshot: Snapshot, history: History, policy: Policy) -> Scene | None:
+    """Return the scene, or None when Ray is unknown. Order of the input is levelled out here."""
+    if snapshot.ray is None:
+        return None
+    instances = tuple(sorted(join(snapshot), key=lambda one: one.instance_id))
+    return Scene(
+        now_s=snapshot.now_s,
+        ray=snapshot.ray,
+        views=snapshot.backends,
+        instances=instances,
+        policy=policy,
+        history=history,
+        operator=snapshot.operator,
+        endings=endings(instances, snapshot, history, policy),
+    )
+
+
+def is_coming(instance: Instance) -> bool:
+    if instance.intent.intent is not Intent.WANTED:
+        return False
+    return instance.state in ON_THE_WAY or instance.state is InstanceState.UNKNOWN
+
+
+def soonest(instance: Instance) -> tuple[int, float, float, str]:
+    row = instance.row
+    expected_s = row.expected_start_s if row and row.expected_start_s is not None else 0.0
+    return (_SOONEST[instance.state], expected_s, instance.intent.requested_at_s, instance.instance_id)

@@ -1,0 +1,114 @@
+"""What there is, and what is on its way, as a pool of room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from heliostat.model.instance import Instance, NodeStatus, RayNode
+from heliostat.model.node_type import NodeType
+from heliostat.model.resources import Resources
+from heliostat.planner.limits import JOIN_SETTLE_S, NODE_GROUP_LABEL, SCARCE
+from heliostat.planner.pool import Kind, Pool, Spot
+from heliostat.planner.scene import Scene
+from heliostat.planner.wants import Lens
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A node type as a node of it will look, in full and through the lens."""
+
+    node_type: NodeType
+    labels: Mapping[str, str]
+    spot: Spot
+
+    @property
+    def name(self) -> str:
+        return self.node_type.name
+
+
+def shape_of(node_type: NodeType, lens: Lens) -> Shape:
+    labels = {NODE_GROUP_LABEL: node_type.name} | dict(node_type.labels)
+    return Shape(node_type, labels, _spot(Kind.COMING, node_type.name, node_type.resources, labels, lens))
+
+
+def shapes(scene: Scene, lens: Lens) -> tuple[Shape, ...]:
+    """Return what may be launched at all, in the file's order."""
+    return tuple(shape_of(one, lens) for one in scene.policy.node_types)
+
+
+def room(scene: Scene, lens: Lens) -> Pool:
+    """Return what is free now, what comes, and what just-joined nodes may have taken already."""
+    groups: dict[Spot, list[str]] = {}
+    for member, node in living(scene):
+        spot = _spot(Kind.RUNNING, node.node_type, node.available, node.labels, lens)
+        groups.setdefault(spot, []).append(member)
+    _add_coming(groups, scene, lens)
+    for instance in scene.staying_running:
+        joined_s = scene.history.joined_at.get(instance.instance_id)
+        if instance.node and joined_s is not None and scene.now_s - joined_s < JOIN_SETTLE_S:
+            spot = _just_joined(instance.node, joined_s, lens)
+            groups.setdefault(spot, []).append(instance.instance_id)
+    return _pool(groups)
+
+
+def totals(scene: Scene, lens: Lens, used: frozenset[str]) -> Pool:
+    """Return every node whole: what `request_resources` is held against.
+
+    Nodes that work or that demand needs (`used`) come first, so that idle ones may go.
+    """
+    groups: dict[Spot, list[str]] = {}
+    for member, node in living(scene):
+        busy = node.status is not NodeStatus.IDLE or member in used
+        kind = Kind.BUSY if busy else Kind.RUNNING
+        groups.setdefault(_spot(kind, node.node_type, node.total, node.labels, lens), []).append(member)
+    _add_coming(groups, scene, lens, used)
+    return _pool(groups)
+
+
+def living(scene: Scene) -> Iterable[tuple[str, RayNode]]:
+    """Return every node that may take work, with the name it has in a pool, the least idle first."""
+
+    def least_idle(instance: Instance) -> tuple[float, str]:
+        node_id = instance.node.node_id if instance.node else ""
+        return (-scene.history.idle_since.get(node_id, scene.now_s), instance.instance_id)
+
+    yield from ((f"node/{node.node_id}", node) for node in scene.foreign)
+    for instance in sorted(scene.staying_running, key=least_idle):
+        if instance.node is not None:
+            yield instance.instance_id, instance.node
+
+
+def _add_coming(
+    groups: dict[Spot, list[str]], scene: Scene, lens: Lens, used: frozenset[str] = frozenset()
+) -> None:
+    known = {one.name: shape_of(one, lens).spot for one in scene.policy.node_types}
+    # A stable sort: what is used comes first, and among equals what is there soonest.
+    for instance in sorted(scene.staying_coming, key=lambda one: one.instance_id not in used):
+        if instance.node_type in known and not scene.leaving(instance):
+            groups.setdefault(known[instance.node_type], []).append(instance.instance_id)
+
+
+def _just_joined(node: RayNode, joined_s: float, lens: Lens) -> Spot:
+    free = {name: amount - node.available.get(name) for name, amount in node.total}
+    taken = Resources.from_scaled((name, max(0, amount)) for name, amount in free.items())
+    spot = _spot(Kind.JUST_JOINED, node.node_type, taken, node.labels, lens)
+    return replace(spot, joined_s=joined_s)
+
+
+def _spot(kind: Kind, node_type: str, free: Resources, labels: Mapping[str, str], lens: Lens) -> Spot:
+    return Spot(
+        kind=kind,
+        node_type=node_type,
+        free=lens.resources(free),
+        labels=lens.labels(labels),
+        scarce=frozenset(name for name, _ in free if name in SCARCE),
+        taken=frozenset(lens.taken(labels)),
+    )
+
+
+def _pool(groups: Mapping[Spot, list[str]]) -> Pool:
+    pool = Pool()
+    for spot, members in groups.items():
+        pool.add(spot, members)
+    return pool

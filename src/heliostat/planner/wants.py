@@ -1,0 +1,170 @@
+"""What has to be placed: demand and gangs, merged, filtered and put in order, the hardest first."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
+
+from heliostat.model.demand import Bundle, Demand, Gang, GangStrategy, LabelSelector
+from heliostat.model.resources import NOTHING, Resources
+from heliostat.planner.limits import SCARCE, SELECTORS_MERGED
+from heliostat.planner.scene import Scene
+
+# A task inside a placement group waits for the group, not for a node: the gang brings the node.
+_OF_A_GROUP = re.compile(r"_group_([0-9]+_)?[0-9a-f]{20,}$")
+
+
+@dataclass(frozen=True)
+class Want:
+    """`count` equal bundles to place; `key` is the demand's or gang's text, `since_s` its age."""
+
+    bundle: Bundle
+    count: int
+    key: str
+    since_s: float
+
+
+@dataclass(frozen=True)
+class GangWant:
+    gang: Gang
+    wants: tuple[Want, ...]
+
+
+@dataclass(frozen=True)
+class Lens:
+    """The resources and label keys that any want speaks of.
+
+    Nodes that look the same through it are one state, so that a label or a resource which
+    is unique to each node (`ray.io/node-id`, `node:<ip>`) does not make every node a case
+    of its own. `marks` are the gangs' anti-affinity marks: Ray shows the mark as a label on
+    a node that already holds a part of the gang.
+    """
+
+    names: frozenset[str]
+    keys: frozenset[str]
+    marks: frozenset[str] = frozenset()
+
+    def resources(self, whole: Resources) -> Resources:
+        return Resources(tuple(pair for pair in whole.amounts if pair[0] in self.names))
+
+    def labels(self, whole: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+        return tuple(sorted((key, value) for key, value in whole.items() if key in self.keys))
+
+    def taken(self, whole: Mapping[str, str]) -> frozenset[str]:
+        return self.marks & whole.keys()
+
+
+@dataclass(frozen=True)
+class Wants:
+    """All of one round: gangs first, then demand, then what `request_resources` asks to keep."""
+
+    gangs: tuple[GangWant, ...]
+    demands: tuple[Want, ...]
+    constraint: tuple[Want, ...]
+
+    @cached_property
+    def lens(self) -> Lens:
+        bundles = [want.bundle for gang in self.gangs for want in gang.wants]
+        bundles += [want.bundle for want in (*self.demands, *self.constraint)]
+        names = {name for bundle in bundles for name, _ in bundle.resources}
+        selectors = [selector for bundle in bundles for selector in bundle.selectors]
+        keys = {constraint.key for selector in selectors for constraint in selector}
+        marks = {bundle.anti_affinity for bundle in bundles if bundle.anti_affinity}
+        return Lens(frozenset(names), frozenset(keys), frozenset(marks))
+
+    def __bool__(self) -> bool:
+        return bool(self.gangs or self.demands or self.constraint)
+
+
+def key_of(wanted: Demand | Gang) -> str:
+    """Return the text under which `History.waiting_since` remembers a demand or gang."""
+    return str(wanted.bundle) if isinstance(wanted, Demand) else str(wanted)
+
+
+def wants_of(scene: Scene) -> Wants:
+    """Return what is to be placed in this round, in the planner's order."""
+    return Wants(
+        gangs=_gangs(scene),
+        demands=_ordered(scene, scene.ray.demands),
+        constraint=_ordered(scene, scene.ray.constraint.demands if scene.ray.constraint else ()),
+    )
+
+
+def _ordered(scene: Scene, demands: Iterable[Demand]) -> tuple[Want, ...]:
+    counts: Counter[Bundle] = Counter()
+    for demand in demands:
+        if demand.count > 0 and not any(_OF_A_GROUP.search(name) for name, _ in demand.bundle.resources):
+            counts[demand.bundle] += demand.count
+    found = [_want(scene, bundle, count=count, key=str(bundle)) for bundle, count in counts.items()]
+    return _hardest_first(scene, found)
+
+
+def _want(scene: Scene, bundle: Bundle, *, count: int, key: str) -> Want:
+    return Want(bundle, count, key, scene.history.waiting_since.get(key, scene.now_s))
+
+
+def _hardest_first(scene: Scene, wants: Iterable[Want]) -> tuple[Want, ...]:
+    largest = _largest(scene)
+    return tuple(sorted(wants, key=lambda want: (*_hardness(want.bundle, largest), want.key)))
+
+
+def _hardness(bundle: Bundle, largest: Resources) -> tuple[int, int, float]:
+    """Scarce resources first, then picky bundles, then big ones: small ones fill what is left."""
+    scarce = sum(amount for name, amount in bundle.resources if name in SCARCE)
+    picky = len(bundle.selectors) + (bundle.anti_affinity is not None)
+    size = max((amount / (largest.get(name) or 1) for name, amount in bundle.resources), default=0.0)
+    return (-scarce, -picky, -size)
+
+
+def _largest(scene: Scene) -> Resources:
+    most: dict[str, int] = {}
+    for node_type in scene.policy.node_types:
+        for name, amount in node_type.resources:
+            most[name] = max(most.get(name, 0), amount)
+    return Resources.from_scaled(most.items())
+
+
+def _gangs(scene: Scene) -> tuple[GangWant, ...]:
+    unique = {gang.gang_id: gang for gang in scene.ray.gangs if gang.demands}
+    found = [GangWant(gang, _of_gang(scene, gang)) for gang in unique.values()]
+    largest = _largest(scene)
+
+    def hardest(gang: GangWant) -> tuple[int, tuple[int, int, float], int, str]:
+        first = _hardness(gang.wants[0].bundle, largest)
+        return (-int(_spreads(gang.gang)), first, -sum(w.count for w in gang.wants), gang.gang.gang_id)
+
+    return tuple(sorted(found, key=hardest))
+
+
+def _spreads(gang: Gang) -> bool:
+    return gang.strategy is GangStrategy.STRICT_SPREAD
+
+
+def _of_gang(scene: Scene, gang: Gang) -> tuple[Want, ...]:
+    key = key_of(gang)
+    if gang.strategy is GangStrategy.STRICT_PACK:
+        return (_want(scene, merged(gang), count=1, key=key),)
+    counts: Counter[Bundle] = Counter()
+    for demand in gang.demands:
+        bundle = demand.bundle
+        if _spreads(gang) and bundle.anti_affinity is None:
+            bundle = replace(bundle, anti_affinity=gang.gang_id)
+        counts[bundle] += demand.count
+    wants = (_want(scene, bundle, count=count, key=key) for bundle, count in counts.items())
+    return _hardest_first(scene, wants)
+
+
+def merged(gang: Gang) -> Bundle:
+    """Return the one bundle that a STRICT_PACK gang is: all its resources, all its conditions."""
+    total = NOTHING
+    ways: list[tuple[LabelSelector, ...]] = []
+    for demand in gang.demands:
+        total = total.plus(demand.bundle.resources.times(demand.count))
+        if demand.bundle.selectors and demand.bundle.selectors not in ways:
+            ways.append(demand.bundle.selectors)
+    combined = [tuple(part for selector in way for part in selector) for way in product(*ways)]
+    return Bundle(total, tuple(combined[:SELECTORS_MERGED]) if ways else ())
