@@ -1,0 +1,38 @@
+"""The cluster's accounts: node time, added up in memory and written to the journal at times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from heliostat.control.usage import merged, usage
+from heliostat.model.instance import Instance
+from heliostat.model.node_type import Policy
+from heliostat.ports.journal import Journal, UsageRow
+
+
+class Accounts:
+    """A crash loses what was not written yet: at most `every_s` seconds of it."""
+
+    def __init__(self, journal: Journal, *, every_s: float) -> None:
+        self._journal = journal
+        self._every_s = every_s
+        self._rows: list[UsageRow] = []
+        self._until_s: float | None = None
+        self._written_s = float("-inf")
+
+    def add(self, instances: Sequence[Instance], *, policy: Policy, now_s: float, monotonic_s: float) -> None:
+        """Count what ran since the last call; `now_s` is Unix time."""
+        if self._until_s is not None:
+            self._rows += usage(instances, policy=policy, since_s=self._until_s, now_s=now_s)
+        self._until_s = now_s
+        if self._rows and monotonic_s - self._written_s >= self._every_s:
+            self._written_s = monotonic_s
+            self.flush()
+
+    def unwritten(self) -> Sequence[UsageRow]:
+        return merged(self._rows)
+
+    def flush(self) -> None:
+        if self._rows:
+            self._journal.add_usage(merged(self._rows))
+            self._rows = []

@@ -1,0 +1,73 @@
+"""Act on one backend: one change at a time, each with a deadline, what waits is merged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from heliostat.control.wiring import Timing
+from heliostat.model.instance import Change
+from heliostat.ports.clock import Clock
+from heliostat.ports.errors import ProviderError, Unavailable
+from heliostat.ports.provider import Outcome, Provider
+from heliostat.ports.telemetry import Telemetry
+
+Answer = Callable[[Change, Outcome], None]
+
+
+class BackendActor:
+    """Applies changes to one provider in order; `on_answer` hears of each.
+
+    A call that runs past its deadline counts as `Unavailable`: it may have acted all the
+    same, so its launches are neither failed nor asked again; the listing will tell.
+    """
+
+    def __init__(
+        self, provider: Provider, *, clock: Clock, telemetry: Telemetry, timing: Timing, on_answer: Answer
+    ) -> None:
+        self.provider = provider
+        self._clock = clock
+        self._telemetry = telemetry
+        self._timing = timing
+        self._on_answer = on_answer
+        self._waiting = Change()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    def submit(self, change: Change) -> None:
+        merged = dict.fromkeys((*self._waiting.terminate, *change.terminate))
+        self._waiting = Change(self._waiting.launch + change.launch, tuple(merged))
+        if not self.busy and (self._waiting.launch or self._waiting.terminate):
+            self._task = asyncio.create_task(self._work(), name=f"apply-{self.provider.name}")
+
+    async def settle(self) -> None:
+        """Wait until nothing is under way; each call has its own deadline."""
+        while self.busy and self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _work(self) -> None:
+        while self._waiting.launch or self._waiting.terminate:
+            change, self._waiting = self._waiting, Change()
+            self._on_answer(change, await self._apply(change))
+
+    async def _apply(self, change: Change) -> Outcome:
+        began_s = self._clock.monotonic_s()
+        try:
+            async with asyncio.timeout(self._timing.apply_deadline_s):
+                return await self.provider.apply(change)
+        except TimeoutError:
+            return _all_failed(change, Unavailable(f"no answer within {self._timing.apply_deadline_s:.0f} s"))
+        except ProviderError as error:
+            return _all_failed(change, error)
+        finally:
+            self._telemetry.observe("apply_ms", (self._clock.monotonic_s() - began_s) * 1000)
+
+
+def _all_failed(change: Change, error: ProviderError) -> Outcome:
+    return Outcome(
+        failed_launches={request.launch_id: error for request in change.launch},
+        failed_terminations=dict.fromkeys(change.terminate, error),
+    )

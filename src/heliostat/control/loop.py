@@ -1,0 +1,453 @@
+"""The controller: one round after another, level-triggered.
+
+A round looks at the whole world as it is now, asks the planner what should differ,
+writes it down, and only then acts. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from dataclasses import replace
+
+import structlog
+
+from heliostat.control.accounts import Accounts
+from heliostat.control.act import BackendActor
+from heliostat.control.drainer import Drainer
+from heliostat.control.idle_watch import IdleWatch
+from heliostat.control.memory import Memory
+from heliostat.control.record import Forms, Recorded, adopted, record
+from heliostat.control.round_report import round_report
+from heliostat.control.start_document import launch_request
+from heliostat.control.status import Scene, cluster_is_used
+from heliostat.control.tombstones import is_absent, is_over, unheard
+from heliostat.control.transitions import new_failures, start_times, state_events
+from heliostat.control.watch import BackendWatch
+from heliostat.control.wiring import BAD_ROUNDS_AT_MOST, Identity, Ports, Timing
+from heliostat.model.history import History
+from heliostat.model.instance import (
+    Change,
+    InstanceIntent,
+    LaunchRequest,
+    Offer,
+    OfferQuery,
+)
+from heliostat.model.node_type import ClusterSpec, Policy
+from heliostat.model.plan import Launch, Plan, Reason, Release, Why
+from heliostat.model.snapshot import BackendView, RayState, Snapshot, join
+from heliostat.planner import fold, plan
+from heliostat.ports.cluster import RoundReport
+from heliostat.ports.errors import ClusterUnreachable, HeliostatError, StrangerCluster, Unavailable
+from heliostat.ports.journal import Event
+from heliostat.ports.provider import Outcome
+
+log = structlog.get_logger(__name__)
+
+UNDER_WAY = "the last request to this backend is still under way"
+
+
+class Controller:
+    """Runs one cluster until it is told to go down or its head is lost for good.
+
+    `phase` is what `status` shows. `run()` returns when every instance is gone after
+    `go_down()`, after the head stayed away for `spec.head_timeout_s`, or after it turned
+    out to be a stranger's.
+    """
+
+    def __init__(
+        self,
+        ports: Ports,
+        *,
+        spec: ClusterSpec,
+        identity: Identity,
+        timing: Timing,
+        idle_after_s: float | None = None,
+    ) -> None:
+        self.ports = ports
+        self.spec = spec
+        self.identity = identity
+        self.timing = timing
+        self.phase = "starting"
+        self.session_name = ""
+        journal = ports.journal
+        self.memory = Memory(
+            {one.instance_id: one for one in journal.intents()}, journal.history(), journal.operator()
+        )
+        self.watches = {
+            name: BackendWatch(provider, clock=ports.clock, telemetry=ports.telemetry, timing=timing)
+            for name, provider in ports.providers.items()
+        }
+        self.actors = {name: self._actor(name) for name in ports.providers}
+        now_s = ports.clock.monotonic_s()
+        self.started_s = now_s
+        self._ray_seen_s = now_s
+        self._beat_s = self._history_s = float("-inf")
+        self._history_written = self.memory.history
+        self.accounts = Accounts(journal, every_s=timing.usage_s)
+        self._drainer = Drainer(
+            ports.cluster, self.memory, ask_again_s=timing.ask_again_s, say=self._say_of_instance
+        )
+        self.idle_watch = IdleWatch(idle_after_s)
+        self._going_down: str | None = None
+        self._down_since_s = 0.0
+        self._round_lock = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._reporting: asyncio.Task[None] | None = None
+        self.use_spec(spec)
+
+    def _actor(self, name: str) -> BackendActor:
+        return BackendActor(
+            self.ports.providers[name],
+            clock=self.ports.clock,
+            telemetry=self.ports.telemetry,
+            timing=self.timing,
+            on_answer=functools.partial(self._answered, name),
+        )
+
+    # -- what operations may call ------------------------------------------------
+
+    @property
+    def policy(self) -> Policy:
+        return self.spec.policy
+
+    @property
+    def going_down(self) -> str | None:
+        """Why the cluster goes down, or None."""
+        return self._going_down
+
+    def use_spec(self, spec: ClusterSpec) -> None:
+        """Take a changed cluster file: limits count from the next round on."""
+        self.spec = spec
+        for name, watch in self.watches.items():
+            watch.queries = [
+                OfferQuery(one, one.max_workers) for one in spec.policy.node_types if one.backend == name
+            ]
+            watch.poke()
+
+    def go_down(self, why: str) -> None:
+        """Release everything; `run()` returns when all is gone. Calling it again changes nothing."""
+        if self._going_down is None:
+            self._going_down = why
+            self._down_since_s = self.ports.clock.monotonic_s()
+            self.phase = "going down"
+            log.info("going down", why=why)
+        self._wake.set()
+
+    def event(self, kind: str, text: str, *, instance_id: str = "", node_type: str = "") -> None:
+        """Write one event to the journal and the log."""
+        log.info(text, kind=kind, instance=instance_id or None)
+        event = Event(self.ports.clock.now_s(), kind, text, instance_id, node_type)
+        self.ports.journal.record_events([event])
+
+    def _say_of_instance(self, kind: str, text: str, instance_id: str) -> None:
+        self.event(kind, text, instance_id=instance_id)
+        self._wake.set()
+
+    # -- the loop ---------------------------------------------------------------
+
+    async def run(self) -> None:
+        watching = [asyncio.create_task(watch.run()) for watch in self.watches.values()]
+        try:
+            await self._rounds()
+        finally:
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
+            for actor in self.actors.values():
+                await actor.settle()
+            self._flush()
+
+    async def _rounds(self) -> None:
+        bad_rounds = 0
+        while not self._finished():
+            try:
+                await self.round()
+                bad_rounds = 0
+            except Exception:
+                # The loop's guard: one bad round is logged and the next one looks afresh;
+                # many in a row mean that this process is broken, so the wrapper gets it.
+                bad_rounds += 1
+                log.exception("round failed", in_a_row=bad_rounds)
+                if bad_rounds >= BAD_ROUNDS_AT_MOST:
+                    raise
+            await self._pause()
+
+    async def _pause(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), self.timing.round_s)
+        self._wake.clear()
+
+    async def round(self) -> None:
+        """Observe, decide, record, act, report: once."""
+        async with self._round_lock:
+            began_s = self.ports.clock.monotonic_s()
+            snapshot = self._adopting(self._snapshot(await self._ray_state()))
+            before = self.memory.history
+            history = fold(before, snapshot, self.policy)
+            self._decide(snapshot, history)
+            recorded = self._record(before, history)
+            await self._act(recorded)
+            self.accounts.add(
+                self.memory.instances,
+                policy=self.policy,
+                now_s=snapshot.now_s,
+                monotonic_s=self.ports.clock.monotonic_s(),
+            )
+            self._report()
+            await self._watch_idle()
+            took_s = self.ports.clock.monotonic_s() - began_s
+            self.ports.telemetry.observe("round_ms", took_s * 1000)
+
+    # -- observe ----------------------------------------------------------------
+
+    async def _ray_state(self) -> RayState | None:
+        began_s = self.ports.clock.monotonic_s()
+        try:
+            if not self.session_name:
+                await self.ports.cluster.connect()
+            state = await self.ports.cluster.state()
+            await self._greet(state)
+        except StrangerCluster as error:
+            self.go_down(str(error))
+            return None
+        except ClusterUnreachable as error:
+            self._head_silent(error)
+            return None
+        now_s = self.ports.clock.monotonic_s()
+        self._ray_seen_s = now_s
+        self.ports.telemetry.observe("gcs_ms", (now_s - began_s) * 1000)
+        await self._beat(now_s)
+        return state
+
+    async def _greet(self, state: RayState) -> None:
+        """On first contact, and after a silence, take the session and tell Ray what could be."""
+        if self.session_name == state.session_name and self.phase not in ("starting", "head lost"):
+            return
+        self.session_name = state.session_name
+        await self.ports.cluster.report_config(self.policy, self.spec.head_type)
+        if self._going_down is None:
+            self.event("head", f"the head answers, session {state.session_name}")
+            self.phase = "running"
+
+    def _head_silent(self, error: ClusterUnreachable) -> None:
+        silent_s = self.ports.clock.monotonic_s() - self._ray_seen_s
+        if self.phase == "running":
+            self.phase = "head lost"
+            self.event(
+                "head",
+                f"the head does not answer ({error}); waiting for it up to {self.spec.head_timeout_s:.0f} s",
+            )
+        if silent_s > self.spec.head_timeout_s and self._going_down is None:
+            self.event("head", f"the head has been silent for {silent_s:.0f} s: everything is released")
+            self.go_down("the head is lost")
+
+    async def tell_ray_what_could_be(self) -> None:
+        """Report the policy to Ray (Data and Train read it); a silent head is told at its return."""
+        try:
+            await self.ports.cluster.report_config(self.policy, self.spec.head_type)
+        except ClusterUnreachable as error:
+            log.warning("config not heard", error=str(error))
+
+    async def _beat(self, now_s: float) -> None:
+        if now_s - self._beat_s >= self.timing.heartbeat_s:
+            self._beat_s = now_s
+            await self.ports.cluster.heartbeat()
+
+    def _snapshot(self, ray: RayState | None) -> Snapshot:
+        return Snapshot(
+            now_s=self.ports.clock.now_s(),
+            ray=ray,
+            backends={name: self._view(name) for name in self.watches},
+            intents=tuple(self.memory.intents[key] for key in sorted(self.memory.intents)),
+            operator=self.memory.operator,
+        )
+
+    def _view(self, name: str) -> BackendView:
+        """Return the backend's last listing, with refused launches in it and no stale offers."""
+        watch = self.watches[name]
+        view = watch.view
+        listed = {row.instance_id for row in view.rows}
+        refused = [row for row in self.memory.refused_rows(name) if row.instance_id not in listed]
+        view = replace(view, rows=view.rows + tuple(refused))
+        if self.actors[name].busy or watch.offers_from_s < self.memory.changed.get(name, float("-inf")):
+            types = [one.name for one in self.policy.node_types if one.backend == name]
+            view = replace(view, offers=tuple(Offer(one, 0, why=UNDER_WAY) for one in types))
+        return view
+
+    def _adopting(self, snapshot: Snapshot) -> Snapshot:
+        """Take in running instances of ours that the journal does not know."""
+        strangers = tuple(
+            adopted(row, backend=name, now_s=snapshot.now_s)
+            for name, view in snapshot.backends.items()
+            for row in view.rows
+            if row.instance_id not in self.memory.intents
+        )
+        if not strangers:
+            return snapshot
+        events = [
+            Event(snapshot.now_s, "adopt", one.reason, one.instance_id, one.node_type) for one in strangers
+        ]
+        self.ports.journal.record_intents(strangers, events)
+        self.memory.learn(strangers)
+        return self._snapshot(snapshot.ray)
+
+    # -- decide -----------------------------------------------------------------
+
+    def _decide(self, snapshot: Snapshot, history: History) -> None:
+        began_s = self.ports.clock.monotonic_s()
+        memory = self.memory
+        memory.snapshot, memory.instances = snapshot, join(snapshot)
+        memory.plan = self._down_plan() if self._going_down else plan(snapshot, history, self.policy)
+        took_s = self.ports.clock.monotonic_s() - began_s
+        self.ports.telemetry.observe("plan_ms", took_s * 1000)
+
+    def _down_plan(self) -> Plan:
+        reason = Reason(Why.DOWN, self._going_down or "")
+        return Plan(actions=tuple(Release(one.instance_id, reason) for one in self.memory.wanted()))
+
+    # -- record -----------------------------------------------------------------
+
+    def _record(self, before: History, history: History) -> Recorded:
+        began_s = self.ports.clock.monotonic_s()
+        memory, now_s = self.memory, self.ports.clock.now_s()
+        forms = Forms(self.ports.ids.launch_id, self._request)
+        recorded = record(memory.plan, now_s=now_s, policy=self.policy, intents=memory.intents, forms=forms)
+        events = [*state_events(before, memory.instances, now_s), *recorded.events]
+        events += [
+            Event(now_s, "failure", one.error, one.instance_id, one.node_type)
+            for one in new_failures(before, history)
+        ]
+        if recorded.intents or events:
+            self.ports.journal.record_intents(recorded.intents, events)
+            took_s = self.ports.clock.monotonic_s() - began_s
+            self.ports.telemetry.observe("journal_ms", took_s * 1000)
+        requested = {one.instance_id: one.requested_at_s for one in memory.intents.values()}
+        for seconds in start_times(before, history, requested):
+            self.ports.telemetry.observe("start_s", seconds)
+        memory.learn(recorded.intents)
+        memory.history = history
+        self._flush_history()
+        return recorded
+
+    def _request(self, launch_id: str, action: Launch) -> LaunchRequest:
+        node_type = self.policy.node_type(action.node_type)
+        assert node_type is not None
+        return launch_request(
+            launch_id,
+            action.count,
+            node_type=node_type,
+            spec=self.spec,
+            identity=self.identity,
+            session=self.session_name,
+        )
+
+    def _flush_history(self) -> None:
+        now_s = self.ports.clock.monotonic_s()
+        if self.memory.history != self._history_written and now_s - self._history_s >= self.timing.history_s:
+            self._history_s, self._history_written = now_s, self.memory.history
+            self.ports.journal.record_history(self.memory.history)
+
+    # -- act --------------------------------------------------------------------
+
+    async def _act(self, recorded: Recorded) -> None:
+        memory, now_s = self.memory, self.ports.clock.monotonic_s()
+        changes = dict(recorded.changes)
+        for name, watch in self.watches.items():
+            before_s = now_s - self.timing.ask_again_s
+            known = changes.get(name, Change())
+            ids = unheard(memory.intents, watch.view, asked=memory.asked, before_s=before_s)
+            changes[name] = Change(known.launch, tuple(dict.fromkeys((*known.terminate, *ids))))
+        for name, change in changes.items():
+            memory.asked.update(dict.fromkeys(change.terminate, now_s))
+            if name in self.actors:
+                self.actors[name].submit(change)
+        for drain in recorded.drains:
+            self._drainer.submit(drain, now_s)
+        await self._forget()
+
+    def _answered(self, backend: str, change: Change, outcome: Outcome) -> None:
+        """Hear a provider's answer; called by the backend's actor, on the loop's own thread."""
+        self.memory.changed[backend] = self.ports.clock.monotonic_s()
+        failed = dict(outcome.failed_instances)
+        for request in change.launch:
+            error = outcome.failed_launches.get(request.launch_id)
+            if error is not None:
+                failed.update(dict.fromkeys(request.instance_ids, error))
+        for instance_id, error in failed.items():
+            self._refused(instance_id, error)
+        for instance_id, error in outcome.failed_terminations.items():
+            log.warning("terminate failed", instance=instance_id, error=str(error))
+        self.watches[backend].poke()
+        self._wake.set()
+
+    def _refused(self, instance_id: str, error: HeliostatError) -> None:
+        log.warning("launch refused", instance=instance_id, error=str(error))
+        # «Unavailable» may have acted all the same: the listing will tell, so it is not failed here.
+        if not isinstance(error, Unavailable):
+            self.memory.refused[instance_id] = str(error)
+
+    async def _forget(self) -> None:
+        """Drop tombstones of what has been absent from fresh listings for long enough."""
+        gone = [
+            one.instance_id
+            for one in self.memory.intents.values()
+            if is_over(one, self._listing(one), tombstone_s=self.timing.tombstone_s)
+        ]
+        if not gone:
+            return
+        self.ports.journal.forget_intents(gone)
+        self.memory.forget(gone)
+        try:
+            await self.ports.cluster.forget(gone)
+        except ClusterUnreachable:
+            # A claim that stays behind in the head's memory is a few bytes; its id is never used again.
+            log.debug("claims not deleted", instances=gone)
+
+    def _finished(self) -> bool:
+        if self._going_down is None:
+            return False
+        waited_s = self.ports.clock.monotonic_s() - self._down_since_s
+        if waited_s > self.timing.wind_down_s:
+            log.error("not all went down", instances=sorted(self.memory.intents))
+            return True
+        known = self.memory.intents.values()
+        return not self.memory.wanted() and all(is_absent(one, self._listing(one)) for one in known)
+
+    def _listing(self, intent: InstanceIntent) -> BackendView | None:
+        watch = self.watches.get(intent.backend)
+        return watch.view if watch else None
+
+    # -- account and report -----------------------------------------------------
+
+    async def _watch_idle(self) -> None:
+        """Let the whole cluster go once nobody has used it for as long as `up --idle-after` said."""
+        now_s = self.ports.clock.monotonic_s()
+        used = cluster_is_used(Scene(self.policy, self.memory, self.ports.clock.now_s()))
+        if not used and self.idle_watch.asks_for_drivers(now_s, self.timing.drivers_s):
+            try:
+                self.idle_watch.drivers = await self.ports.cluster.drivers()
+            except ClusterUnreachable:
+                used = True
+        if self.idle_watch.expired(now_s, used=used) and self._going_down is None:
+            text = f"nobody has used the cluster for {self.idle_watch.idle_s(now_s):.0f} s (--idle-after)"
+            self.event("idle", text)
+            self.go_down(text)
+
+    def _report(self) -> None:
+        if self.memory.snapshot is None or self.memory.snapshot.ray is None:
+            return
+        if self._reporting is not None and not self._reporting.done():
+            return
+        self._reporting = asyncio.create_task(self._tell_ray(round_report(self.memory)))
+
+    async def _tell_ray(self, report: RoundReport) -> None:
+        try:
+            await self.ports.cluster.report(report)
+        except ClusterUnreachable as error:
+            log.warning("report not heard", error=str(error))
+
+    def _flush(self) -> None:
+        self.ports.journal.record_history(self.memory.history)
+        self.accounts.flush()

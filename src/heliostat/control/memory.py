@@ -1,0 +1,72 @@
+"""What the loop holds between rounds: the journal's content in memory, and what need not survive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from heliostat.model.history import History
+from heliostat.model.instance import (
+    BackendInstance,
+    BackendState,
+    Instance,
+    InstanceIntent,
+    Intent,
+)
+from heliostat.model.plan import Plan
+from heliostat.model.snapshot import OperatorSettings, Snapshot
+
+
+@dataclass
+class Refusal:
+    """Ray's answer to a drain: when (monotonic seconds), and its words if it refused."""
+
+    at_s: float
+    text: str
+
+
+@dataclass
+class Memory:
+    """Mutable, owned by the one loop task; `intents`, `history`, `operator` mirror the journal.
+
+    refused    instance id -> the provider's words for a launch it did not accept
+    drains     instance id -> Ray's last answer to a drain
+    asked      instance id -> when (monotonic) the provider was last asked to terminate it
+    changed    backend -> when (monotonic) its last change was answered
+    """
+
+    intents: dict[str, InstanceIntent]
+    history: History
+    operator: OperatorSettings
+    refused: dict[str, str] = field(default_factory=dict)
+    drains: dict[str, Refusal] = field(default_factory=dict)
+    asked: dict[str, float] = field(default_factory=dict)
+    changed: dict[str, float] = field(default_factory=dict)
+    snapshot: Snapshot | None = None
+    instances: tuple[Instance, ...] = ()
+    plan: Plan = field(default_factory=Plan)
+
+    def wanted(self) -> list[InstanceIntent]:
+        return [one for one in self.intents.values() if one.intent is Intent.WANTED]
+
+    def learn(self, intents: tuple[InstanceIntent, ...]) -> None:
+        self.intents.update({one.instance_id: one for one in intents})
+
+    def forget(self, instance_ids: list[str]) -> None:
+        """Drop all that is kept of instances that are gone for good."""
+        for instance_id in instance_ids:
+            for kept in (self.intents, self.refused, self.drains, self.asked):
+                kept.pop(instance_id, None)
+
+    def refused_rows(self, backend: str) -> list[BackendInstance]:
+        """Return rows that make a refused launch visible as FAILED, with the provider's words."""
+        return [
+            BackendInstance(
+                instance_id=one.instance_id,
+                native_id=one.instance_id,
+                node_type=one.node_type,
+                state=BackendState.FAILED,
+                detail=self.refused[one.instance_id],
+            )
+            for one in self.wanted()
+            if one.backend == backend and one.instance_id in self.refused
+        ]

@@ -1,0 +1,277 @@
+"""What people may ask of a running controller; each request is journalled before it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from heliostat.control.explain import (
+    explain_cluster,
+    explain_demand,
+    explain_instance,
+    explain_type,
+)
+from heliostat.control.loop import Controller
+from heliostat.control.spec_changes import changes
+from heliostat.control.status import (
+    Scene,
+    backend_reports,
+    demand_reports,
+    failure_reports,
+    foreign_nodes,
+    head_report,
+    instance_reports,
+    next_lines,
+    type_reports,
+)
+from heliostat.control.usage import merged
+from heliostat.model.instance import ALIVE, Instance, OfferQuery
+from heliostat.model.node_type import NodeType
+from heliostat.model.report import StatusReport
+from heliostat.model.snapshot import OperatorSettings
+from heliostat.ports.errors import ConfigError, ProviderError, Refused
+from heliostat.ports.journal import Event, UsageRow
+from heliostat.ports.provider import Diagnose
+
+FAILURES_SHOWN = 3
+LOG_LINES_SHOWN = 8
+ADD_AT_MOST = 1000
+
+
+class Operations:
+    """Fulfils `api.operations.Operations` on one controller. Raises Refused with one sentence."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+
+    async def status(self) -> StatusReport:
+        controller, scene = self._controller, self._scene()
+        identity, now_s = controller.identity, controller.ports.clock.monotonic_s()
+        return StatusReport(
+            cluster_name=identity.cluster_name,
+            cluster_uid=identity.cluster_uid,
+            phase=controller.phase,
+            address=identity.address,
+            dashboard_url=identity.dashboard_url,
+            session_name=controller.session_name,
+            controller_pid=identity.pid,
+            at_s=scene.now_s,
+            uptime_s=now_s - controller.started_s,
+            paused=controller.memory.operator.paused,
+            cluster_idle_s=controller.idle_watch.idle_s(now_s),
+            head=head_report(scene),
+            instances=instance_reports(scene),
+            foreign_nodes=foreign_nodes(scene),
+            node_types=type_reports(scene),
+            demands=demand_reports(scene),
+            next=next_lines(scene),
+            backends=backend_reports(scene),
+            failures=failure_reports(*await self._failures(scene)),
+            measures=controller.ports.telemetry.summary(),
+        )
+
+    async def explain(self, subject: str | None, /) -> dict[str, Any]:
+        scene = self._scene()
+        if not subject:
+            return explain_cluster(scene)
+        found = self._find(subject)
+        instance_id = found.instance_id if found else subject
+        events = self._controller.ports.journal.events(limit=50, instance_id=instance_id)
+        answer = (
+            explain_type(scene, subject)
+            or explain_instance(scene, instance_id, events)
+            or explain_demand(scene, subject)
+        )
+        if answer is None:
+            raise Refused("not_found", f"nothing is called «{subject}»: {self._names()}")
+        return answer
+
+    async def events(self, after: int, limit: int, instance: str | None, /) -> Sequence[Event]:
+        found = self._find(instance) if instance else None
+        instance_id = found.instance_id if found else instance
+        return self._controller.ports.journal.events(after_seq=after, limit=limit, instance_id=instance_id)
+
+    async def cost(self) -> dict[str, Any]:
+        rows = [*self._controller.ports.journal.usage(), *self._controller.accounts.unwritten()]
+        added = _added(rows)
+        return {"rows": [asdict(row) for row in added], "total": _total(added)}
+
+    async def add(self, node_type: str | None, count: int, /) -> dict[str, Any]:
+        """Raise the type's floor by hand and let one round act on it at once."""
+        self._refuse_when_going_down()
+        wanted = self._type_of(node_type)
+        alive = [one for one in self._instances() if one.node_type == wanted.name]
+        self._refuse_over_max(wanted, len(alive), count)
+        await self._refuse_without_offer(wanted, count)
+        before = self._controller.memory.operator
+        floor = len(alive) + count
+        known = set(self._controller.memory.intents)
+        self._set(replace(before, floors={**before.floors, wanted.name: floor}))
+        await self._controller.round()
+        new = [one for one in self._controller.memory.wanted() if one.instance_id not in known]
+        new = [one for one in new if one.node_type == wanted.name]
+        if len(new) < count:
+            why = [one.text for one in self._controller.memory.plan.deferred]
+            self._set(replace(before, floors={**before.floors, wanted.name: len(alive) + len(new)}))
+            if not new:
+                raise Refused("conflict", "; ".join(why) or f"{wanted.name}: nothing could be launched now")
+        ids = [one.instance_id for one in new]
+        return {"instance_ids": ids, "names": ids, "floor": len(alive) + len(new), "node_type": wanted.name}
+
+    async def remove(self, instance: str, deadline_s: float | None, /) -> dict[str, Any]:
+        """Let one instance go: when Ray agrees that it is idle, or by `deadline_s` seconds from now."""
+        found = self._existing(instance)
+        settings = self._controller.memory.operator
+        alive = sum(one.node_type == found.node_type for one in self._instances())
+        floor = min(settings.floors.get(found.node_type, 0), alive - 1)
+        until_s = None if deadline_s is None else self._controller.ports.clock.now_s() + deadline_s
+        self._set(
+            replace(
+                settings,
+                floors={**settings.floors, found.node_type: max(0, floor)},
+                protected=settings.protected - {found.instance_id},
+                removals={**settings.removals, found.instance_id: until_s},
+            )
+        )
+        self._controller.event("remove", "removal asked for by hand", instance_id=found.instance_id)
+        await self._controller.round()
+        return {"instance_id": found.instance_id, "name": found.display_name, "until_s": until_s}
+
+    async def protect(self, instance: str, on: bool, /) -> dict[str, Any]:
+        found = self._existing(instance)
+        settings = self._controller.memory.operator
+        protected = (
+            settings.protected | {found.instance_id} if on else settings.protected - {found.instance_id}
+        )
+        removals = {k: v for k, v in settings.removals.items() if not (on and k == found.instance_id)}
+        self._set(replace(settings, protected=protected, removals=removals))
+        verb = "protected" if on else "no longer protected"
+        self._controller.event("protect", f"{found.display_name} is {verb}", instance_id=found.instance_id)
+        return {"instance_id": found.instance_id, "name": found.display_name, "protected": on}
+
+    async def pause(self, on: bool, /) -> dict[str, Any]:
+        self._set(replace(self._controller.memory.operator, paused=on))
+        self._controller.event("pause", "deciding is paused" if on else "deciding goes on")
+        return {"paused": on}
+
+    async def apply(self) -> dict[str, Any]:
+        """Take the cluster file as it is now; what a running node can't change, drifts."""
+        controller = self._controller
+        try:
+            spec = controller.ports.config_source.load()
+        except ConfigError as error:
+            raise Refused("invalid", str(error)) from error
+        sentences = changes(controller.spec, spec)
+        fixed = [one for one in sentences if one.refused]
+        if fixed:
+            raise Refused("refused", "; ".join(one.text for one in fixed))
+        controller.use_spec(spec)
+        for one in sentences:
+            controller.event("apply", one.text)
+        await controller.tell_ray_what_could_be()
+        await controller.round()
+        return {"changes": [one.text for one in sentences]}
+
+    async def down(self) -> dict[str, Any]:
+        self._controller.go_down("asked by hand")
+        return {"going_down": True}
+
+    # -- lookups ------------------------------------------------------------------
+
+    def _scene(self) -> Scene:
+        controller = self._controller
+        return Scene(controller.policy, controller.memory, controller.ports.clock.now_s())
+
+    def _set(self, settings: OperatorSettings) -> None:
+        self._controller.ports.journal.record_operator(settings)
+        self._controller.memory.operator = settings
+
+    def _instances(self) -> list[Instance]:
+        return [one for one in self._controller.memory.instances if one.state in ALIVE]
+
+    def _find(self, name: str) -> Instance | None:
+        """Find by instance id, the backend's own name, launch id, or a node id's beginning."""
+        for one in self._instances():
+            if name in (one.instance_id, one.display_name, one.intent.launch_id):
+                return one
+            if one.node is not None and len(name) >= 6 and one.node.node_id.startswith(name):
+                return one
+        return None
+
+    def _existing(self, name: str) -> Instance:
+        found = self._find(name)
+        if found is None:
+            raise Refused("not_found", f"no instance is called «{name}»: {self._names()}")
+        return found
+
+    def _names(self) -> str:
+        names = ", ".join(one.display_name for one in self._instances())
+        types = ", ".join(one.name for one in self._controller.policy.node_types)
+        return f"instances are {names or 'none'}; node types are {types}"
+
+    def _type_of(self, name: str | None) -> NodeType:
+        types = self._controller.policy.node_types
+        if name is None and len(types) == 1:
+            return types[0]
+        found = self._controller.policy.node_type(name) if name else None
+        if found is None:
+            listed = ", ".join(one.name for one in types)
+            said = f"no node type is called «{name}»" if name else "which node type?"
+            raise Refused("not_found", f"{said} The file has: {listed}")
+        return found
+
+    def _refuse_when_going_down(self) -> None:
+        if self._controller.going_down:
+            raise Refused("conflict", f"the cluster goes down: {self._controller.going_down}")
+        if self._controller.memory.operator.paused:
+            raise Refused("conflict", "deciding is paused: `heliostat pause --off` lets it go on")
+
+    def _refuse_over_max(self, wanted: NodeType, alive: int, count: int) -> None:
+        if not 1 <= count <= ADD_AT_MOST:
+            raise Refused("invalid", f"the count is {count}; 1 to {ADD_AT_MOST} is allowed")
+        if alive + count > wanted.max_workers:
+            raise Refused(
+                "conflict",
+                f"{wanted.name} has {alive} of at most {wanted.max_workers} (max_workers);"
+                " raise it in the file and `heliostat apply` it",
+            )
+        everything = len(self._instances())
+        if everything + count > self._controller.policy.max_workers:
+            raise Refused(
+                "conflict",
+                f"the cluster has {everything} of at most {self._controller.policy.max_workers} workers"
+                " (max_workers); raise it in the file and `heliostat apply` it",
+            )
+
+    async def _refuse_without_offer(self, wanted: NodeType, count: int) -> None:
+        provider = self._controller.ports.providers[wanted.backend]
+        try:
+            offers = await provider.offers([OfferQuery(wanted, count)])
+        except ProviderError as error:
+            raise Refused("conflict", str(error)) from error
+        offer = next((one for one in offers if one.node_type == wanted.name), None)
+        if offer is not None and offer.count is not None and offer.count < count:
+            some = f"only {offer.count} of {count} can be had: " if offer.count else ""
+            raise Refused("conflict", some + (offer.why or f"{wanted.backend} has no room for {wanted.name}"))
+
+    async def _failures(self, scene: Scene) -> tuple[Sequence[Any], Mapping[str, Sequence[str]]]:
+        failures = scene.history.failures[-FAILURES_SHOWN:]
+        logs: dict[str, Sequence[str]] = {}
+        for failure in failures:
+            node_type = scene.policy.node_type(failure.node_type)
+            provider = self._controller.ports.providers.get(node_type.backend) if node_type else None
+            if isinstance(provider, Diagnose):
+                logs[failure.instance_id] = await provider.last_words(
+                    failure.instance_id, lines=LOG_LINES_SHOWN
+                )
+        return failures, logs
+
+
+def _added(rows: Sequence[UsageRow]) -> list[UsageRow]:
+    return sorted(merged(rows), key=lambda row: (row.day, row.node_type))
+
+
+def _total(rows: Sequence[UsageRow]) -> dict[str, float]:
+    fields = ("node_s", "idle_s", "core_s", "gpu_s", "cost_usd")
+    return {name: sum(getattr(row, name) for row in rows) for name in fields}

@@ -1,0 +1,67 @@
+"""What differs between two cluster files, in sentences, and what a running cluster can't take. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from heliostat.model.node_type import ClusterSpec, NodeType, Policy
+
+
+@dataclass(frozen=True)
+class SpecChange:
+    """One difference. `refused`: it needs a new cluster (`down`, then `up`)."""
+
+    text: str
+    refused: bool = False
+
+
+def changes(old: ClusterSpec, new: ClusterSpec) -> list[SpecChange]:
+    """Return every difference between the running file and the changed one, oldest key first."""
+    found = _fixed(old, new)
+    found += _policy(old.policy, new.policy)
+    names = {one.name for one in old.policy.node_types}
+    for node_type in new.policy.node_types:
+        known = old.policy.node_type(node_type.name)
+        found += _node_type(known, node_type) if known else [SpecChange(f"node type {node_type.name} is new")]
+        names.discard(node_type.name)
+    found += [SpecChange(f"node type {name} is gone: its nodes leave when idle") for name in sorted(names)]
+    return found
+
+
+def _fixed(old: ClusterSpec, new: ClusterSpec) -> list[SpecChange]:
+    found = []
+    if old.name != new.name:
+        text = f"cluster_name is {new.name}, the running cluster is {old.name}"
+        found.append(SpecChange(text, refused=True))
+    if old.head_type.shape_id != new.head_type.shape_id:
+        text = f"the head's node type {new.head_type.name} changed: a running head can't; `down`, then `up`"
+        found.append(SpecChange(text, refused=True))
+    if set(new.backends) != set(old.backends) or any(
+        old.backends[k] != new.backends[k] for k in old.backends
+    ):
+        text = "provider.backends changed: the controller holds its backends for life; `down`, then `up`"
+        found.append(SpecChange(text, refused=True))
+    return found
+
+
+def _policy(old: Policy, new: Policy) -> list[SpecChange]:
+    return [
+        SpecChange(f"{field.name}: {getattr(old, field.name)} → {getattr(new, field.name)}")
+        for field in fields(Policy)
+        if field.name != "node_types" and getattr(old, field.name) != getattr(new, field.name)
+    ]
+
+
+def _node_type(old: NodeType, new: NodeType) -> list[SpecChange]:
+    found = []
+    for field in fields(NodeType):
+        before, after = getattr(old, field.name), getattr(new, field.name)
+        if field.name != "shape_id" and before != after:
+            found.append(SpecChange(f"{new.name}.{field.name}: {_shown(before)} → {_shown(after)}"))
+    if old.shape_id != new.shape_id:
+        found.append(SpecChange(f"{new.name} has a new shape: nodes of the old one leave when idle"))
+    return found
+
+
+def _shown(value: object) -> str:
+    return str(dict(value)) if isinstance(value, dict) else str(value)

@@ -1,0 +1,47 @@
+"""What a worker is told at its start: the bootstrap's start document (docs/bootstrap.md). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from heliostat.control.wiring import Identity
+from heliostat.model.instance import LaunchRequest
+from heliostat.model.node_type import ClusterSpec, NodeType
+
+
+def launch_request(
+    launch_id: str, count: int, *, node_type: NodeType, spec: ClusterSpec, identity: Identity, session: str
+) -> LaunchRequest:
+    """Return the ask for `count` instances; it holds nothing secret and no instance id."""
+    return LaunchRequest(
+        launch_id=launch_id,
+        node_type=node_type,
+        count=count,
+        start=start_document(node_type, spec=spec, identity=identity, session=session),
+        environment={**spec.environment, **_strings(node_type.options.get("environment"))},
+    )
+
+
+def start_document(
+    node_type: NodeType, *, spec: ClusterSpec, identity: Identity, session: str
+) -> dict[str, object]:
+    """Return the document without what only the provider knows (`instance_id`, paths of its own)."""
+    return {
+        "cluster_name": identity.cluster_name,
+        "cluster_uid": identity.cluster_uid,
+        "session_name": session,
+        "gcs_address": identity.address,
+        "ray_version": identity.ray_version,
+        "python_version": identity.python_version,
+        "node_type": node_type.name,
+        "resources": node_type.resources.units(),
+        "labels": dict(node_type.labels),
+        "orphan_timeout_s": spec.orphan_timeout_s,
+        "node_ip": identity.node_ip,
+        "log_monitor": node_type.options.get("log_monitor", True),
+        "ray_args": node_type.options.get("ray_args", []),
+    }
+
+
+def _strings(value: object) -> Mapping[str, str]:
+    return {str(k): str(v) for k, v in value.items()} if isinstance(value, Mapping) else {}

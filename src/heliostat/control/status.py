@@ -1,0 +1,232 @@
+"""What `status` says, from one round's state. Pure: no I/O, `now_s` is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from heliostat.control.memory import Memory
+from heliostat.model.demand import Demand, Gang
+from heliostat.model.history import Failure, History
+from heliostat.model.instance import ALIVE, Instance, InstanceState, Intent, RayNode
+from heliostat.model.node_type import NodeType, Policy
+from heliostat.model.plan import Drain, Launch, Plan, Release
+from heliostat.model.report import (
+    BackendReport,
+    DemandReport,
+    FailureReport,
+    InstanceReport,
+    TypeReport,
+)
+from heliostat.model.snapshot import BackendView, Snapshot
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One round, as `status` and `explain` look at it."""
+
+    policy: Policy
+    memory: Memory
+    now_s: float
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.memory.snapshot or Snapshot(self.now_s, None, {})
+
+    @property
+    def history(self) -> History:
+        return self.memory.history
+
+    @property
+    def plan(self) -> Plan:
+        return self.memory.plan
+
+    def shown(self) -> list[Instance]:
+        """Return the instances people want to see: all that is not over, newest last."""
+        alive = [one for one in self.memory.instances if one.state in ALIVE]
+        return sorted(alive, key=lambda one: (one.intent.requested_at_s, one.instance_id))
+
+
+def instance_reports(scene: Scene) -> list[InstanceReport]:
+    return [_instance(scene, one) for one in scene.shown()]
+
+
+def head_report(scene: Scene) -> dict[str, object]:
+    head = next((node for node in _nodes(scene) if node.is_head), None)
+    if head is None:
+        return {}
+    return {
+        "node_id": head.node_id,
+        "ip": head.ip,
+        "resources": _visible(head.total.units()),
+        "used": _visible(_used(head)),
+    }
+
+
+def foreign_nodes(scene: Scene) -> int:
+    known = {one.instance_id for one in scene.memory.instances}
+    alive = [node for node in _nodes(scene) if node.status.value != "dead" and not node.is_head]
+    return sum(node.instance_id not in known for node in alive)
+
+
+def type_reports(scene: Scene) -> list[TypeReport]:
+    return [_type(scene, node_type) for node_type in scene.policy.node_types]
+
+
+def demand_reports(scene: Scene) -> list[DemandReport]:
+    """Return each shape that Ray waits for, with what becomes of it."""
+    ray = scene.snapshot.ray
+    wanted: list[Demand | Gang] = [*(ray.demands if ray else ()), *(ray.gangs if ray else ())]
+    return [_demand(scene, one) for one in wanted]
+
+
+def backend_reports(scene: Scene) -> list[BackendReport]:
+    return [_backend(name, view, scene.now_s) for name, view in sorted(scene.snapshot.backends.items())]
+
+
+def failure_reports(failures: Sequence[Failure], logs: Mapping[str, Sequence[str]]) -> list[FailureReport]:
+    return [
+        FailureReport(
+            instance_id=one.instance_id,
+            node_type=one.node_type,
+            at_s=one.at_s,
+            error=one.error,
+            log=list(logs.get(one.instance_id, ())),
+        )
+        for one in failures
+    ]
+
+
+def next_lines(scene: Scene) -> list[str]:
+    """Return what is being done now and what happens next, a sentence each."""
+    lines = [_action_line(scene, action) for action in scene.plan.actions]
+    lines += [f"deferred ({one.limiter.value}): {one.text}" for one in scene.plan.deferred]
+    lines += [f"can never run here: {one.text}" for one in scene.plan.infeasible]
+    return list(dict.fromkeys(lines))
+
+
+def cluster_is_used(scene: Scene) -> bool:
+    """Say whether Ray has work: a waiting demand, or a node that is not idle."""
+    ray = scene.snapshot.ray
+    if ray is None or ray.demands or ray.gangs:
+        return True
+    return any(node.status.value in ("running", "draining") for node in ray.nodes)
+
+
+def _nodes(scene: Scene) -> Sequence[RayNode]:
+    return scene.snapshot.ray.nodes if scene.snapshot.ray else ()
+
+
+def _instance(scene: Scene, one: Instance) -> InstanceReport:
+    row, node, kept = one.row, one.node, scene.plan.kept.get(one.instance_id)
+    refusal = scene.memory.drains.get(one.instance_id)
+    released = one.intent.intent is Intent.RELEASED
+    stays = kept.text if kept else (f"Ray keeps it: {refusal.text}" if refusal and refusal.text else "")
+    return InstanceReport(
+        instance_id=one.instance_id,
+        name=one.display_name,
+        node_type=one.node_type,
+        backend=one.intent.backend,
+        state=one.state.value,
+        since_s=scene.now_s - (_since(scene, one) or scene.now_s),
+        why=(one.intent.release_reason or "") if released else one.intent.reason,
+        stays=stays,
+        detail=(row.detail or "") if row else "",
+        slot=(row.slot or "") if row else "",
+        host=(row.host or "") if row else "",
+        node_id=node.node_id if node else "",
+        idle_s=_idle_s(scene, node),
+        resources=_visible(node.total.units()) if node else {},
+        used=_visible(_used(node)) if node else {},
+        activity=list(node.activity) if node else [],
+        protected=one.instance_id in scene.memory.operator.protected,
+        expected_start_s=row.expected_start_s if row else None,
+        expires_at_s=row.expires_at_s if row else None,
+    )
+
+
+def _since(scene: Scene, one: Instance) -> float | None:
+    if one.state is InstanceState.STOPPING and one.intent.released_at_s is not None:
+        return one.intent.released_at_s
+    return scene.history.joined_at.get(one.instance_id, one.intent.requested_at_s)
+
+
+def _idle_s(scene: Scene, node: RayNode | None) -> float:
+    since_s = scene.history.idle_since.get(node.node_id) if node else None
+    return scene.now_s - since_s if since_s is not None else 0.0
+
+
+def _used(node: RayNode) -> dict[str, float]:
+    return {
+        name: amount / 10_000
+        for name, total in node.total
+        if (amount := total - node.available.get(name)) > 0
+    }
+
+
+def _visible(units: Mapping[str, float]) -> dict[str, float]:
+    """Leave out Ray's implicit `node:…` resources, which say nothing to people."""
+    return {name: amount for name, amount in units.items() if not name.startswith("node:")}
+
+
+def _type(scene: Scene, node_type: NodeType) -> TypeReport:
+    mine = [one for one in scene.memory.instances if one.node_type == node_type.name]
+    alive = [one for one in mine if one.state in ALIVE]
+    backoff = scene.history.backoff.get(node_type.name)
+    return TypeReport(
+        name=node_type.name,
+        backend=node_type.backend,
+        alive=len(alive),
+        running=sum(one.state is InstanceState.RUNNING for one in alive),
+        target=scene.plan.target.get(node_type.name, 0),
+        min_workers=node_type.min_workers,
+        max_workers=node_type.max_workers,
+        floor=scene.memory.operator.floors.get(node_type.name, 0),
+        backoff_until_s=backoff.until_s if backoff and backoff.until_s > scene.now_s else None,
+        last_error=backoff.last_error if backoff else "",
+    )
+
+
+def _demand(scene: Scene, wanted: Demand | Gang) -> DemandReport:
+    verdict, why = "waits", "room for it is there or on its way"
+    for deferred in scene.plan.deferred:
+        if _same(deferred.wanted, wanted):
+            verdict, why = "deferred", f"{deferred.limiter.value}: {deferred.text}"
+    for infeasible in scene.plan.infeasible:
+        if _same(infeasible.wanted, wanted):
+            verdict, why = "infeasible", infeasible.text
+    text = str(wanted.bundle) if isinstance(wanted, Demand) else str(wanted)
+    since_s = waiting_since(scene.history, wanted)
+    return DemandReport(
+        text=text,
+        count=wanted.count if isinstance(wanted, Demand) else 1,
+        waiting_s=scene.now_s - since_s if since_s is not None else 0.0,
+        verdict=verdict,
+        why=why,
+    )
+
+
+def _same(a: Demand | Gang, b: Demand | Gang) -> bool:
+    if isinstance(a, Demand) and isinstance(b, Demand):
+        return a.bundle == b.bundle
+    return isinstance(a, Gang) and isinstance(b, Gang) and a.gang_id == b.gang_id
+
+
+def waiting_since(history: History, wanted: Demand | Gang) -> float | None:
+    """Return since when `wanted` has waited; the history's key is the shape's text, without its count."""
+    key = str(wanted.bundle) if isinstance(wanted, Demand) else str(wanted)
+    return history.waiting_since.get(key, history.waiting_since.get(str(wanted)))
+
+
+def _backend(name: str, view: BackendView, now_s: float) -> BackendReport:
+    listed_s_ago = now_s - view.listed_at_s if view.listed_at_s else 0.0
+    return BackendReport(name, view.fresh, max(0.0, listed_s_ago), view.error or "")
+
+
+def _action_line(scene: Scene, action: Launch | Drain | Release) -> str:
+    if isinstance(action, Launch):
+        return f"launching {action.count} × {action.node_type}: {action.reason.text}"
+    one = next((i for i in scene.memory.instances if i.instance_id == action.instance_id), None)
+    name = one.display_name if one else action.instance_id
+    verb = "draining" if isinstance(action, Drain) else "releasing"
+    return f"{verb} {name}: {action.reason.text}"

@@ -1,0 +1,43 @@
+"""When an instance that was given up is really gone: listings say so, never a guess. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from heliostat.model.instance import InstanceIntent, Intent
+from heliostat.model.snapshot import BackendView
+
+
+def is_absent(intent: InstanceIntent, view: BackendView | None) -> bool:
+    """Say whether a fresh listing that began after the release has no row of the instance.
+
+    A backend that the file no longer has (None) can't be asked: its instances end by
+    themselves, as orphans do.
+    """
+    if view is None:
+        return True
+    listed = any(row.instance_id == intent.instance_id for row in view.rows)
+    return view.fresh and not listed and view.listed_at_s > (intent.released_at_s or 0.0)
+
+
+def is_over(intent: InstanceIntent, view: BackendView | None, *, tombstone_s: float) -> bool:
+    """Say whether a released instance has been absent so long that no late reply brings it back."""
+    if intent.released_at_s is None or not is_absent(intent, view):
+        return False
+    return view is None or view.listed_at_s >= intent.released_at_s + tombstone_s
+
+
+def unheard(
+    intents: Mapping[str, InstanceIntent],
+    view: BackendView,
+    *,
+    asked: Mapping[str, float],
+    before_s: float,
+) -> list[str]:
+    """Return the released instances that the backend still lists, last asked to end before `before_s`."""
+    released = {one.instance_id for one in intents.values() if one.intent is Intent.RELEASED}
+    return [
+        row.instance_id
+        for row in view.rows
+        if row.instance_id in released and asked.get(row.instance_id, float("-inf")) <= before_s
+    ]

@@ -1,0 +1,64 @@
+"""Who used how much for how long: one round's share of node time, as rows to add up. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from heliostat.model.instance import Instance, InstanceState, NodeStatus
+from heliostat.model.node_type import Policy
+from heliostat.model.resources import SCALE
+from heliostat.ports.journal import UsageRow
+
+_PAID = {InstanceState.STARTING, InstanceState.RUNNING, InstanceState.DRAINING, InstanceState.STOPPING}
+"""From the machine's start to its end: time in a queue costs nothing."""
+
+SECONDS_AT_MOST = 60.0
+"""A longer gap between two rounds is an outage or a clock that jumped: nothing is charged for it."""
+
+
+def usage(instances: Iterable[Instance], *, policy: Policy, since_s: float, now_s: float) -> list[UsageRow]:
+    """Return what ran between two rounds, in seconds, by the state seen at its end."""
+    seconds = now_s - since_s
+    if not 0 < seconds <= SECONDS_AT_MOST:
+        return []
+    day = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%d")
+    return [_row(one, policy, day, seconds) for one in instances if one.state in _PAID]
+
+
+def merged(rows: Iterable[UsageRow]) -> list[UsageRow]:
+    """Add up rows of the same day and node type."""
+    sums: dict[tuple[str, str], UsageRow] = {}
+    for row in rows:
+        known = sums.get((row.day, row.node_type))
+        sums[row.day, row.node_type] = _sum(known, row) if known else row
+    return list(sums.values())
+
+
+def _row(instance: Instance, policy: Policy, day: str, seconds: float) -> UsageRow:
+    node_type = policy.node_type(instance.node_type)
+    cpus = node_type.resources.get("CPU") / SCALE if node_type else 0.0
+    gpus = node_type.resources.get("GPU") / SCALE if node_type else 0.0
+    price = node_type.price_usd_per_h if node_type else 0.0
+    idle = instance.node is not None and instance.node.status is NodeStatus.IDLE
+    return UsageRow(
+        day=day,
+        node_type=instance.node_type,
+        node_s=seconds,
+        idle_s=seconds if idle else 0.0,
+        core_s=seconds * cpus,
+        gpu_s=seconds * gpus,
+        cost_usd=seconds / 3600 * price,
+    )
+
+
+def _sum(a: UsageRow, b: UsageRow) -> UsageRow:
+    return UsageRow(
+        a.day,
+        a.node_type,
+        a.node_s + b.node_s,
+        a.idle_s + b.idle_s,
+        a.core_s + b.core_s,
+        a.gpu_s + b.gpu_s,
+        a.cost_usd + b.cost_usd,
+    )

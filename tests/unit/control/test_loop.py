@@ -1,0 +1,306 @@
+"""The loop with the real planner and journal, a fake Ray and a fake backend, on a manual clock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from heliostat.model.instance import DrainReason, Intent, NodeStatus
+from heliostat.ports.errors import InsufficientCapacity, Refused, Unavailable
+from heliostat.testing.fake import Fault
+from tests.unit.control.stage import Stage
+from tests.unit.control.world import demand, node_type, spec
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path)
+
+
+async def up_with(stage: Stage, count: int) -> None:
+    """Bring `count` busy workers up on demand."""
+    stage.busy = True
+    stage.ray.demands = (demand(count),)
+    await stage.step(8)
+    stage.ray.demands = ()
+    assert list(stage.states().values()) == ["running"] * count
+
+
+def let_idle(stage: Stage) -> None:
+    for key, node in stage.ray.nodes.items():
+        stage.ray.nodes[key] = replace(node, status=NodeStatus.IDLE, available=node.total)
+
+
+async def test_from_zero_and_back_to_zero(stage: Stage) -> None:
+    await up_with(stage, 3)
+    assert len(stage.provider.world.instances) == 3
+    let_idle(stage)
+    await stage.step(20)
+    assert {reason for _, reason in stage.ray.drains} == {DrainReason.IDLE}
+    assert stage.provider.world.instances == {}
+    await stage.step(20)
+    assert stage.states() == {}
+    assert len(stage.ray.forgotten) == 3
+    assert stage.journal.intents() == ()
+
+
+async def test_a_launch_is_in_the_journal_before_the_provider_hears_of_it(stage: Stage) -> None:
+    stage.provider.faults.append(Fault("apply", Unavailable("no answer"), times=None))
+    stage.ray.demands = (demand(1),)
+    await stage.step(2)
+    assert stage.provider.changes
+    journalled = {one.instance_id for one in stage.journal.intents()}
+    asked = {i for change in stage.provider.changes for one in change.launch for i in one.instance_ids}
+    assert asked
+    assert asked <= journalled
+
+
+async def test_a_lost_reply_launches_nothing_twice(stage: Stage) -> None:
+    stage.provider.faults.append(Fault("apply", Unavailable("connection lost"), acted=True))
+    stage.ray.demands = (demand(2),)
+    await stage.step(10)
+    assert stage.provider.world.made == 2
+
+
+async def test_demand_that_stays_is_not_asked_for_again_while_it_comes(stage: Stage) -> None:
+    stage.provider.boot_s = 20.0
+    stage.ray.demands = (demand(2),)
+    await stage.step(15)
+    assert stage.provider.world.made == 2
+
+
+async def test_after_a_crash_between_journal_and_call_nothing_is_launched_twice(stage: Stage) -> None:
+    stage.ray.demands = (demand(1),)
+    stage.provider.faults.append(Fault("apply", None))  # The controller dies while the call hangs.
+    stage.clock.advance(1)
+    await stage.controller.watches["fake"].look()
+    await stage.controller.round()
+    assert len(stage.journal.intents()) == 1
+    stage.restart()
+    await stage.step(60)
+    running = [one for one in stage.states().values() if one == "running"]
+    assert running == ["running"]
+    assert len(stage.provider.world.instances) == 1
+
+
+async def test_a_restart_finds_running_workers_and_keeps_them(stage: Stage) -> None:
+    await up_with(stage, 2)
+    made = stage.provider.world.made
+    stage.restart()
+    await stage.step(10)
+    assert list(stage.states().values()) == ["running"] * 2
+    assert stage.provider.world.made == made
+
+
+async def test_without_a_journal_running_workers_are_adopted_by_their_tags(stage: Stage) -> None:
+    await up_with(stage, 2)
+    stage.journal.forget_intents(list(stage.states()))
+    stage.restart()
+    await stage.step(3)
+    assert sorted(stage.states().values()) == ["running"] * 2
+    assert all(one.adopted for one in stage.journal.intents())
+
+
+async def test_a_release_cut_off_by_a_crash_is_finished(stage: Stage) -> None:
+    await up_with(stage, 1)
+    (intent,) = stage.journal.intents()
+    gone = replace(intent, intent=Intent.RELEASED, released_at_s=stage.clock.now_s(), release_reason="idle")
+    stage.journal.record_intents([gone], [])
+    stage.restart()
+    await stage.step(3)
+    assert stage.provider.world.instances == {}
+
+
+async def test_rays_refusal_stands(stage: Stage) -> None:
+    await up_with(stage, 1)
+    let_idle(stage)
+    stage.ray.refuses = "object_store_memory currently in use"
+    await stage.step(40)
+    assert list(stage.states().values()) == ["running"]
+    assert stage.kinds().count("refused") == 1
+    # Asked again at times, not in every round.
+    assert 2 <= len(stage.ray.drains) <= 5
+    status = await stage.operations.status()
+    assert "object_store_memory" in status.instances[0].stays
+
+
+async def test_an_unknown_backend_is_not_an_empty_one(stage: Stage) -> None:
+    await up_with(stage, 2)
+    stage.provider.faults.append(Fault("instances", Unavailable("slow"), times=None))
+    await stage.step(60)
+    assert len(stage.provider.world.instances) == 2
+    assert stage.provider.world.made == 2
+    assert not (await stage.operations.status()).backends[0].fresh
+
+
+async def test_a_refused_launch_backs_off_and_shows_the_backends_words(stage: Stage) -> None:
+    words = "no GPU is left: 0 is taken by head"
+    stage.provider.faults.append(Fault("launch", InsufficientCapacity(words), times=None))
+    stage.ray.demands = (demand(1),)
+    await stage.step(30)
+    asked = sum(bool(change.launch) for change in stage.provider.changes)
+    assert 1 <= asked <= 6
+    status = await stage.operations.status()
+    assert status.failures[-1].error == words
+    assert status.node_types[0].last_error == words
+
+
+async def test_a_worker_that_dies_at_start_is_replaced_without_a_storm(stage: Stage) -> None:
+    stage.provider.boot_s = 100.0
+    stage.ray.demands = (demand(1),)
+    for _ in range(60):
+        await stage.step()
+        for one in list(stage.provider.world.instances.values()):
+            if one.over is None:
+                stage.provider.fail(one.instance_id, detail="exit code 14: no module named ray")
+    assert 2 <= stage.provider.world.made <= 6
+    status = await stage.operations.status()
+    assert status.failures[-1].error == "exit code 14: no module named ray"
+
+
+async def test_a_start_that_hangs_is_given_up(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, spec=spec(node_type(start_timeout_s=30.0)))
+    stage.provider.boot_s = 1e6
+    stage.ray.demands = (demand(1),)
+    await stage.step(34)
+    assert any(e.kind == "release" and e.data.get("why") == "start timeout" for e in stage.journal.events())
+
+
+async def test_a_silent_head_is_waited_for_then_everything_is_released(stage: Stage) -> None:
+    await up_with(stage, 2)
+    stage.ray.silent = True
+    await stage.step(15)
+    assert stage.controller.phase == "head lost"
+    assert len(stage.provider.world.instances) == 2
+    await stage.step(15)
+    assert stage.controller.going_down == "the head is lost"
+    assert stage.provider.world.instances == {}
+
+
+async def test_a_head_that_comes_back_in_time_loses_nothing(stage: Stage) -> None:
+    await up_with(stage, 2)
+    stage.ray.silent = True
+    await stage.step(10)
+    stage.ray.silent = False
+    await stage.step(3)
+    assert stage.controller.phase == "running"
+    assert list(stage.states().values()) == ["running"] * 2
+    assert stage.ray.configs == 2
+
+
+async def test_down_releases_everything_and_ends(stage: Stage) -> None:
+    await up_with(stage, 2)
+    await stage.operations.down()
+    await stage.step(4)
+    assert stage.provider.world.instances == {}
+    assert stage.controller._finished()
+
+
+async def test_add_raises_the_floor_and_says_when_nothing_is_left(stage: Stage) -> None:
+    await stage.step(2)
+    stage.provider.capacity = 2
+    first = await stage.operations.add(None, 1)
+    await stage.step(6)
+    second = await stage.operations.add("cpu", 1)
+    await stage.step(6)
+    assert (first["floor"], second["floor"]) == (1, 2)
+    assert list(stage.states().values()) == ["running"] * 2
+    with pytest.raises(Refused, match="no machine left for cpu"):
+        await stage.operations.add("cpu", 1)
+    # What was added by hand stays, idle or not.
+    await stage.step(30)
+    assert list(stage.states().values()) == ["running"] * 2
+
+
+async def test_add_over_the_maximum_is_refused_with_the_way_out(stage: Stage) -> None:
+    await stage.step(2)
+    with pytest.raises(Refused, match="max_workers"):
+        await stage.operations.add("cpu", 5)
+    with pytest.raises(Refused, match="The file has: cpu"):
+        await stage.operations.add("gpu", 1)
+
+
+async def test_remove_lets_one_go_and_lowers_the_floor(stage: Stage) -> None:
+    await stage.step(2)
+    ids = (await stage.operations.add("cpu", 2))["instance_ids"]
+    await stage.step(6)
+    await stage.operations.remove(ids[0], None)
+    await stage.step(8)
+    assert [one for one, state in stage.states().items() if state == "running"] == [ids[1]]
+    assert len(stage.provider.world.instances) == 1
+
+
+async def test_a_protected_one_stays(stage: Stage) -> None:
+    await up_with(stage, 2)
+    kept = sorted(stage.states())[0]
+    await stage.operations.protect(kept, True)
+    let_idle(stage)
+    await stage.step(30)
+    assert [one for one, state in stage.states().items() if state == "running"] == [kept]
+    await stage.operations.protect(kept, False)
+    await stage.step(30)
+    assert stage.provider.world.instances == {}
+
+
+async def test_pause_stops_deciding(stage: Stage) -> None:
+    await stage.step(2)
+    await stage.operations.pause(True)
+    stage.ray.demands = (demand(2),)
+    await stage.step(5)
+    assert stage.provider.world.made == 0
+    await stage.operations.pause(False)
+    await stage.step(5)
+    assert stage.provider.world.made == 2
+
+
+async def test_apply_raises_a_maximum_while_work_runs(stage: Stage) -> None:
+    stage.busy = True
+    stage.ray.demands = (demand(6),)
+    await stage.step(8)
+    assert stage.provider.world.made == 4
+    stage.config.spec = spec(node_type(max_workers=6))
+    stage.ray.demands = (demand(2),)
+    answer = await stage.operations.apply()
+    await stage.step(8)
+    assert answer["changes"] == ["cpu.max_workers: 4 → 6"]
+    assert stage.provider.world.made == 6
+
+
+async def test_idle_after_lets_the_whole_cluster_go(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, idle_after_s=30.0)
+    stage.ray.connected_drivers = 1
+    await stage.step(60)
+    assert stage.controller.going_down is None
+    stage.ray.connected_drivers = 0
+    await stage.step(45)
+    assert stage.controller.going_down is not None
+
+
+async def test_rays_report_names_what_is_coming(stage: Stage) -> None:
+    stage.provider.boot_s = 50.0
+    stage.ray.demands = (demand(2),)
+    await stage.step(4)
+    assert any(report.launched == {"cpu": 2} for report in stage.ray.reports)
+    assert len(stage.ray.reports[-1].instances) == 2
+
+
+async def test_usage_is_written_and_counted(stage: Stage) -> None:
+    await up_with(stage, 2)
+    await stage.step(40)
+    cost = await stage.operations.cost()
+    assert cost["total"]["node_s"] == pytest.approx(2 * 40, abs=16)
+    assert cost["total"]["core_s"] == cost["total"]["node_s"]
+
+
+async def test_explain_says_why_it_came_and_why_it_stays(stage: Stage) -> None:
+    await up_with(stage, 1)
+    (instance_id,) = stage.states()
+    answer = await stage.operations.explain(instance_id)
+    assert answer["kind"] == "instance"
+    assert any("why it came" in line for line in answer["lines"])
+    assert (await stage.operations.explain(None))["lines"]
+    assert (await stage.operations.explain("cpu"))["kind"] == "node type"
+    with pytest.raises(Refused, match="nothing is called"):
+        await stage.operations.explain("nobody")

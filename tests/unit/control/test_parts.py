@@ -1,0 +1,103 @@
+"""The loop's pure parts: usage, the idle watch, changes of the cluster file, measures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from tests.unit.control.world import HEAD, node_type, spec
+
+from heliostat.control.idle_watch import IdleWatch
+from heliostat.control.measures import WINDOW, Measures
+from heliostat.control.spec_changes import changes
+from heliostat.control.usage import SECONDS_AT_MOST, merged, usage
+from heliostat.model.instance import Instance, InstanceIntent, InstanceState, Intent, NodeStatus
+from heliostat.model.resources import Resources
+
+INTENT = InstanceIntent("la.0", "la", "gpu", "fake", "s", Intent.WANTED, 0.0, "demand")
+GPU = node_type("gpu", resources=Resources.of({"CPU": 8, "GPU": 2}), price_usd_per_h=3.6)
+DAY_S = 1_700_000_000.0
+
+
+def instance(state: InstanceState, status: NodeStatus = NodeStatus.RUNNING) -> Instance:
+    return Instance(INTENT, state, None, replace(HEAD, status=status))
+
+
+def test_usage_counts_cores_gpus_money_and_idle_time() -> None:
+    rows = usage(
+        [instance(InstanceState.RUNNING), instance(InstanceState.RUNNING, NodeStatus.IDLE)],
+        policy=spec(GPU).policy,
+        since_s=DAY_S - 10,
+        now_s=DAY_S,
+    )
+    (row,) = merged(rows)
+    assert (row.day, row.node_s, row.idle_s, row.core_s, row.gpu_s) == ("2023-11-14", 20, 10, 160, 40)
+    assert row.cost_usd == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("state", [InstanceState.QUEUED, InstanceState.GONE, InstanceState.FAILED])
+def test_what_does_not_run_costs_nothing(state: InstanceState) -> None:
+    assert usage([instance(state)], policy=spec(GPU).policy, since_s=DAY_S - 1, now_s=DAY_S) == []
+
+
+@pytest.mark.parametrize("gap_s", [0.0, -5.0, SECONDS_AT_MOST + 1])
+def test_a_clock_that_jumps_is_not_charged(gap_s: float) -> None:
+    running = [instance(InstanceState.RUNNING)]
+    assert usage(running, policy=spec(GPU).policy, since_s=DAY_S - gap_s, now_s=DAY_S) == []
+
+
+def test_the_idle_watch_expires_after_its_time_and_starts_anew_when_used() -> None:
+    watch = IdleWatch(10.0)
+    assert not watch.expired(0.0, used=False)
+    assert not watch.expired(9.0, used=False)
+    assert not watch.expired(9.5, used=True)
+    assert not watch.expired(12.0, used=False)
+    assert watch.idle_s(20.0) == 8.0
+    assert watch.expired(22.0, used=False)
+
+
+def test_a_connected_driver_is_use() -> None:
+    watch = IdleWatch(10.0)
+    watch.drivers = 1
+    assert not watch.expired(100.0, used=False)
+    assert watch.idle_s(100.0) == 0.0
+
+
+def test_without_a_time_the_cluster_is_never_let_go() -> None:
+    watch = IdleWatch(None)
+    watch.expired(0.0, used=False)
+    assert not watch.expired(1e9, used=False)
+
+
+def test_changes_are_sentences() -> None:
+    old = spec(node_type("a"), node_type("b"))
+    new = spec(node_type("a", max_workers=9), node_type("c"), max_workers=20)
+    assert [one.text for one in changes(old, new)] == [
+        "max_workers: 8 → 20",
+        "a.max_workers: 4 → 9",
+        "node type c is new",
+        "node type b is gone: its nodes leave when idle",
+    ]
+    assert not any(one.refused for one in changes(old, new))
+
+
+def test_a_new_shape_drifts_and_a_new_head_or_backend_is_refused() -> None:
+    old = spec(node_type("a"))
+    drifted = spec(node_type("a", shape_id="other", resources=Resources.of({"CPU": 2})))
+    assert "new shape" in changes(old, drifted)[-1].text
+    other_head = replace(old, head_type=replace(old.head_type, shape_id="other"))
+    other_backend = replace(old, backends={"fake": {"cpus": 3}})
+    renamed = replace(old, name="other")
+    for new in (other_head, other_backend, renamed):
+        assert [one.refused for one in changes(old, new)] == [True]
+
+
+def test_measures_keep_a_bounded_window() -> None:
+    measures = Measures()
+    for value in range(WINDOW + 100):
+        measures.observe("round_ms", float(value))
+    summary = measures.summary()["round_ms"]
+    assert summary["count"] == WINDOW + 100
+    assert summary["max"] == WINDOW + 99
+    assert summary["p50"] == pytest.approx(100 + WINDOW / 2, abs=1)
+    assert "gcs_ms" not in measures.summary()
