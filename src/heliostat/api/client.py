@@ -1,0 +1,150 @@
+"""A synchronous client of the control API: standard library only, every call with a deadline."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from heliostat.api import wire
+from heliostat.model.report import StatusReport
+from heliostat.ports.errors import ConfigError, HeliostatError, Refused
+from heliostat.ports.journal import Event
+
+CALL_TIMEOUT_S = 10.0
+WRITE_TIMEOUT_S = 40.0
+
+
+class NotRunning(HeliostatError):
+    """No controller listens: the cluster is down, or its controller is being restarted."""
+
+
+class NoAnswer(HeliostatError):
+    """A controller listens, but did not answer in time or broke the connection."""
+
+
+class ControllerClient:
+    """One cluster's controller, a connection per call. Raises NotRunning, NoAnswer, Refused, WireError."""
+
+    def __init__(self, socket_path: Path | str, *, cluster: str = "the cluster") -> None:
+        self.socket_path = Path(socket_path)
+        self.cluster = cluster
+
+    def status(self, *, timeout_s: float = CALL_TIMEOUT_S) -> StatusReport:
+        return wire.status_from(self._call("GET", "/status", timeout_s=timeout_s))
+
+    def explain(self, subject: str | None = None) -> dict[str, Any]:
+        return self._call("GET", _path("/explain", id=subject))
+
+    def events(self, *, after: int = 0, limit: int = 100, instance: str | None = None) -> list[Event]:
+        path = _path("/events", after=after, limit=limit, instance=instance)
+        return wire.events_from(self._call("GET", path))
+
+    def cost(self) -> dict[str, Any]:
+        return self._call("GET", "/cost")
+
+    def add(self, node_type: str | None = None, count: int = 1) -> dict[str, Any]:
+        return self._post("/add", {"node_type": node_type, "count": count})
+
+    def remove(self, instance: str, *, deadline_s: float | None = None) -> dict[str, Any]:
+        return self._post("/remove", {"id": instance, "deadline_s": deadline_s})
+
+    def protect(self, instance: str, *, on: bool = True) -> dict[str, Any]:
+        return self._post("/protect", {"id": instance, "on": on})
+
+    def pause(self, *, on: bool = True) -> dict[str, Any]:
+        return self._post("/pause", {"on": on})
+
+    def apply(self) -> dict[str, Any]:
+        return self._post("/apply", {})
+
+    def down(self) -> dict[str, Any]:
+        return self._post("/down", {})
+
+    def _post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+        return self._call("POST", path, body=body, timeout_s=WRITE_TIMEOUT_S)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, object] | None = None,
+        timeout_s: float = CALL_TIMEOUT_S,
+    ) -> dict[str, Any]:
+        connection = _UnixConnection(self.socket_path, timeout_s=timeout_s)
+        try:
+            connection.connect()
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise NotRunning(self._not_running()) from error
+        except OSError as error:
+            raise NoAnswer(f"{self.socket_path} can't be opened: {error}") from error
+        try:
+            status, answer = _exchange(connection, method, path, body)
+        except TimeoutError as error:
+            raise NoAnswer(f"{self._silent()} within {timeout_s:g} s; {_SEE_LOG}") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise NoAnswer(f"{self._silent()}: {type(error).__name__} ({error}); {_SEE_LOG}") from error
+        finally:
+            connection.close()
+        return _checked(status, answer)
+
+    def _silent(self) -> str:
+        return f"the controller of {self.cluster} did not answer"
+
+    def _not_running(self) -> str:
+        return (
+            f"no controller of {self.cluster} answers here: `heliostat list` shows what runs, "
+            "`heliostat up FILE` starts a cluster"
+        )
+
+
+_SEE_LOG = "controller.log in the cluster's state folder says what it does"
+
+
+def _path(path: str, **query: object) -> str:
+    given = {key: value for key, value in query.items() if value is not None}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def _exchange(
+    connection: http.client.HTTPConnection, method: str, path: str, body: Mapping[str, object] | None
+) -> tuple[int, bytes]:
+    headers = {"Connection": "close", "Content-Type": "application/json"}
+    content = None if body is None else wire.dumps(body)
+    connection.request(method, path, body=content, headers=headers)
+    response = connection.getresponse()
+    return response.status, response.read()
+
+
+def _checked(status: int, answer: bytes) -> dict[str, Any]:
+    if status >= 500 and not answer.startswith(b"{"):
+        raise NoAnswer(f"the controller answered HTTP {status}; {_SEE_LOG}")
+    value = wire.loads(answer)
+    if status < 400:
+        return value
+    text = str(value.get("error") or f"the controller answered HTTP {status}")
+    code = str(value.get("code") or "refused")
+    if code == "invalid" and "\n" in text:
+        raise ConfigError(text.splitlines())
+    raise Refused(code, text)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket; the deadline holds for connect and for each read."""
+
+    def __init__(self, socket_path: Path, *, timeout_s: float) -> None:
+        super().__init__("heliostat", timeout=timeout_s)
+        self._socket_path = socket_path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        try:
+            self.sock.connect(str(self._socket_path))
+        except OSError:
+            self.sock.close()
+            raise

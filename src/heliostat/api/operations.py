@@ -1,0 +1,46 @@
+"""What the control API asks of the loop; `control` fulfils it, tests do with a fake."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from heliostat.model.report import StatusReport
+from heliostat.ports.journal import Event
+
+
+class Operations(Protocol):
+    """Each call returns soon: what takes time is journalled and done by later rounds.
+
+    A request that can't be met raises `ports.errors.Refused` with its code and one sentence.
+    """
+
+    async def status(self) -> StatusReport: ...
+
+    async def explain(self, subject: str | None, /) -> dict[str, Any]:
+        """Return `{"subject", "kind", "lines", "facts"}`; without id, of the whole cluster."""
+        ...
+
+    async def events(self, after: int, limit: int, instance: str | None, /) -> Sequence[Event]:
+        """Return the newest `limit` events after sequence number `after`, oldest first."""
+        ...
+
+    async def cost(self) -> dict[str, Any]:
+        """Return `{"rows": [UsageRow…], "total": {…}}`."""
+        ...
+
+    async def add(self, node_type: str | None, count: int, /) -> dict[str, Any]:
+        """Return `{"instance_ids", "names", "floor"}` once it is journalled."""
+        ...
+
+    async def remove(self, instance: str, deadline_s: float | None, /) -> dict[str, Any]: ...
+
+    async def protect(self, instance: str, on: bool, /) -> dict[str, Any]: ...
+
+    async def pause(self, on: bool, /) -> dict[str, Any]: ...
+
+    async def apply(self) -> dict[str, Any]:
+        """Take the state folder's `config.yaml` as it is now; return `{"changes": [sentences]}`."""
+        ...
+
+    async def down(self) -> dict[str, Any]: ...

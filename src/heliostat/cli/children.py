@@ -1,0 +1,122 @@
+"""Children of the head's wrapper: started so that they go when it goes, ended gently, then surely."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from heliostat.cli.system import process_start_ticks, tagged_processes
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class ChildSpec:
+    """What to start: `tag` is an environment variable that every descendant inherits."""
+
+    name: str
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path
+    tag: tuple[str, str] | None = None
+
+
+class Child:
+    """One running child. Its death, however it comes, ends `wait()` with its exit code."""
+
+    def __init__(self, spec: ChildSpec, process: asyncio.subprocess.Process) -> None:
+        self.spec = spec
+        self._process = process
+        self.start_ticks = process_start_ticks(process.pid) or 0
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process.returncode is None
+
+    async def wait(self) -> int:
+        return await self._process.wait()
+
+    def terminate(self) -> None:
+        if self.running:
+            self._process.send_signal(signal.SIGTERM)
+
+    async def end(self, *, grace_s: float) -> None:
+        """Send TERM, wait up to `grace_s`, then kill it and all that carries its tag."""
+        self.terminate()
+        try:
+            async with asyncio.timeout(grace_s):
+                await self.wait()
+        except TimeoutError:
+            self._process.kill()
+            await self.wait()
+        if self.spec.tag is not None:
+            await end_tagged(*self.spec.tag, grace_s=min(grace_s, 3.0))
+
+
+async def start_child(spec: ChildSpec) -> Child:
+    """Start `spec` in a process group of its own; it gets TERM when this process dies."""
+    with spec.log.open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            *spec.argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=dict(spec.environment),
+            process_group=0,
+            preexec_fn=_dies_with_parent(os.getpid()),
+        )
+    return Child(spec, process)
+
+
+def adopt_orphans() -> None:
+    """Make orphaned descendants ours (PR_SET_CHILD_SUBREAPER), so that they are seen and reaped."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+async def end_tagged(name: str, value: str, *, grace_s: float) -> list[int]:
+    """End every process of ours with `name=value` in its environment: TERM, then KILL.
+
+    Returns the pids that had to be killed.
+    """
+    for pid in tagged_processes(name, value):
+        _signal(pid, signal.SIGTERM)
+    left = tagged_processes(name, value)
+    for _ in range(round(grace_s / POLL_S)):
+        if not left:
+            return []
+        await asyncio.sleep(POLL_S)
+        left = tagged_processes(name, value)
+    for pid in left:
+        _signal(pid, signal.SIGKILL)
+    return left
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _dies_with_parent(parent: int) -> Callable[[], None]:
+    library = ctypes.CDLL(None, use_errno=True)
+
+    def in_child() -> None:
+        library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        # The parent may have died before the line above took effect.
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return in_child

@@ -1,0 +1,61 @@
+"""`heliostat apply`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from heliostat.cli import files
+from heliostat.cli.clusters import client_of, pick, places_of
+from heliostat.cli.options import json_option
+from heliostat.cli.output import show_json
+from heliostat.config.record import ClusterRecord
+from heliostat.ports.errors import HeliostatError
+
+
+@click.command("apply", short_help="Bring a changed file to its running cluster.")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@json_option
+def command(*, file: Path, as_json: bool) -> None:
+    """Bring a changed FILE to its running cluster, while work runs.
+
+    Limits count at once. Workers of a changed shape leave when they are idle, and new
+    ones come in the new shape. What a running cluster can't take (the head's type, the
+    backends) is refused, and nothing is changed.
+
+    \b
+    Example:
+      heliostat apply cluster.yaml
+    """
+    spec = files.load(file)
+    record = pick(spec.name)
+    answer = _applied(record, file)
+    if as_json:
+        show_json(answer)
+        return
+    for change in answer["changes"]:
+        click.echo(change)
+    if not answer["changes"]:
+        click.echo(f"{spec.name}: nothing changed")
+
+
+def _applied(record: ClusterRecord, file: Path) -> dict[str, Any]:
+    """Put the file in place of the applied copy; the former one comes back if it is refused."""
+    copy = places_of(record).config
+    former = copy.read_bytes() if copy.exists() else None
+    _replace(copy, file.read_bytes())
+    try:
+        return client_of(record).apply()
+    except HeliostatError:
+        if former is not None:
+            _replace(copy, former)
+        raise
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

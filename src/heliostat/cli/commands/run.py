@@ -1,0 +1,66 @@
+"""`heliostat run`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from heliostat.cli import child
+from heliostat.cli.driver import driver_environment
+from heliostat.cli.foreground import interrupted_by_stop_signals, on_stop_signals, say_still_going_down
+from heliostat.cli.output import progress, tell
+from heliostat.config.record import ClusterRecord
+
+
+@click.command(
+    "run",
+    short_help="Bring a cluster up, run a command on it, take it down.",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--keep", is_flag=True, help="Leave the cluster up afterwards.")
+@click.argument("argv", metavar="-- COMMAND…", nargs=-1, required=True, type=click.UNPROCESSED)
+def command(*, file: Path, keep: bool, argv: tuple[str, ...]) -> None:
+    """Run a command on the cluster of FILE, and exit with its exit code.
+
+    The cluster is brought up for it if it is not up, and taken down afterwards if it was.
+    The command runs here, with what `heliostat env` prints in its environment, so
+    `ray.init(address="auto")` finds the cluster. Signals are passed on to it.
+
+    \b
+    Examples:
+      heliostat run cluster.yaml -- python train.py
+      heliostat run --keep cluster.yaml -- python train.py
+    """
+    with interrupted_by_stop_signals():
+        record, ours = _up(file, keep=keep)
+    try:
+        code = child.run(argv, driver_environment(record))
+    except child.NotStarted as error:
+        tell(f"heliostat: {error}")
+        code = error.exit_code
+    finally:
+        if ours and not keep:
+            _down(record)
+    sys.exit(code)
+
+
+def _up(file: Path, *, keep: bool) -> tuple[ClusterRecord, bool]:
+    """Return the cluster, and whether it was brought up by us."""
+    from heliostat.cli.start import AlreadyRunning, StartOptions, start_cluster
+
+    try:
+        with progress() as say:
+            # Attached, the cluster ends even if this process is killed.
+            return start_cluster(file, options=StartOptions(detach=keep), say=say), True
+    except AlreadyRunning as error:
+        return error.record, False
+
+
+def _down(record: ClusterRecord) -> None:
+    from heliostat.cli.start import stop_cluster
+
+    with on_stop_signals(say_still_going_down), progress() as say:
+        stop_cluster(record, say=say)

@@ -1,0 +1,116 @@
+"""`heliostat up`."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from heliostat.cli.foreground import (
+    hold,
+    interrupted_by_stop_signals,
+    on_stop_signals,
+    say_still_going_down,
+)
+from heliostat.cli.options import DURATION, json_option
+from heliostat.cli.output import progress, show_json, tell
+from heliostat.config.record import ClusterRecord
+from heliostat.ports.errors import HeliostatError
+
+if TYPE_CHECKING:
+    from heliostat.cli.start import StartOptions
+
+
+@click.command("up", short_help="Start a cluster from a file.")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("-d", "--detach", is_flag=True, help="Return once it is up; it runs on until `down`.")
+@click.option("--workers", type=click.IntRange(0), help="Start so many workers at once and keep them.")
+@click.option("--idle-after", type=DURATION, help="Take it all down when nobody used it that long.")
+@click.option("--port", type=click.IntRange(1, 65_535), help="The head's port; another if it is taken.")
+@json_option
+def command(
+    *,
+    file: Path,
+    detach: bool,
+    workers: int | None,
+    idle_after: float | None,
+    port: int | None,
+    as_json: bool,
+) -> None:
+    """Start the cluster of FILE: a head here, workers when there is work.
+
+    In the foreground it shows what goes on until Ctrl-C, which takes the cluster down.
+
+    \b
+    Examples:
+      heliostat up cluster.yaml
+      heliostat up cluster.yaml --detach --idle-after 30m
+      heliostat up examples/gpus.yaml --workers 2
+    """
+    from heliostat.cli.start import StartOptions
+
+    options = StartOptions(workers=workers, idle_after_s=idle_after, port=port, detach=detach)
+    if detach:
+        _tell_how_to_use(_start(file, options), detached=True, as_json=as_json)
+        return
+    with interrupted_by_stop_signals():
+        record = _start(file, options)
+    _stay(record, as_json=as_json)
+
+
+def _start(file: Path, options: StartOptions) -> ClusterRecord:
+    from heliostat.cli.start import AlreadyRunning, start_cluster
+
+    try:
+        with progress() as say:
+            return start_cluster(file, options=options, say=say)
+    except AlreadyRunning as error:
+        name = error.record.cluster_name
+        raise HeliostatError(
+            f"{name} runs already at {error.record.address}: `heliostat apply {file}` brings it a changed "
+            f"file, `heliostat down {name}` takes it down"
+        ) from error
+    except KeyboardInterrupt:
+        tell("stopped while it was starting; what had started ends by itself")
+        raise
+
+
+def _stay(record: ClusterRecord, *, as_json: bool) -> None:
+    from heliostat.cli.start import stop_cluster
+
+    stop = threading.Event()
+
+    def on_signal(number: int) -> None:
+        if stop.is_set():
+            say_still_going_down(number)
+        stop.set()
+
+    with on_stop_signals(on_signal):
+        _tell_how_to_use(record, detached=False, as_json=as_json)
+        if hold(record, stop):
+            with progress() as say:
+                say(f"taking {record.cluster_name} down")
+                stop_cluster(record, say=say)
+    tell(f"{record.cluster_name} is down")
+
+
+def _tell_how_to_use(record: ClusterRecord, *, detached: bool, as_json: bool) -> None:
+    name = record.cluster_name
+    if as_json:
+        show_json(
+            {
+                "cluster_name": name,
+                "address": record.address,
+                "dashboard_url": record.dashboard_url,
+                "session_name": record.session_name,
+                "connect": f'eval "$(heliostat env {name})"',
+            }
+        )
+        return
+    click.echo(f"{name} is up: {record.address}")
+    if record.dashboard_url:
+        click.echo(f"dashboard  {record.dashboard_url}")
+    click.echo(f'connect    eval "$(heliostat env {name})", then ray.init(address="auto")')
+    click.echo(f"take down  heliostat down {name}" if detached else "take down  Ctrl-C")

@@ -1,0 +1,183 @@
+"""The controller's process: wires the loop to Ray, the providers, the journal and the control socket.
+
+One of the product's composition roots. Started by the head's wrapper; ends with 0 when
+the cluster is down, and with anything else only when it should be started again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import signal
+import sys
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from heliostat import __version__
+from heliostat.api.server import create_app, serve
+from heliostat.cli.backends import CompletedSource, backend_keys, completed, make
+from heliostat.cli.launch_file import LaunchFile
+from heliostat.cli.system import RandomIds, SystemClock, abstract_lock
+from heliostat.config.cluster_file import FileConfigSource
+from heliostat.config.places import RuntimePlaces, StatePlaces, ensure_private_dir, site_file
+from heliostat.config.record import ClusterRecord, read_record
+from heliostat.control.loop import Controller
+from heliostat.control.measures import Measures
+from heliostat.control.operations import Operations
+from heliostat.control.wiring import Identity, Ports, Timing
+from heliostat.journal import SqliteJournal
+from heliostat.model.node_type import ClusterSpec
+from heliostat.node import BOOTSTRAP_PATH
+from heliostat.ports.errors import ClusterUnreachable, HeliostatError
+from heliostat.ports.provider import ClusterIdentity, ProviderContext
+from heliostat.raylink.gcs import GcsCluster, GcsSettings
+from heliostat.raylink.ready import HeadReady, wait_until_ready
+from heliostat.raylink.token import read_token
+
+log = structlog.get_logger(__name__)
+
+
+def config_source(record: ClusterRecord, places: StatePlaces) -> FileConfigSource:
+    """Return the source of the applied copy; its relative paths are those of the user's file."""
+    return FileConfigSource(
+        places.config,
+        backends=backend_keys(),
+        site_file=site_file(os.environ),
+        base_dir=Path(record.source).parent,
+    )
+
+
+def provider_context(
+    record: ClusterRecord, spec: ClusterSpec, places: StatePlaces, backend: str
+) -> ProviderContext:
+    return ProviderContext(
+        identity=ClusterIdentity(record.cluster_name, record.cluster_uid, record.owner),
+        options=spec.backends[backend],
+        runtime_dir=record.runtime_dir,
+        log_dir=str(places.logs),
+        bootstrap_path=str(BOOTSTRAP_PATH),
+        head_resources=spec.head_type.resources.units(),
+    )
+
+
+async def run(folder: Path) -> None:
+    """Run the cluster of the state folder `folder` until it is down."""
+    places = StatePlaces(folder)
+    record, launch = read_record(places.record), LaunchFile.read(folder)
+    if record is None:
+        raise HeliostatError(f"{places.record} is missing: there is no cluster to control")
+    with abstract_lock(f"controller {record.cluster_uid}") as held:
+        if not held:
+            raise HeliostatError("another controller of this cluster runs on this host")
+        ensure_private_dir(Path(record.runtime_dir), uid=os.getuid())
+        source = config_source(record, places)
+        spec = source.load()
+        providers = make(spec, lambda name: provider_context(record, spec, places, name))
+        ready = await asyncio.to_thread(_head, record, launch, spec.head_timeout_s)
+        ports = Ports(
+            cluster=GcsCluster(_gcs_settings(record, ready)),
+            providers=providers,
+            journal=SqliteJournal(places.journal, cluster_uid=record.cluster_uid),
+            clock=SystemClock(),
+            ids=RandomIds(),
+            telemetry=Measures(),
+            config_source=CompletedSource(source, providers),
+        )
+        try:
+            await _control(ports, spec=completed(spec, providers), record=record, launch=launch)
+        finally:
+            for provider in providers.values():
+                await provider.aclose()
+            await ports.cluster.aclose()
+            ports.journal.close()
+
+
+async def _control(ports: Ports, *, spec: ClusterSpec, record: ClusterRecord, launch: LaunchFile) -> None:
+    controller = Controller(
+        ports,
+        spec=spec,
+        identity=_identity(record),
+        timing=Timing(),
+        idle_after_s=launch.idle_after_s,
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, controller.go_down, "told to go down")
+    async with _served(Operations(controller), RuntimePlaces(Path(record.runtime_dir)).control_socket):
+        await controller.run()
+
+
+@contextlib.asynccontextmanager
+async def _served(operations: Operations, socket_path: Path) -> AsyncIterator[None]:
+    async with serve(create_app(operations), socket_path):
+        yield
+
+
+def _identity(record: ClusterRecord) -> Identity:
+    return Identity(
+        cluster_name=record.cluster_name,
+        cluster_uid=record.cluster_uid,
+        address=record.address,
+        dashboard_url=record.dashboard_url,
+        ray_version=record.ray_version,
+        python_version=record.python_version,
+        pid=os.getpid(),
+        node_ip=record.node_ip or None,
+    )
+
+
+def _head(record: ClusterRecord, launch: LaunchFile, timeout_s: float) -> HeadReady | None:
+    """Wait for the head; None when it does not come, which is the loop's to deal with."""
+    token = read_token(Path(record.token_path))
+    try:
+        return wait_until_ready(
+            record.address, token=token, temp_dir=launch.head_temp_dir, deadline_s=timeout_s
+        )
+    except ClusterUnreachable as error:
+        log.warning("the head is not there", error=str(error))
+        return None
+
+
+def _gcs_settings(record: ClusterRecord, ready: HeadReady | None) -> GcsSettings:
+    return GcsSettings(
+        address=record.address,
+        cluster_uid=record.cluster_uid,
+        started_by=f"heliostat {__version__}",
+        token=partial(read_token, Path(record.token_path)),
+        clock=SystemClock(),
+        session_name=ready.session_name if ready else None,
+        log_dir=ready.log_dir if ready else None,
+    )
+
+
+def _configure_log() -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )
+
+
+def main() -> None:
+    _configure_log()
+    log.info("controller starts", pid=os.getpid(), python=platform.python_version())
+    try:
+        asyncio.run(run(Path(sys.argv[1])))
+    except HeliostatError as error:
+        log.error(str(error))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

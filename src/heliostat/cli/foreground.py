@@ -1,0 +1,106 @@
+"""`up` in the foreground: a view that lives until Ctrl-C, and the way down.
+
+Signals only set an event here, so that nothing is interrupted half-way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import click
+
+from heliostat.api.client import ControllerClient, NoAnswer, NotRunning
+from heliostat.cli import view
+from heliostat.cli.clusters import client_of, still_there
+from heliostat.cli.commands.events import line
+from heliostat.cli.output import console, is_terminal
+from heliostat.config.record import ClusterRecord
+from heliostat.model.report import StatusReport
+
+ROUND_S = 1.0
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+GOING_DOWN = "still going down: workers are let go first, then the head ends"
+
+
+@contextlib.contextmanager
+def on_stop_signals(act: Callable[[int], None]) -> Iterator[None]:
+    """Call `act` with the signal's number for each Ctrl-C, TERM and HUP while the block runs."""
+
+    def handler(number: int, _: FrameType | None) -> None:
+        act(number)
+
+    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@contextlib.contextmanager
+def interrupted_by_stop_signals() -> Iterator[None]:
+    """Make TERM and HUP do what Ctrl-C does while the block runs: raise KeyboardInterrupt."""
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with on_stop_signals(interrupt):
+        yield
+
+
+def hold(record: ClusterRecord, stop: threading.Event) -> bool:
+    """Show the cluster until `stop` is set (True), or until it is gone by itself (False)."""
+    client = client_of(record)
+    if is_terminal(sys.stdout):
+        return _hold_live(record, client, stop)
+    return _hold_in_lines(record, client, stop)
+
+
+def _hold_live(record: ClusterRecord, client: ControllerClient, stop: threading.Event) -> bool:
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(Text("…"), console=console(sys.stdout), auto_refresh=False) as live:
+        while not stop.is_set():
+            report = _status(client)
+            if report is not None:
+                live.update(view.rich(report), refresh=True)
+            elif not still_there(record):
+                return False
+            stop.wait(ROUND_S)
+    return True
+
+
+def _hold_in_lines(record: ClusterRecord, client: ControllerClient, stop: threading.Event) -> bool:
+    """Print each event once: what a log file wants of a live view."""
+    last = 0
+    while not stop.is_set():
+        try:
+            for event in client.events(after=last, limit=1000):
+                click.echo(line(event))
+                last = max(last, event.seq)
+        except (NotRunning, NoAnswer):
+            if not still_there(record):
+                return False
+        stop.wait(ROUND_S)
+    return True
+
+
+def _status(client: ControllerClient) -> StatusReport | None:
+    try:
+        return client.status()
+    except (NotRunning, NoAnswer):
+        return None
+
+
+def say_still_going_down(_: int) -> None:
+    """What a second Ctrl-C gets: the way down is not cut short, or machines would be left."""
+    # Past Python's buffers: a handler may run while the main thread is writing to them.
+    os.write(2, f"{GOING_DOWN}\n".encode())

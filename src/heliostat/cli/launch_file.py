@@ -1,0 +1,44 @@
+"""What `up` hands to the head's wrapper: `launch.json` in the state folder, nothing secret in it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+NAME = "launch.json"
+
+
+@dataclass(frozen=True)
+class LaunchFile:
+    """How to start the head and the controller.
+
+    `attached_pid` and `attached_ticks` name the foreground `up` whose end ends the
+    cluster; 0 for a detached one. `head_environment` is the head's alone; all else both
+    children have from the wrapper's own environment, so that no secret is written here.
+    """
+
+    head_argv: list[str]
+    head_environment: dict[str, str]
+    head_temp_dir: str
+    address: str
+    cluster_uid: str
+    runtime_dir: str
+    log_dir: str
+    attached_pid: int = 0
+    attached_ticks: int = 0
+    idle_after_s: float | None = None
+
+    def write(self, folder: Path) -> None:
+        temporary = folder / f"{NAME}.new"
+        temporary.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        os.replace(temporary, folder / NAME)
+
+    @classmethod
+    def read(cls, folder: Path) -> LaunchFile:
+        return cls(**json.loads((folder / NAME).read_text(encoding="utf-8")))
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        (folder / NAME).unlink(missing_ok=True)

@@ -1,0 +1,160 @@
+"""The one adapter to the system's clock, randomness and host: everything else gets them as arguments."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import hashlib
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Iterator
+
+_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
+"""Letters and digits that can't be mistaken for one another, fit for file, job and pod names."""
+
+LAUNCH_ID_CHARS = 7
+
+
+class SystemClock:
+    """`ports.clock.Clock` on this machine."""
+
+    def now_s(self) -> float:
+        return time.time()
+
+    def monotonic_s(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class RandomIds:
+    """`ports.clock.Ids`: 32^7 ids, 3e10, so that even a lost journal is not likely to repeat one."""
+
+    def launch_id(self) -> str:
+        return "l" + "".join(secrets.choice(_ALPHABET) for _ in range(LAUNCH_ID_CHARS))
+
+
+def new_cluster_uid() -> str:
+    """Return 128 random bits in hex: what tells this cluster from any other of the same name."""
+    return secrets.token_hex(16)
+
+
+def owner() -> str:
+    """Return `user@host`, for tags that people read."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def process_start_ticks(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot; None when there is none.
+
+    Together with the pid it is an identity: pids are used again, the pair is not.
+    Field 22 of /proc/PID/stat, counted behind the command's closing parenthesis (proc(5)).
+    """
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return None
+    # A zombie is over: nobody will hear from it again.
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def is_process(pid: int, start_ticks: int) -> bool:
+    """Say whether the very process that had this pid and start time still runs."""
+    return pid > 0 and process_start_ticks(pid) == start_ticks
+
+
+def signal_process(pid: int, start_ticks: int, number: int) -> bool:
+    """Signal that very process; False when it is gone or another has its pid now."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if not is_process(pid, start_ticks):
+            return False
+        _send(descriptor, number)
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _send(descriptor: int, number: int) -> None:
+    try:
+        signal.pidfd_send_signal(descriptor, number)
+    except ProcessLookupError:
+        return
+
+
+def tagged_processes(name: str, value: str) -> list[int]:
+    """Return the pids of our own processes whose environment has `name=value`."""
+    wanted = f"{name}={value}".encode()
+    return [pid for pid in _own_pids() if wanted in _environment(pid)]
+
+
+def _own_pids() -> list[int]:
+    mine = os.getuid()
+    found = []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                if entry.stat().st_uid == mine:
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return []
+
+
+END_GRACE_S = 3.0
+END_POLL_S = 0.05
+
+
+def end_tagged_now(name: str, value: str) -> int:
+    """End every process of ours with `name=value` in its environment; return how many there were.
+
+    TERM first, KILL for what is left after `END_GRACE_S`. Never this process itself.
+    """
+    found = _others(name, value)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in _others(name, value):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        until_s = time.monotonic() + END_GRACE_S
+        while _others(name, value) and time.monotonic() < until_s:
+            time.sleep(END_POLL_S)
+    return len(found)
+
+
+def _others(name: str, value: str) -> list[int]:
+    return [pid for pid in tagged_processes(name, value) if pid != os.getpid()]
+
+
+@contextlib.contextmanager
+def abstract_lock(what: str) -> Iterator[bool]:
+    """Hold a lock that the kernel drops with this process; yields False if another holds it.
+
+    A listening socket without a file (unix(7), abstract): locks on files are not to be
+    trusted where login nodes keep their homes.
+    """
+    digest = hashlib.sha256(what.encode()).hexdigest()[:24]
+    with socket.socket(socket.AF_UNIX) as held:
+        try:
+            held.bind(f"\0heliostat-{os.getuid()}-{digest}")
+        except OSError:
+            yield False
+            return
+        held.listen(1)
+        yield True

@@ -1,0 +1,129 @@
+"""What `check` finds out about a cluster file on this site, without starting anything."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from heliostat.cli import files
+from heliostat.cli.backends import completed, make
+from heliostat.cli.system import owner
+from heliostat.control.start_document import start_document
+from heliostat.control.wiring import Identity
+from heliostat.model.demand import Bundle, Demand
+from heliostat.model.history import History
+from heliostat.model.node_type import ClusterSpec
+from heliostat.model.plan import Launch, Plan
+from heliostat.model.resources import Resources
+from heliostat.model.snapshot import BackendView, RayState, Snapshot
+from heliostat.node import BOOTSTRAP_PATH
+from heliostat.planner import fold, plan
+from heliostat.ports.errors import HeliostatError
+from heliostat.ports.provider import ClusterIdentity, Probe, Provider, ProviderContext
+
+PROBE_TIMEOUT_S = 60.0
+LATER = "(known at the start)"
+TRIAL_NOW_S = 1.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The completed cluster, and a sentence for each thing that would go wrong here."""
+
+    spec: ClusterSpec
+    problems: list[str]
+
+    @property
+    def summary(self) -> str:
+        types = ", ".join(f"{one.name} (0–{one.max_workers})" for one in self.spec.policy.node_types)
+        return f"cluster {self.spec.name}: fine; head {self.spec.head_type.name}, workers {types or 'none'}"
+
+    def documents(self) -> dict[str, dict[str, Any]]:
+        """Return per node type what the bootstrap of a worker would be told."""
+        return {
+            one.name: start_document(one, spec=self.spec, identity=_identity(self.spec.name), session=LATER)
+            for one in self.spec.policy.node_types
+        }
+
+    def plan_for(self, resources: Mapping[str, float], count: int) -> dict[str, Any]:
+        """Return the first round's plan for `count` such tasks on an empty cluster."""
+        demands = (Demand(Bundle(Resources.of(resources)), count),) if count else ()
+        backends = {name: BackendView(listed_at_s=TRIAL_NOW_S, fresh=True) for name in self.spec.backends}
+        snapshot = Snapshot(TRIAL_NOW_S, RayState(1, "check", demands=demands), backends)
+        return _plain(plan(snapshot, fold(History(), snapshot, self.spec.policy), self.spec.policy))
+
+
+def examine(file: Path) -> Trial:
+    """Check the file and this site. Raises ConfigError for a wrong file; takes PROBE_TIMEOUT_S at most."""
+    spec = files.load(file)
+    with tempfile.TemporaryDirectory(prefix="heliostat-") as folder:
+        return asyncio.run(_examine(spec, folder))
+
+
+async def _examine(spec: ClusterSpec, folder: str) -> Trial:
+    providers = make(spec, lambda name: _context(spec, name, folder))
+    try:
+        spec = completed(spec, providers)
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            problems = await _problems(spec, providers)
+    except TimeoutError as error:
+        raise HeliostatError(f"the site did not answer within {PROBE_TIMEOUT_S:g} s") from error
+    finally:
+        for provider in providers.values():
+            await provider.aclose()
+    return Trial(spec, problems)
+
+
+async def _problems(spec: ClusterSpec, providers: Mapping[str, Provider]) -> list[str]:
+    found: list[str] = []
+    for name, provider in providers.items():
+        probe: object = provider
+        if isinstance(probe, Probe):
+            mine = [one for one in spec.policy.node_types if one.backend == name]
+            found += await probe.check(mine)
+    return found
+
+
+def _context(spec: ClusterSpec, backend: str, folder: str) -> ProviderContext:
+    return ProviderContext(
+        identity=ClusterIdentity(spec.name, "check", owner()),
+        options=spec.backends[backend],
+        runtime_dir=folder,
+        log_dir=os.path.join(folder, "logs"),
+        bootstrap_path=str(BOOTSTRAP_PATH),
+        head_resources=spec.head_type.resources.units(),
+    )
+
+
+def _identity(cluster_name: str) -> Identity:
+    return Identity(
+        cluster_name=cluster_name,
+        cluster_uid=LATER,
+        address=LATER,
+        dashboard_url="",
+        ray_version=version("ray"),
+        python_version=".".join(platform.python_version_tuple()[:2]),
+        pid=0,
+    )
+
+
+def _plain(made: Plan) -> dict[str, Any]:
+    launches = [one for one in made.actions if isinstance(one, Launch)]
+    return {
+        "target": dict(made.target),
+        "launches": [
+            {"node_type": one.node_type, "count": one.count, "reason": one.reason.text} for one in launches
+        ],
+        "deferred": [
+            {"wanted": str(one.wanted), "limiter": one.limiter.value, "text": one.text}
+            for one in made.deferred
+        ],
+        "infeasible": [one.text for one in made.infeasible],
+    }

@@ -1,0 +1,162 @@
+"""The head's wrapper: parent of Ray's head and of the controller, and the last one to go.
+
+It starts both, restarts the controller when it dies, and ends both when the controller
+says that the cluster is down, when it is told to (TERM), or when the foreground `up` that
+it is attached to is gone. It holds no state and imports neither Ray nor the loop, so
+that little can go wrong in it; if it is killed all the same, both children get TERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from heliostat.cli.children import Child, ChildSpec, adopt_orphans, start_child
+from heliostat.cli.launch_file import LaunchFile
+from heliostat.cli.system import is_process, process_start_ticks
+from heliostat.config.places import StatePlaces
+from heliostat.config.record import ProcessMark, read_record, write_record
+from heliostat.raylink.address_file import release_address_file
+
+RESTART_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Pauses before a dead controller is started again; the first once it has lived for `STABLE_S`."""
+
+STABLE_S = 60.0
+HEAD_GRACE_S = 15.0
+CONTROLLER_GRACE_S = 120.0
+ATTACHED_CHECK_S = 0.5
+
+HEAD_TAG = "HELIOSTAT_HEAD"
+
+
+class Wrapper:
+    """Runs one head and its controller in the state folder `folder` until the cluster is down."""
+
+    def __init__(self, folder: Path, launch: LaunchFile) -> None:
+        self._folder = folder
+        self._launch = launch
+        self._stop = asyncio.Event()
+        self._controller: Child | None = None
+        self._head_died = False
+
+    async def run(self) -> None:
+        adopt_orphans()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, self._stop.set)
+        head = await start_child(self._head_spec())
+        self._record(head)
+        guards = [
+            asyncio.create_task(self._stop_controller()),
+            asyncio.create_task(self._watch_attached()),
+            asyncio.create_task(self._watch_start(head)),
+        ]
+        try:
+            await self._keep_controller()
+        finally:
+            for task in guards:
+                task.cancel()
+            if self._controller is not None:
+                await self._controller.end(grace_s=CONTROLLER_GRACE_S)
+            await head.end(grace_s=HEAD_GRACE_S)
+            self._clean()
+
+    def _record(self, head: Child) -> None:
+        """Write down who we are: `down` and `list` must find this very process, not its number."""
+        path = StatePlaces(self._folder).record
+        record = read_record(path)
+        if record is None:
+            return
+        me = ProcessMark(os.getpid(), process_start_ticks(os.getpid()) or 0)
+        write_record(path, replace(record, wrapper=me, head=ProcessMark(head.pid, head.start_ticks)))
+
+    async def _keep_controller(self) -> None:
+        """Start the controller, again and again, until it ends by itself with success."""
+        loop = asyncio.get_running_loop()
+        deaths = 0
+        while True:
+            began_s = loop.time()
+            self._controller = await start_child(self._controller_spec())
+            if self._stop.is_set():
+                self._controller.terminate()
+            code = await self._controller.wait()
+            if code == 0 or self._stop.is_set():
+                return
+            deaths = 0 if loop.time() - began_s > STABLE_S else deaths + 1
+            pause_s = RESTART_S[min(deaths, len(RESTART_S) - 1)]
+            _say(f"the controller died ({_ended(code)}); starting it again in {pause_s:g} s")
+            await asyncio.sleep(pause_s)
+
+    async def _stop_controller(self) -> None:
+        await self._stop.wait()
+        _say("told to go down")
+        if self._controller is not None:
+            self._controller.terminate()
+
+    async def _watch_attached(self) -> None:
+        """A foreground cluster ends with its terminal, however that ended."""
+        pid, ticks = self._launch.attached_pid, self._launch.attached_ticks
+        while pid and is_process(pid, ticks):
+            await asyncio.sleep(ATTACHED_CHECK_S)
+        if pid:
+            _say(f"the command that this cluster belongs to (pid {pid}) is gone")
+            self._stop.set()
+
+    async def _watch_start(self, head: Child) -> None:
+        """A head that dies is said; one that dies at once will not come, so nothing waits for it."""
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        code = await head.wait()
+        self._head_died = True
+        _say(f"Ray's head ended ({_ended(code)}); its log is {head.spec.log}")
+        if loop.time() - began_s < STABLE_S:
+            self._stop.set()
+
+    def _head_spec(self) -> ChildSpec:
+        launch = self._launch
+        environment = {**os.environ, **launch.head_environment, HEAD_TAG: launch.cluster_uid}
+        log = Path(launch.log_dir, "head.log")
+        return ChildSpec("head", launch.head_argv, environment, log, (HEAD_TAG, launch.cluster_uid))
+
+    def _controller_spec(self) -> ChildSpec:
+        argv = [sys.executable, "-m", "heliostat.cli.controller", str(self._folder)]
+        log = Path(self._launch.log_dir, "controller.log")
+        return ChildSpec("controller", argv, _without_tags(os.environ), log)
+
+    def _clean(self) -> None:
+        StatePlaces(self._folder).record.unlink(missing_ok=True)
+        LaunchFile.remove(self._folder)
+        release_address_file(self._launch.address, os.environ)
+        shutil.rmtree(self._launch.runtime_dir, ignore_errors=True)
+        if self._head_died:
+            _say(f"the head's own logs stay in {self._launch.head_temp_dir}")
+        else:
+            shutil.rmtree(self._launch.head_temp_dir, ignore_errors=True)
+        _say("the cluster is down")
+
+
+def _without_tags(environment: Mapping[str, str]) -> dict[str, str]:
+    return {k: v for k, v in environment.items() if k not in (HEAD_TAG, "HELIOSTAT_INSTANCE_ID")}
+
+
+def _ended(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _say(text: str) -> None:
+    print(f"wrapper: {text}", flush=True)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    asyncio.run(Wrapper(folder, LaunchFile.read(folder)).run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""A real cluster on this machine: from zero to work and back, and what happens when parts of it die."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.integration.cluster.conftest import Cluster, finished, until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+SQUARES = """
+@ray.remote(num_cpus=1)
+def square(n, seconds):
+    time.sleep(seconds)
+    return n * n
+print(sum(ray.get([square.remote(n, {seconds}) for n in range({tasks})])))
+"""
+
+
+def test_work_comes_workers_come_work_goes_workers_go(two_workers: Cluster) -> None:
+    driver = two_workers.driver(SQUARES.format(tasks=6, seconds=1.5))
+    until(lambda: len(two_workers.running()) == 2 or None, "two workers", 90)
+    assert "55" in finished(driver, 60)
+    two_workers.wait_empty()
+    kinds = [(one.kind, one.data.get("why")) for one in two_workers.client.events(limit=500)]
+    assert ("launch", "demand") in kinds
+    assert ("drain", None) in kinds
+
+
+def test_drivers_hear_of_it_and_see_prints_of_tasks(two_workers: Cluster) -> None:
+    driver = two_workers.driver(
+        "@ray.remote(num_cpus=1)\ndef say():\n    print('hello from a task')\n    time.sleep(2)\n"
+        "ray.get(say.remote())\ntime.sleep(2)"
+    )
+    output = finished(driver, 90)
+    assert "hello from a task" in output
+    assert "autoscaler" in output
+    two_workers.wait_empty()
+
+
+def test_kill_9_of_the_controller_loses_no_task_and_launches_nothing_twice(two_workers: Cluster) -> None:
+    driver = two_workers.driver(SQUARES.format(tasks=8, seconds=2))
+    until(lambda: len(two_workers.running()) == 2 or None, "two workers", 90)
+    before = two_workers.running()
+    old = two_workers.status().controller_pid
+    os.kill(old, signal.SIGKILL)
+    until(lambda: two_workers.status().controller_pid != old or None, "new controller", 60)
+    assert two_workers.running() == before
+    assert "140" in finished(driver, 90)
+    launches = [one for one in two_workers.client.events(limit=500) if one.kind == "launch"]
+    assert len({one.data["launch_id"] for one in launches}) == len(launches)
+    two_workers.wait_empty()
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_tasks_are_run_again(two_workers: Cluster) -> None:
+    driver = two_workers.driver(SQUARES.format(tasks=4, seconds=4))
+    (first, *_) = until(lambda: two_workers.running() or None, "a worker", 90)
+    victims = [pid for pid in two_workers.processes() if _instance_of(pid) == first]
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    assert "14" in finished(driver, 150)
+    two_workers.wait_empty()
+
+
+def test_add_protect_remove_by_hand(two_workers: Cluster) -> None:
+    added = two_workers.command("add", "worker", "--json")
+    assert added.returncode == 0, added.stderr
+    (name,) = two_workers.running()
+    full = two_workers.command("add", "worker", "-n", "2")
+    assert full.returncode == 1
+    assert "max_workers" in full.stderr
+    assert two_workers.command("protect", name).returncode == 0
+    explained = two_workers.command("explain", name)
+    assert "by hand" in explained.stdout
+    removed = two_workers.command("remove", name)
+    assert removed.returncode == 0, removed.stderr
+    two_workers.wait_empty()
+
+
+def test_apply_changes_a_maximum_and_says_what_changed(two_workers: Cluster) -> None:
+    text = two_workers.path.read_text()
+    two_workers.path.write_text(text.replace("idle_timeout_s: 3", "idle_timeout_s: 4"))
+    applied = two_workers.command("apply", str(two_workers.path))
+    assert applied.returncode == 0, applied.stderr
+    assert "worker.idle_timeout_s: 3" in applied.stdout
+    two_workers.path.write_text(text.replace("max_workers: 2", "max_workers: -2"))
+    refused = two_workers.command("apply", str(two_workers.path))
+    assert refused.returncode == 2
+    assert "max_workers" in refused.stderr
+    two_workers.path.write_text(text)
+
+
+def test_a_second_up_says_that_it_runs(two_workers: Cluster) -> None:
+    again = two_workers.command("up", str(two_workers.path), "--detach")
+    assert again.returncode == 1
+    assert "heliostat apply" in again.stderr
+
+
+def test_facts_come_as_json(two_workers: Cluster) -> None:
+    for words in (["status"], ["list"], ["cost"], ["events"], ["explain"], ["env"]):
+        answer = two_workers.command(*words, "--json")
+        assert answer.returncode == 0, answer.stderr
+        json.loads(answer.stdout)
+
+
+def test_nothing_secret_is_in_a_process_or_a_log(two_workers: Cluster) -> None:
+    token = Path(two_workers.record.token_path).read_text().strip()
+    for pid in two_workers.processes():
+        assert token.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        assert token.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
+    for log in Path(os.environ["HELIOSTAT_STATE_DIR"]).rglob("*"):
+        if log.is_file():
+            assert token.encode() not in log.read_bytes(), log
+
+
+def _instance_of(pid: int) -> str:
+    try:
+        environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    found = [one for one in environ if one.startswith(b"HELIOSTAT_INSTANCE_ID=")]
+    return found[0].partition(b"=")[2].decode() if found else ""
