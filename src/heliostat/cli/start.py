@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shutil
 import signal
 import socket
 import subprocess
@@ -50,10 +51,12 @@ from heliostat.journal import SqliteJournal
 from heliostat.model.node_type import ClusterSpec
 from heliostat.model.snapshot import OperatorSettings
 from heliostat.ports.errors import HeliostatError
+from heliostat.raylink.address_file import claim_address_file
 from heliostat.raylink.token import ensure_token
 
 START_TIMEOUT_S = 180.0
 DOWN_TIMEOUT_S = 180.0
+TAKE_BACK_TIMEOUT_S = 30.0
 POLL_S = 0.1
 LOG_LINES = 15
 
@@ -98,9 +101,12 @@ def start_cluster(path: Path, *, options: StartOptions, say: Say) -> ClusterReco
         try:
             _wait_until_running(record, places=places, wrapper=wrapper, say=say)
         except BaseException:
-            # Ctrl-C, too: the wrapper ends what it has started, then itself.
-            wrapper.terminate()
+            # Ctrl-C, too: nothing of a start that came to nothing stays behind.
+            _take_back(record, places=places, wrapper=wrapper, say=say)
             raise
+    note = claim_address_file(record.address, os.environ)
+    if note:
+        say(note)
     return read_record(places.record) or record
 
 
@@ -266,6 +272,24 @@ def _wait_until_running(
             return
         time.sleep(POLL_S)
     raise HeliostatError(f"the head was not up within {START_TIMEOUT_S:.0f} s:\n{_last_lines(places)}")
+
+
+def _take_back(
+    record: ClusterRecord, *, places: StatePlaces, wrapper: subprocess.Popen[bytes], say: Say
+) -> None:
+    """End the wrapper with all that it has started, and remove what says that a cluster runs."""
+    say(f"ending what had started of {record.cluster_name}")
+    wrapper.terminate()
+    until_s = time.monotonic() + TAKE_BACK_TIMEOUT_S
+    while wrapper.poll() is None and time.monotonic() < until_s:
+        # A second Ctrl-C must not leave processes behind; the time is limited anyway.
+        with contextlib.suppress(KeyboardInterrupt):
+            time.sleep(POLL_S)
+    _end_rest(record, say)
+    # A wrapper that was told to end before it could hear so has not cleaned up.
+    places.record.unlink(missing_ok=True)
+    LaunchFile.remove(places.folder)
+    shutil.rmtree(record.runtime_dir, ignore_errors=True)
 
 
 def _last_lines(places: StatePlaces) -> str:

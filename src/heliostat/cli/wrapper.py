@@ -20,7 +20,7 @@ from pathlib import Path
 from heliostat.cli.children import Child, ChildSpec, adopt_orphans, start_child
 from heliostat.cli.launch_file import LaunchFile
 from heliostat.cli.system import is_process, process_start_ticks
-from heliostat.config.places import StatePlaces
+from heliostat.config.places import RuntimePlaces, StatePlaces
 from heliostat.config.record import ProcessMark, read_record, write_record
 from heliostat.raylink.address_file import release_address_file
 
@@ -55,7 +55,7 @@ class Wrapper:
         guards = [
             asyncio.create_task(self._stop_controller()),
             asyncio.create_task(self._watch_attached()),
-            asyncio.create_task(self._watch_start(head)),
+            asyncio.create_task(self._watch_head(head)),
         ]
         try:
             await self._keep_controller()
@@ -108,14 +108,13 @@ class Wrapper:
             _say(f"the command that this cluster belongs to (pid {pid}) is gone")
             self._stop.set()
 
-    async def _watch_start(self, head: Child) -> None:
-        """A head that dies is said; one that dies at once will not come, so nothing waits for it."""
-        loop = asyncio.get_running_loop()
-        began_s = loop.time()
+    async def _watch_head(self, head: Child) -> None:
+        """Say that a head died. One that never answered won't come: nothing waits for it."""
         code = await head.wait()
         self._head_died = True
         _say(f"Ray's head ended ({_ended(code)}); its log is {head.spec.log}")
-        if loop.time() - began_s < STABLE_S:
+        # The controller's socket is there once the head has answered.
+        if not RuntimePlaces(Path(self._launch.runtime_dir)).control_socket.exists():
             self._stop.set()
 
     def _head_spec(self) -> ChildSpec:

@@ -10,7 +10,7 @@ import structlog
 from heliostat.control.memory import Memory, Refusal
 from heliostat.model.plan import Drain
 from heliostat.ports.cluster import Cluster
-from heliostat.ports.errors import ClusterUnreachable
+from heliostat.ports.errors import ClusterError
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +46,7 @@ class Drainer:
                 message=drain.reason.text,
                 deadline_s=drain.deadline_s,
             )
-        except ClusterUnreachable as error:
+        except ClusterError as error:
             log.warning("drain not heard", instance=drain.instance_id, error=str(error))
             return
         refusal = self._memory.drains.get(drain.instance_id)

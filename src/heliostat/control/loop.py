@@ -39,7 +39,13 @@ from heliostat.model.plan import Launch, Plan, Reason, Release, Why
 from heliostat.model.snapshot import BackendView, RayState, Snapshot, join
 from heliostat.planner import fold, plan
 from heliostat.ports.cluster import RoundReport
-from heliostat.ports.errors import ClusterUnreachable, HeliostatError, StrangerCluster, Unavailable
+from heliostat.ports.errors import (
+    ClusterError,
+    ClusterUnreachable,
+    HeliostatError,
+    StrangerCluster,
+    Unavailable,
+)
 from heliostat.ports.journal import Event
 from heliostat.ports.provider import Outcome
 
@@ -184,10 +190,9 @@ class Controller:
         async with self._round_lock:
             began_s = self.ports.clock.monotonic_s()
             snapshot = self._adopting(self._snapshot(await self._ray_state()))
-            before = self.memory.history
-            history = fold(before, snapshot, self.policy)
+            history = fold(self.memory.history, snapshot, self.policy)
             self._decide(snapshot, history)
-            recorded = self._record(before, history)
+            recorded = self._record(snapshot, history)
             await self._act(recorded)
             self.accounts.add(
                 self.memory.instances,
@@ -247,7 +252,7 @@ class Controller:
         """Report the policy to Ray (Data and Train read it); a silent head is told at its return."""
         try:
             await self.ports.cluster.report_config(self.policy, self.spec.head_type)
-        except ClusterUnreachable as error:
+        except ClusterError as error:
             log.warning("config not heard", error=str(error))
 
     async def _beat(self, now_s: float) -> None:
@@ -260,9 +265,12 @@ class Controller:
             now_s=self.ports.clock.now_s(),
             ray=ray,
             backends={name: self._view(name) for name in self.watches},
-            intents=tuple(self.memory.intents[key] for key in sorted(self.memory.intents)),
+            intents=self._intents(),
             operator=self.memory.operator,
         )
+
+    def _intents(self) -> tuple[InstanceIntent, ...]:
+        return tuple(self.memory.intents[key] for key in sorted(self.memory.intents))
 
     def _view(self, name: str) -> BackendView:
         """Return the backend's last listing, with refused launches in it and no stale offers."""
@@ -309,9 +317,10 @@ class Controller:
 
     # -- record -----------------------------------------------------------------
 
-    def _record(self, before: History, history: History) -> Recorded:
+    def _record(self, snapshot: Snapshot, history: History) -> Recorded:
         began_s = self.ports.clock.monotonic_s()
         memory, now_s = self.memory, self.ports.clock.now_s()
+        before = memory.history
         forms = Forms(self.ports.ids.launch_id, self._request)
         recorded = record(memory.plan, now_s=now_s, policy=self.policy, intents=memory.intents, forms=forms)
         events = [*state_events(before, memory.instances, now_s), *recorded.events]
@@ -327,6 +336,9 @@ class Controller:
         for seconds in start_times(before, history, requested):
             self.ports.telemetry.observe("start_s", seconds)
         memory.learn(recorded.intents)
+        if recorded.intents:
+            # Whoever asks between this round and the next is told of what has just been decided.
+            memory.instances = join(replace(snapshot, intents=self._intents()))
         memory.history = history
         self._flush_history()
         return recorded
@@ -401,7 +413,7 @@ class Controller:
         self.memory.forget(gone)
         try:
             await self.ports.cluster.forget(gone)
-        except ClusterUnreachable:
+        except ClusterError:
             # A claim that stays behind in the head's memory is a few bytes; its id is never used again.
             log.debug("claims not deleted", instances=gone)
 
@@ -428,7 +440,7 @@ class Controller:
         if not used and self.idle_watch.asks_for_drivers(now_s, self.timing.drivers_s):
             try:
                 self.idle_watch.drivers = await self.ports.cluster.drivers()
-            except ClusterUnreachable:
+            except ClusterError:
                 used = True
         if self.idle_watch.expired(now_s, used=used) and self._going_down is None:
             text = f"nobody has used the cluster for {self.idle_watch.idle_s(now_s):.0f} s (--idle-after)"
@@ -445,7 +457,7 @@ class Controller:
     async def _tell_ray(self, report: RoundReport) -> None:
         try:
             await self.ports.cluster.report(report)
-        except ClusterUnreachable as error:
+        except ClusterError as error:
             log.warning("report not heard", error=str(error))
 
     def _flush(self) -> None:

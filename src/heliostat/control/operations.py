@@ -217,8 +217,8 @@ class Operations:
         found = self._controller.policy.node_type(name) if name else None
         if found is None:
             listed = ", ".join(one.name for one in types)
-            said = f"no node type is called «{name}»" if name else "which node type?"
-            raise Refused("not_found", f"{said} The file has: {listed}")
+            said = f"no node type is called «{name}»" if name else "there are several node types, say which"
+            raise Refused("not_found" if name else "invalid", f"{said}: the file has {listed}")
         return found
 
     def _refuse_when_going_down(self) -> None:

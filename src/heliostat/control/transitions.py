@@ -44,6 +44,7 @@ def _sentence(old: InstanceState | None, instance: Instance) -> str:
     text = f"{instance.display_name} is {instance.state.value}"
     if old is not None:
         text += f", was {old.value}"
-    if instance.row is not None and instance.row.detail:
+    # A worker that runs says for itself what it does; the backend's words are of its start.
+    if instance.state is not InstanceState.RUNNING and instance.row is not None and instance.row.detail:
         text += f": {instance.row.detail}"
     return text

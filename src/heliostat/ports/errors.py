@@ -66,11 +66,15 @@ class Refused(HeliostatError):
 REFUSALS = ("not_found", "conflict", "invalid", "refused")
 
 
-class ClusterUnreachable(HeliostatError):
+class ClusterError(HeliostatError):
+    """Ray's head can't be spoken to."""
+
+
+class ClusterUnreachable(ClusterError):
     """The GCS did not answer within its deadline."""
 
 
-class StrangerCluster(HeliostatError):
+class StrangerCluster(ClusterError):
     """Something answers at the head's address, but it is not our cluster's session."""
 
 

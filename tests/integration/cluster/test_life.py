@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from heliostat.cli.driver import driver_environment
 from tests.integration.cluster.conftest import Cluster, finished, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -43,6 +46,34 @@ def test_drivers_hear_of_it_and_see_prints_of_tasks(two_workers: Cluster) -> Non
     two_workers.wait_empty()
 
 
+def test_ray_data_scales_a_cluster_at_zero_workers(two_workers: Cluster) -> None:
+    two_workers.wait_empty()
+    driver = two_workers.driver(
+        "import ray.data\n"
+        "rows = ray.data.range(1000).map_batches(lambda batch: {'id': batch['id'] * 2}, num_cpus=1)\n"
+        "print('sum', sum(row['id'] for row in rows.take_all()))"
+    )
+    assert "sum 999000" in finished(driver, 150)
+    two_workers.wait_empty()
+
+
+def test_rays_own_status_shows_our_report(two_workers: Cluster) -> None:
+    driver = two_workers.driver("@ray.remote(num_cpus=7)\ndef big(): pass\nbig.remote()\ntime.sleep(8)")
+    until(lambda: two_workers.status().demands or None, "demand", 30)
+    verdicts = until(lambda: [d.verdict for d in two_workers.status().demands] or None, "verdict", 10)
+    assert verdicts == ["infeasible"]
+    shown = subprocess.run(
+        [sys.executable, "-m", "ray.scripts.scripts", "status"],
+        env=driver_environment(two_workers.record),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "{'CPU': 7.0}: 1+ pending" in shown.stdout
+    assert "nearest is worker, which lacks CPU" in finished(driver, 30)
+
+
 def test_kill_9_of_the_controller_loses_no_task_and_launches_nothing_twice(two_workers: Cluster) -> None:
     driver = two_workers.driver(SQUARES.format(tasks=8, seconds=2))
     until(lambda: len(two_workers.running()) == 2 or None, "two workers", 90)
@@ -50,7 +81,7 @@ def test_kill_9_of_the_controller_loses_no_task_and_launches_nothing_twice(two_w
     old = two_workers.status().controller_pid
     os.kill(old, signal.SIGKILL)
     until(lambda: two_workers.status().controller_pid != old or None, "new controller", 60)
-    assert two_workers.running() == before
+    until(lambda: two_workers.running() == before or None, "sight of the same workers", 30)
     assert "140" in finished(driver, 90)
     launches = [one for one in two_workers.client.events(limit=500) if one.kind == "launch"]
     assert len({one.data["launch_id"] for one in launches}) == len(launches)
@@ -102,10 +133,12 @@ def test_a_second_up_says_that_it_runs(two_workers: Cluster) -> None:
 
 
 def test_facts_come_as_json(two_workers: Cluster) -> None:
-    for words in (["status"], ["list"], ["cost"], ["events"], ["explain"], ["env"]):
-        answer = two_workers.command(*words, "--json")
+    for word in ("status", "list", "cost", "explain", "env"):
+        answer = two_workers.command(word, "--json")
         assert answer.returncode == 0, answer.stderr
         json.loads(answer.stdout)
+    events = two_workers.command("events", "--json").stdout.splitlines()
+    assert all(json.loads(line)["seq"] for line in events)
 
 
 def test_nothing_secret_is_in_a_process_or_a_log(two_workers: Cluster) -> None:

@@ -9,7 +9,7 @@ import click
 
 from heliostat.cli import child
 from heliostat.cli.driver import driver_environment
-from heliostat.cli.foreground import interrupted_by_stop_signals, on_stop_signals, say_still_going_down
+from heliostat.cli.foreground import on_stop_signals, say_still_going_down, starting
 from heliostat.cli.output import progress, tell
 from heliostat.config.record import ClusterRecord
 
@@ -34,7 +34,11 @@ def command(*, file: Path, keep: bool, argv: tuple[str, ...]) -> None:
       heliostat run cluster.yaml -- python train.py
       heliostat run --keep cluster.yaml -- python train.py
     """
-    with interrupted_by_stop_signals():
+    # Without interspersed options click leaves the separator in place.
+    argv = argv[1:] if argv[0] == "--" else argv
+    if not argv:
+        raise click.UsageError("a command is needed after --")
+    with starting():
         record, ours = _up(file, keep=keep)
     try:
         code = child.run(argv, driver_environment(record))
