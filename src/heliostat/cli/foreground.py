@@ -19,11 +19,13 @@ from heliostat.api.client import ControllerClient, NoAnswer, NotRunning
 from heliostat.cli import view
 from heliostat.cli.clusters import client_of, still_there
 from heliostat.cli.commands.events import line
-from heliostat.cli.output import console, is_terminal
+from heliostat.cli.output import console, is_terminal, tell
 from heliostat.config.record import ClusterRecord
 from heliostat.model.report import StatusReport
 
 ROUND_S = 1.0
+EVENTS_PER_ROUND = 1000
+INTERRUPTED_CODE = 128 + signal.SIGINT
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 GOING_DOWN = "still going down: workers are let go first, then the head ends"
@@ -55,6 +57,17 @@ def interrupted_by_stop_signals() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def starting() -> Iterator[None]:
+    """Start a cluster in this block: Ctrl-C, TERM and HUP stop it, and end this command with 130."""
+    try:
+        with interrupted_by_stop_signals():
+            yield
+    except KeyboardInterrupt:
+        tell("heliostat: stopped while it was starting; nothing of it is left")
+        sys.exit(INTERRUPTED_CODE)
+
+
 def hold(record: ClusterRecord, stop: threading.Event) -> bool:
     """Show the cluster until `stop` is set (True), or until it is gone by itself (False)."""
     client = client_of(record)
@@ -79,12 +92,14 @@ def _hold_live(record: ClusterRecord, client: ControllerClient, stop: threading.
 
 
 def _hold_in_lines(record: ClusterRecord, client: ControllerClient, stop: threading.Event) -> bool:
-    """Print each event once: what a log file wants of a live view."""
+    """Print each event of this run once: what a log file wants of a live view."""
     last = 0
     while not stop.is_set():
         try:
-            for event in client.events(after=last, limit=1000):
-                click.echo(line(event))
+            for event in client.events(after=last, limit=EVENTS_PER_ROUND):
+                # The journal has the former runs of a cluster of this name, too.
+                if event.at_s >= record.created_at_s:
+                    click.echo(line(event))
                 last = max(last, event.seq)
         except (NotRunning, NoAnswer):
             if not still_there(record):

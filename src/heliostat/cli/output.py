@@ -52,15 +52,28 @@ def tell(text: str) -> None:
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Say]:
-    """Give a function that shows what is being waited for: a spinner, or a line for each change."""
+def progress(*, keep: bool = False) -> Iterator[Say]:
+    """Give a function that shows what is being waited for: a spinner, or a line for each change.
+
+    With `keep` a terminal keeps each line as well: what is said may matter later.
+    """
     if not is_terminal(sys.stderr):
         yield _changes_only()
         return
     from rich.text import Text
 
-    with console(sys.stderr).status(Text("…")) as status:
-        yield lambda text: status.update(Text(grid.clean(text)))
+    terminal = console(sys.stderr)
+    with terminal.status(Text("…")) as status:
+        known = ""
+
+        def say(text: str) -> None:
+            nonlocal known
+            if keep and text != known:
+                terminal.print(Text(grid.clean(text), style="dim"))
+            known = text
+            status.update(Text(grid.clean(text)))
+
+        yield say
 
 
 def _changes_only() -> Say:

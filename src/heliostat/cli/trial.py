@@ -42,7 +42,9 @@ class Trial:
 
     @property
     def summary(self) -> str:
-        types = ", ".join(f"{one.name} (0–{one.max_workers})" for one in self.spec.policy.node_types)
+        types = ", ".join(
+            f"{one.name} ({one.min_workers}–{one.max_workers})" for one in self.spec.policy.node_types
+        )
         return f"cluster {self.spec.name}: fine; head {self.spec.head_type.name}, workers {types or 'none'}"
 
     def documents(self) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """`cluster.json` in a cluster's state folder: what it is and where it runs, for later commands.
 
-Written whole or not at all; read with tolerance for keys of newer versions.
+Written whole or not at all; read with tolerance for keys of newer versions. Standard
+library only: `heliostat status` reads it, and has to be quick.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing import Any, TypeVar
 
 from heliostat.ports.errors import HeliostatError
+
+Built = TypeVar("Built", "ProcessMark", "ClusterRecord")
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,6 @@ class ProcessMark:
     `start_ticks` is the kernel's start time in clock ticks since boot (field 22 of
     /proc/<pid>/stat); both must match before a signal is sent.
     """
-
-    __pydantic_config__ = ConfigDict(strict=True)
 
     pid: int
     start_ticks: int
@@ -42,8 +41,6 @@ class ClusterRecord:
     known), `host` the head's host name, `created_at_s` Unix seconds, `phase` a word of
     model.report.StatusReport; a process that does not run is None.
     """
-
-    __pydantic_config__ = ConfigDict(strict=True)
 
     cluster_name: str
     cluster_uid: str
@@ -63,9 +60,6 @@ class ClusterRecord:
     wrapper: ProcessMark | None = None
     controller: ProcessMark | None = None
     head: ProcessMark | None = None
-
-
-_ADAPTER: TypeAdapter[ClusterRecord] = TypeAdapter(ClusterRecord)
 
 
 def write_record(path: Path, record: ClusterRecord) -> None:
@@ -90,11 +84,9 @@ def read_record(path: Path) -> ClusterRecord | None:
     if not isinstance(found, dict):
         raise _damaged(path, "it holds no object")
     try:
-        return _ADAPTER.validate_json(json.dumps(_known(found)))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise _damaged(path, f"{where}: {first['msg'].lower()}") from error
+        return _built(ClusterRecord, found)
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
 
 
 def list_records(root: Path) -> tuple[list[ClusterRecord], list[str]]:
@@ -111,9 +103,51 @@ def list_records(root: Path) -> tuple[list[ClusterRecord], list[str]]:
     return records, problems
 
 
-def _known(found: Mapping[str, Any]) -> dict[str, Any]:
-    names = {one.name for one in dataclasses.fields(ClusterRecord)}
-    return {name: value for name, value in found.items() if name in names}
+def _built(kind: type[Built], found: Mapping[str, Any]) -> Built:
+    """Build `kind` from the keys that it knows; ValueError names the first that is wrong."""
+    given = {}
+    for field in dataclasses.fields(kind):
+        if field.name in found:
+            try:
+                given[field.name] = _READERS[str(field.type)](found[field.name])
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{field.name}: {error}") from error
+        elif field.default is dataclasses.MISSING:
+            raise ValueError(f"{field.name}: field required")
+    return kind(**given)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("input should be a valid string")
+    return value
+
+
+def _integer(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError("input should be a valid integer")
+    return value
+
+
+def _number(value: Any) -> float:
+    return value if isinstance(value, float) else float(_integer(value))
+
+
+def _mark(value: Any) -> ProcessMark | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise TypeError("input should be an object or null")
+    return _built(ProcessMark, value)
+
+
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "str": _text,
+    "int": _integer,
+    "float": _number,
+    "ProcessMark | None": _mark,
+}
+"""How a field's JSON value is read, by its annotation."""
 
 
 def _damaged(path: Path, why: str) -> HeliostatError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from heliostat.model.node_type import ClusterSpec, NodeType, Policy
+from heliostat.model.resources import Resources
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,22 @@ def _node_type(old: NodeType, new: NodeType) -> list[SpecChange]:
     found = []
     for field in fields(NodeType):
         before, after = getattr(old, field.name), getattr(new, field.name)
-        if field.name != "shape_id" and before != after:
+        if isinstance(before, Resources):
+            found += _resources(new.name, before, after)
+        elif field.name != "shape_id" and before != after:
             found.append(SpecChange(f"{new.name}.{field.name}: {_shown(before)} → {_shown(after)}"))
     if old.shape_id != new.shape_id:
         found.append(SpecChange(f"{new.name} has a new shape: nodes of the old one leave when idle"))
     return found
+
+
+def _resources(name: str, old: Resources, new: Resources) -> list[SpecChange]:
+    before, after = old.units(), new.units()
+    return [
+        SpecChange(f"{name}.resources.{key}: {before.get(key, 0):.15g} → {after.get(key, 0):.15g}")
+        for key in dict.fromkeys((*before, *after))
+        if before.get(key) != after.get(key)
+    ]
 
 
 def _shown(value: object) -> str:

@@ -14,7 +14,7 @@ from dataclasses import replace
 import structlog
 
 from heliostat.control.wiring import Timing
-from heliostat.model.instance import BackendState, Offer, OfferQuery
+from heliostat.model.instance import BackendInstance, BackendState, Offer, OfferQuery
 from heliostat.model.snapshot import BackendView
 from heliostat.ports.clock import Clock
 from heliostat.ports.errors import ProviderError
@@ -62,6 +62,8 @@ class BackendWatch:
         try:
             async with asyncio.timeout(self._timing.listing_deadline_s):
                 rows = tuple(await self.provider.instances())
+                # What came or went changes what can be had.
+                self._offers_wanted |= _held(rows) != _held(self.view.rows)
                 offers = await self._offers()
         except (ProviderError, TimeoutError) as error:
             self._failed(error)
@@ -92,3 +94,7 @@ class BackendWatch:
         if moving or self._poked.is_set():
             return self._timing.listing_fast_s
         return min(self._wait_s * 2, self._timing.listing_slow_s)
+
+
+def _held(rows: Sequence[BackendInstance]) -> set[tuple[str, BackendState]]:
+    return {(row.instance_id, row.state) for row in rows}

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,10 @@ RECORD = ClusterRecord(
     ray_version="2.60.0",
     python_version="3.11",
 )
+
+
+def _with(**changes: object) -> str:
+    return json.dumps(asdict(RECORD) | changes)
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -59,6 +63,10 @@ def test_keys_of_a_newer_version_are_passed_over(tmp_path: Path) -> None:
         ("[]", "it holds no object"),
         ("{}", "cluster_name: "),
         (json.dumps({"cluster_name": 5}), "cluster_name: input should be a valid string"),
+        (_with(created_at_s="now"), "created_at_s: input should be a valid integer"),
+        (_with(head=7), "head: input should be an object or null"),
+        (_with(head={"pid": True, "start_ticks": 1}), "head: pid: input should be a valid integer"),
+        (_with(head={"pid": 1}), "head: start_ticks: field required"),
     ],
 )
 def test_a_damaged_record_says_what_to_do(tmp_path: Path, text: str, why: str) -> None:

@@ -218,7 +218,7 @@ async def test_add_over_the_maximum_is_refused_with_the_way_out(stage: Stage) ->
     await stage.step(2)
     with pytest.raises(Refused, match="max_workers"):
         await stage.operations.add("cpu", 5)
-    with pytest.raises(Refused, match="The file has: cpu"):
+    with pytest.raises(Refused, match="the file has cpu"):
         await stage.operations.add("gpu", 1)
 
 
@@ -304,3 +304,14 @@ async def test_explain_says_why_it_came_and_why_it_stays(stage: Stage) -> None:
     assert (await stage.operations.explain("cpu"))["kind"] == "node type"
     with pytest.raises(Refused, match="nothing is called"):
         await stage.operations.explain("nobody")
+
+
+async def test_room_that_is_free_again_is_used_at_once(stage: Stage) -> None:
+    stage.provider.capacity = 1
+    await up_with(stage, 1)
+    let_idle(stage)
+    while stage.provider.world.instances:
+        await stage.step()
+    stage.ray.demands = (demand(1),)
+    await stage.step(4)
+    assert stage.provider.world.made == 2

@@ -26,7 +26,7 @@ def command(*, cluster: str | None, timeout: float, as_json: bool) -> None:
     from heliostat.cli.start import stop_cluster
 
     record = pick(cluster)
-    with progress() as say:
+    with progress(keep=True) as say:
         say(f"taking {record.cluster_name} down")
         stop_cluster(record, say=say, timeout_s=timeout)
     if as_json:

@@ -12,6 +12,7 @@ from heliostat.api.client import ControllerClient, NoAnswer, NotRunning
 from heliostat.cli import grid
 from heliostat.cli.clusters import pick_client
 from heliostat.cli.options import cluster_option, json_option
+from heliostat.cli.output import tell
 from heliostat.ports.journal import Event
 
 FOLLOW_S = 1.0
@@ -39,6 +40,8 @@ def command(*, follow: bool, instance: str | None, limit: int, cluster: str | No
     client = pick_client(cluster)
     last = _print(client.events(limit=limit, instance=instance), as_json=as_json)
     if not follow:
+        if not last:
+            tell(f"no event of {instance}" if instance else "nothing has happened yet")
         return
     try:
         _follow(client, last, instance=instance, as_json=as_json)

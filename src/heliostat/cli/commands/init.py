@@ -64,7 +64,8 @@ def _text(name: str) -> str:
         try:
             files.load(path)
         except ConfigError as error:
-            problems = [one.rpartition("cluster.yaml:")[2] for one in error.problems]
+            # The line is of a file that nobody has seen.
+            problems = [one.rpartition("cluster.yaml:")[2].partition(": ")[2] for one in error.problems]
             raise click.UsageError(f"no file for the name {name!r}: " + "; ".join(problems)) from error
     return text
 

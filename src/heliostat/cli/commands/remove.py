@@ -62,5 +62,6 @@ def _gone(report: StatusReport, instance_id: str, say: Say) -> bool | None:
     left = next((one for one in report.instances if one.instance_id == instance_id), None)
     if left is None:
         return True
-    say(f"{left.name} is {left.state}" + (f": {left.stays}" if left.stays else ""))
+    # What keeps it counts seconds («idle for 4 s of 300 s»); in a log each would be a line.
+    say(f"{left.name} is {left.state}" + ("; it goes when it is idle" if left.state == "running" else ""))
     return None

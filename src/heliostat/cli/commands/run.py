@@ -56,7 +56,7 @@ def _up(file: Path, *, keep: bool) -> tuple[ClusterRecord, bool]:
     from heliostat.cli.start import AlreadyRunning, StartOptions, start_cluster
 
     try:
-        with progress() as say:
+        with progress(keep=True) as say:
             # Attached, the cluster ends even if this process is killed.
             return start_cluster(file, options=StartOptions(detach=keep), say=say), True
     except AlreadyRunning as error:
@@ -66,5 +66,5 @@ def _up(file: Path, *, keep: bool) -> tuple[ClusterRecord, bool]:
 def _down(record: ClusterRecord) -> None:
     from heliostat.cli.start import stop_cluster
 
-    with on_stop_signals(say_still_going_down), progress() as say:
+    with on_stop_signals(say_still_going_down), progress(keep=True) as say:
         stop_cluster(record, say=say)

@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from heliostat.cli.foreground import (
-    hold,
-    interrupted_by_stop_signals,
-    on_stop_signals,
-    say_still_going_down,
-)
+from heliostat.cli.foreground import hold, on_stop_signals, say_still_going_down, starting
 from heliostat.cli.options import DURATION, json_option
 from heliostat.cli.output import progress, show_json, tell
 from heliostat.config.record import ClusterRecord
@@ -52,19 +47,19 @@ def command(
     from heliostat.cli.start import StartOptions
 
     options = StartOptions(workers=workers, idle_after_s=idle_after, port=port, detach=detach)
-    if detach:
-        _tell_how_to_use(_start(file, options), detached=True, as_json=as_json)
-        return
-    with interrupted_by_stop_signals():
+    with starting():
         record = _start(file, options)
-    _stay(record, as_json=as_json)
+    if detach:
+        _tell_how_to_use(record, detached=True, as_json=as_json)
+    else:
+        _stay(record, as_json=as_json)
 
 
 def _start(file: Path, options: StartOptions) -> ClusterRecord:
     from heliostat.cli.start import AlreadyRunning, start_cluster
 
     try:
-        with progress() as say:
+        with progress(keep=True) as say:
             return start_cluster(file, options=options, say=say)
     except AlreadyRunning as error:
         name = error.record.cluster_name
@@ -72,9 +67,6 @@ def _start(file: Path, options: StartOptions) -> ClusterRecord:
             f"{name} runs already at {error.record.address}: `heliostat apply {file}` brings it a changed "
             f"file, `heliostat down {name}` takes it down"
         ) from error
-    except KeyboardInterrupt:
-        tell("stopped while it was starting; what had started ends by itself")
-        raise
 
 
 def _stay(record: ClusterRecord, *, as_json: bool) -> None:
@@ -90,7 +82,7 @@ def _stay(record: ClusterRecord, *, as_json: bool) -> None:
     with on_stop_signals(on_signal):
         _tell_how_to_use(record, detached=False, as_json=as_json)
         if hold(record, stop):
-            with progress() as say:
+            with progress(keep=True) as say:
                 say(f"taking {record.cluster_name} down")
                 stop_cluster(record, say=say)
     tell(f"{record.cluster_name} is down")

@@ -91,10 +91,8 @@ class _Demo:
     def _work(self, client: ControllerClient, environment: Mapping[str, str]) -> int:
         """Run the driver and narrate until it ends; return its exit code."""
         argv = [sys.executable, str(HERE / "workload.py")]
-        with tempfile.TemporaryFile("w+") as errors:
-            driver = subprocess.Popen(
-                argv, env=dict(environment), stdout=subprocess.PIPE, stderr=errors, text=True
-            )
+        with tempfile.TemporaryFile() as errors:
+            driver = subprocess.Popen(argv, env=dict(environment), stdout=subprocess.PIPE, stderr=errors)
             try:
                 code = self._follow(driver, client)
             finally:
@@ -103,16 +101,18 @@ class _Demo:
                     driver.wait(timeout=20)
             if code != 0:
                 errors.seek(0)
-                self.say(f"the driver failed (exit code {code}):\n{errors.read()[-2000:]}")
+                self.say(
+                    f"the driver failed (exit code {code}):\n{errors.read()[-2000:].decode(errors='replace')}"
+                )
             return code
 
-    def _follow(self, driver: subprocess.Popen[str], client: ControllerClient) -> int:
+    def _follow(self, driver: subprocess.Popen[bytes], client: ControllerClient) -> int:
         assert driver.stdout is not None
-        os.set_blocking(driver.stdout.fileno(), False)
+        lines = _Lines(driver.stdout.fileno())
         deadline_s = time.monotonic() + WORK_TIMEOUT_S
         while time.monotonic() < deadline_s:
             over = driver.poll() is not None
-            for line in _lines(driver.stdout):
+            for line in lines.read():
                 self._driver_says(json.loads(line))
             self._look(client)
             if over:
@@ -198,8 +198,20 @@ def _setting(setting: Mapping[str, float]) -> str:
     return f"hidden {setting['hidden']:g}, alpha {setting['alpha']:g}, rate {setting['rate']:g}"
 
 
-def _lines(stream: Any) -> list[str]:
-    found = []
-    while line := stream.readline():
-        found.append(line)
-    return found
+class _Lines:
+    """Whole lines of JSON from a pipe, without waiting for any; whatever else is printed is passed over."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self._rest = b""
+
+    def read(self) -> list[bytes]:
+        chunks = [self._rest]
+        try:
+            while chunk := os.read(self._descriptor, 65536):
+                chunks.append(chunk)
+        except BlockingIOError:
+            pass
+        *whole, self._rest = b"".join(chunks).split(b"\n")
+        return [line for line in whole if line.startswith(b"{")]

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from heliostat.cli import foreground, start
+from heliostat.cli.commands import up
+from heliostat.cli.foreground import hold, interrupted_by_stop_signals, on_stop_signals
+from heliostat.cli.start import AlreadyRunning, StartOptions
+from heliostat.config.record import ClusterRecord, write_record
+from tests.unit.api.fakes import NOW_S, FakeOperations
+from tests.unit.cli.conftest import Invoke
+
+
+@pytest.fixture
+def file(state: Path) -> Path:
+    path = state / "cluster.yaml"
+    path.write_text("cluster_name: demo\n")
+    return path
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foreground, "ROUND_S", 0.01)
+
+
+def test_a_running_cluster_points_to_apply(
+    invoke: Invoke, cluster: ClusterRecord, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> ClusterRecord:
+        raise AlreadyRunning(cluster)
+
+    monkeypatch.setattr(start, "start_cluster", refuse)
+    result = invoke("up", str(file), "--detach")
+    assert result.exit_code == 1
+    assert "demo runs already at 127.0.0.1:6379" in result.stderr
+    assert f"heliostat apply {file}" in result.stderr
+
+
+def test_options_reach_the_start_and_the_way_to_connect_is_said(
+    invoke: Invoke, cluster: ClusterRecord, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[StartOptions] = []
+
+    def begin(path: Path, *, options: StartOptions, say: object) -> ClusterRecord:
+        asked.append(options)
+        return cluster
+
+    monkeypatch.setattr(start, "start_cluster", begin)
+    arguments = ("up", str(file), "-d", "--workers", "2", "--idle-after", "30m", "--port", "7000")
+    result = invoke(*arguments)
+    assert result.exit_code == 0
+    assert asked == [StartOptions(workers=2, idle_after_s=1800.0, port=7000, detach=True)]
+    assert "demo is up: 127.0.0.1:6379" in result.stdout
+    assert 'eval "$(heliostat env demo)"' in result.stdout
+    assert "http://127.0.0.1:8265" in result.stdout
+
+
+@pytest.mark.usefixtures("quick")
+def test_holding_prints_this_runs_events_until_it_is_told_to_stop(
+    cluster: ClusterRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop = threading.Event()
+    since = replace(cluster, created_at_s=NOW_S - 12)
+    timer = threading.Timer(0.2, stop.set)
+    timer.start()
+    assert hold(since, stop)
+    timer.join()
+    printed = capsys.readouterr().out
+    assert printed.count("w1 is running") == 1
+    assert "launch 1 gpu: 2 tasks wait" not in printed
+
+
+@pytest.mark.usefixtures("quick")
+def test_holding_ends_with_the_cluster(cluster: ClusterRecord, state: Path) -> None:
+    gone = replace(cluster, runtime_dir=str(state))
+    write_record(state / "demo" / "cluster.json", replace(gone, cluster_uid="another"))
+    assert not hold(gone, threading.Event())
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_second_signal_is_answered_and_does_not_cut_the_way_down(
+    cluster: ClusterRecord,
+    operations: FakeOperations,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    stopped: list[str] = []
+
+    def take_down(record: ClusterRecord, *, say: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        stopped.append(record.cluster_name)
+
+    monkeypatch.setattr(start, "stop_cluster", take_down)
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    up._stay(cluster, as_json=True)
+    timer.join()
+    assert stopped == ["demo"]
+    assert foreground.GOING_DOWN in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_stop_signals_interrupt_a_start(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), interrupted_by_stop_signals():
+        signal.raise_signal(number)
+    assert signal.getsignal(number) is before
+
+
+def test_signals_are_counted_and_handlers_come_back() -> None:
+    seen: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    with on_stop_signals(seen.append):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+    assert seen == [signal.SIGINT, signal.SIGTERM]
+    assert signal.getsignal(signal.SIGINT) is before
