@@ -234,7 +234,7 @@ async def test_remove_lets_one_go_and_lowers_the_floor(stage: Stage) -> None:
 
 async def test_a_protected_one_stays(stage: Stage) -> None:
     await up_with(stage, 2)
-    kept = sorted(stage.states())[0]
+    kept = min(stage.states())
     await stage.operations.protect(kept, True)
     let_idle(stage)
     await stage.step(30)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.unit.control.world import HEAD, node_type, spec
 
 from heliostat.control.idle_watch import IdleWatch
 from heliostat.control.measures import WINDOW, Measures
@@ -13,6 +12,7 @@ from heliostat.control.spec_changes import changes
 from heliostat.control.usage import SECONDS_AT_MOST, merged, usage
 from heliostat.model.instance import Instance, InstanceIntent, InstanceState, Intent, NodeStatus
 from heliostat.model.resources import Resources
+from tests.unit.control.world import HEAD, node_type, spec
 
 INTENT = InstanceIntent("la.0", "la", "gpu", "fake", "s", Intent.WANTED, 0.0, "demand")
 GPU = node_type("gpu", resources=Resources.of({"CPU": 8, "GPU": 2}), price_usd_per_h=3.6)

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from heliostat.journal import SqliteJournal
-from heliostat.journal import schema
+from heliostat.journal import SqliteJournal, schema
 from heliostat.model.history import Backoff, Failure, History
 from heliostat.model.instance import InstanceIntent, InstanceState, Intent
 from heliostat.model.snapshot import OperatorSettings

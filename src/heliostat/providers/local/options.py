@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +17,17 @@ SIZES = {
 }  # fmt: skip
 DEFAULT_TEMP_ROOT = "/tmp"  # Ray's sockets allow 107 bytes of path, so it has to be short.
 DEFAULT_PORT_RANGE = (20000, 32000)
+SECTION_KEYS = ("cpus", "gpus", "memory", "port_range", "temp_root", "terminate_grace_s")
+SAID_CHARS = 60
+
+
+class WrongOption(InvalidRequest):
+    """A key of the section is wrong; `key`, and `text` on what was found and what is allowed."""
+
+    def __init__(self, key: str, found: object, allowed: str) -> None:
+        super().__init__(f"provider.backends.local.{key} is {found!r}; allowed: {allowed}")
+        self.key = key
+        self.text = f"{said(found)}; allowed is {allowed}"
 
 
 @dataclass(frozen=True)
@@ -35,19 +48,19 @@ class LocalOptions:
 
 def parse_options(section: Mapping[str, object]) -> LocalOptions:
     """Return the section's values; InvalidRequest names the key that is wrong."""
-    unknown = sorted(set(section) - set(LocalOptions.__dataclass_fields__) - {"memory"})
+    unknown = sorted(set(section) - set(SECTION_KEYS))
     if unknown:
-        raise _wrong(unknown[0], section[unknown[0]], "no such key")
+        raise WrongOption(unknown[0], section[unknown[0]], "no such key")
     grace_s = section.get("terminate_grace_s")
-    if grace_s is not None and (isinstance(grace_s, bool) or not isinstance(grace_s, int | float)):
-        raise _wrong("terminate_grace_s", grace_s, "a number of seconds")
+    if grace_s is not None and not _is_seconds(grace_s):
+        raise WrongOption("terminate_grace_s", grace_s, "a number of seconds, 0 or more")
     return LocalOptions(
         gpus=_gpus(section.get("gpus", "auto")),
         cpus=_cpus(section.get("cpus", "auto")),
         memory_bytes=_memory(section.get("memory", "auto")),
         temp_root=_temp_root(section.get("temp_root", DEFAULT_TEMP_ROOT)),
         port_range=_port_range(section.get("port_range", DEFAULT_PORT_RANGE)),
-        terminate_grace_s=grace_s,
+        terminate_grace_s=None if grace_s is None else float(str(grace_s)),
     )
 
 
@@ -61,8 +74,14 @@ def parse_bytes(value: object) -> int | None:
     return int(float(found[1]) * SIZES[found[2]]) or None
 
 
-def _wrong(key: str, found: object, allowed: str) -> InvalidRequest:
-    return InvalidRequest(f"provider.backends.local.{key} is {found!r}; allowed: {allowed}")
+def said(value: object) -> str:
+    """Return a value as a person would have written it in the file, shortened."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= SAID_CHARS else text[: SAID_CHARS - 1] + "…"
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def _is_count(value: object, *, least: int) -> bool:
@@ -78,7 +97,7 @@ def _gpus(value: object) -> int | tuple[str, ...] | None:
         ids = tuple(str(one) for one in value)
         if len(set(ids)) == len(ids) and all(re.fullmatch(r"[\w/:.-]+", one) for one in ids):
             return ids
-    raise _wrong("gpus", value, "auto, a number, or a list of different GPU ids")
+    raise WrongOption("gpus", value, "auto, a number, or a list of different GPU ids")
 
 
 def _cpus(value: object) -> int | None:
@@ -86,7 +105,7 @@ def _cpus(value: object) -> int | None:
         return None
     if isinstance(value, int) and _is_count(value, least=1):
         return value
-    raise _wrong("cpus", value, "auto or a whole number of CPUs")
+    raise WrongOption("cpus", value, "auto or a whole number of CPUs")
 
 
 def _memory(value: object) -> int | None:
@@ -94,14 +113,14 @@ def _memory(value: object) -> int | None:
         return None
     size = parse_bytes(value)
     if size is None:
-        raise _wrong("memory", value, 'auto, a number of bytes, or a size such as "8GiB"')
+        raise WrongOption("memory", value, 'auto, a number of bytes, or a size such as "8GiB"')
     return size
 
 
 def _temp_root(value: object) -> str:
     if isinstance(value, str) and value.startswith("/"):
         return value
-    raise _wrong("temp_root", value, "an absolute path, a short one")
+    raise WrongOption("temp_root", value, "an absolute path, a short one")
 
 
 def _port_range(value: object) -> tuple[int, int]:
@@ -109,4 +128,4 @@ def _port_range(value: object) -> tuple[int, int]:
         low, high = value
         if isinstance(low, int) and isinstance(high, int) and 1024 <= low < high <= 65535:
             return low, high
-    raise _wrong("port_range", value, "[lowest, highest] port, within 1024 and 65535")
+    raise WrongOption("port_range", value, "[lowest, highest] port, within 1024 and 65535")

@@ -145,7 +145,7 @@ class Records:
 
     def sweep(self) -> None:
         """Remove what a crash left half made or half removed; nothing was ever started for it."""
-        with contextlib.suppress(FileNotFoundError), self._in_words():
+        with self._in_words(), contextlib.suppress(FileNotFoundError):
             for path in self.folder.glob(f"{UNFINISHED}*"):
                 shutil.rmtree(path, ignore_errors=True)
 
