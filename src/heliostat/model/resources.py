@@ -60,8 +60,7 @@ class Resources:
     def units(self) -> dict[str, float]:
         """Return plain units, whole numbers as ints, for people, JSON and Ray."""
         return {
-            name: amount // SCALE if amount % SCALE == 0 else amount / SCALE
-            for name, amount in self.amounts
+            name: amount // SCALE if amount % SCALE == 0 else amount / SCALE for name, amount in self.amounts
         }
 
     def fits_in(self, room: Resources) -> bool:

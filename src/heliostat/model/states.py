@@ -82,7 +82,8 @@ TRANSITIONS: dict[S, frozenset[S]] = {
         {S.REQUESTED, S.QUEUED, S.STARTING, S.DRAINING, S.STOPPING, S.GONE, S.FAILED, S.UNKNOWN}
     ),
     S.DRAINING: frozenset({S.REQUESTED, S.QUEUED, S.STOPPING, S.GONE, S.FAILED, S.UNKNOWN}),
-    S.STOPPING: frozenset({S.QUEUED, S.GONE, S.FAILED, S.UNKNOWN}),
+    # A backend that said «stopping» and then falls silent, or no longer lists it, leaves Ray's word alone.
+    S.STOPPING: frozenset({S.REQUESTED, S.QUEUED, S.RUNNING, S.DRAINING, S.GONE, S.FAILED, S.UNKNOWN}),
     S.UNKNOWN: frozenset(S),
     S.GONE: frozenset({S.STOPPING}),
     S.FAILED: frozenset({S.STOPPING, S.GONE}),

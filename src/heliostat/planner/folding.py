@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from heliostat.model.demand import Demand, Gang
 from heliostat.model.history import FAILURES_KEPT, STARTS_KEPT, Backoff, Failure, History
 from heliostat.model.instance import Instance, InstanceState, Intent, NodeStatus
 from heliostat.model.node_type import Policy
@@ -98,7 +99,8 @@ def _nodes(history: History, snapshot: Snapshot) -> History:
 
 def _demand(history: History, snapshot: Snapshot) -> History:
     assert snapshot.ray is not None
-    keys = sorted({key_of(one) for one in (*snapshot.ray.demands, *snapshot.ray.gangs)})
+    wanted: tuple[Demand | Gang, ...] = (*snapshot.ray.demands, *snapshot.ray.gangs)
+    keys = sorted({key_of(one) for one in wanted})
     since = {key: history.waiting_since.get(key, snapshot.now_s) for key in keys}
     oldest = sorted(since.items(), key=lambda one: (one[1], one[0]))[:WAITING_KEPT]
     return replace(history, waiting_since=dict(oldest))

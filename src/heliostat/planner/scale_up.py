@@ -67,18 +67,21 @@ def _of_unmet(unmet: Unmet) -> Deferred:
 
 
 def _held_back(settlement: Settlement, withheld: Iterable[Withheld]) -> list[Deferred]:
-    """Return what waits for withheld nodes: whole gangs, and demand by shape and limiter."""
+    """Return what waits for withheld nodes: whole gangs, and demand by shape and limiter.
+
+    Demand that was to share a gang's node waits with the gang, and so does another gang.
+    """
     gangs = {gang.wants[0].key: gang.gang for gang in settlement.wants.gangs}
     waiting: dict[str, Deferred] = {}
     counts: Counter[tuple[Bundle, Limiter, str]] = Counter()
     for one in withheld:
-        if one.new.why is Why.GANG:
-            waiting[one.new.key] = Deferred(gangs[one.new.key], one.limiter, one.text)
-            continue
         kept = settlement.constraint_uses if one.new.why is Why.CONSTRAINT else settlement.uses
-        uses = [use for use in kept.get(one.new.member, ()) if use.want.key not in gangs]
+        uses = kept.get(one.new.member, ())
         for use in uses:
-            counts[use.want.bundle, one.limiter, one.text] += use.copies
+            if use.want.key in gangs:
+                waiting[use.want.key] = Deferred(gangs[use.want.key], one.limiter, one.text)
+            else:
+                counts[use.want.bundle, one.limiter, one.text] += use.copies
         if not uses:
             counts[Bundle(one.new.shape.node_type.resources), one.limiter, one.text] += 1
     found = [Deferred(Demand(bundle, n), limiter, text) for (bundle, limiter, text), n in counts.items()]

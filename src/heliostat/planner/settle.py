@@ -172,14 +172,14 @@ class _Attempt:
 
 def _after_use(one: New, uses: Uses, kept: Uses, gangs: frozenset[str]) -> New | None:
     """Return the node with what needs it in the last pass, whatever first brought it; None if nothing."""
-    if one.why in {Why.MIN_WORKERS, Why.ADDED_BY_HAND}:
+    if one.why is Why.MIN_WORKERS or one.why is Why.ADDED_BY_HAND:
         return one
-    keys = [use.want.key for use in uses.get(one.member, ())]
-    gang = next((key for key in keys if key in gangs), None)
-    if gang is not None:
-        return replace(one, why=Why.GANG, key=gang)
-    if keys:
-        return replace(one, why=Why.DEMAND, key=keys[0])
+    found = uses.get(one.member, ())
+    for use in found:
+        if use.want.key in gangs:
+            return replace(one, why=Why.GANG, key=use.want.key)
+    if found:
+        return one if one.why is Why.DEMAND else replace(one, why=Why.DEMAND, key=found[0].want.key)
     return replace(one, why=Why.CONSTRAINT) if one.member in kept else None
 
 
@@ -192,14 +192,13 @@ def _floors(scene: Scene, kinds: Iterable[Shape]) -> tuple[list[New], list[Short
         lack = scene.floor(shape.node_type) - staying(scene, shape.name)
         if lack <= 0:
             continue
-        room_left = ledger.room(shape.node_type)
-        count = min(lack, room_left.count)
+        count = min(lack, ledger.room(shape.node_type).count)
         by_hand = scene.floor(shape.node_type) > shape.node_type.min_workers
         why = Why.ADDED_BY_HAND if by_hand else Why.MIN_WORKERS
         new += [New(_name(shape, len(new) + index), shape, why) for index in range(count)]
         ledger.add(shape.name, count)
         if count < lack:
-            short.append(Short(shape, lack - count, room_left))
+            short.append(Short(shape, lack - count, ledger.room(shape.node_type)))
     return new, short
 
 

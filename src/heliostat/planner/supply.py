@@ -29,7 +29,11 @@ class Shape:
 
 def shape_of(node_type: NodeType, lens: Lens) -> Shape:
     labels = {NODE_GROUP_LABEL: node_type.name} | dict(node_type.labels)
-    return Shape(node_type, labels, _spot(Kind.COMING, node_type.name, node_type.resources, labels, lens))
+    return Shape(
+        node_type,
+        labels,
+        _spot(Kind.COMING, node_type.name, free=node_type.resources, labels=labels, lens=lens),
+    )
 
 
 def shapes(scene: Scene, lens: Lens) -> tuple[Shape, ...]:
@@ -41,7 +45,7 @@ def room(scene: Scene, lens: Lens) -> Pool:
     """Return what is free now, what comes, and what just-joined nodes may have taken already."""
     groups: dict[Spot, list[str]] = {}
     for member, node in living(scene):
-        spot = _spot(Kind.RUNNING, node.node_type, node.available, node.labels, lens)
+        spot = _spot(Kind.RUNNING, node.node_type, free=node.available, labels=node.labels, lens=lens)
         groups.setdefault(spot, []).append(member)
     _add_coming(groups, scene, lens)
     for instance in scene.staying_running:
@@ -61,7 +65,9 @@ def totals(scene: Scene, lens: Lens, used: frozenset[str]) -> Pool:
     for member, node in living(scene):
         busy = node.status is not NodeStatus.IDLE or member in used
         kind = Kind.BUSY if busy else Kind.RUNNING
-        groups.setdefault(_spot(kind, node.node_type, node.total, node.labels, lens), []).append(member)
+        groups.setdefault(
+            _spot(kind, node.node_type, free=node.total, labels=node.labels, lens=lens), []
+        ).append(member)
     _add_coming(groups, scene, lens, used)
     return _pool(groups)
 
@@ -92,11 +98,11 @@ def _add_coming(
 def _just_joined(node: RayNode, joined_s: float, lens: Lens) -> Spot:
     free = {name: amount - node.available.get(name) for name, amount in node.total}
     taken = Resources.from_scaled((name, max(0, amount)) for name, amount in free.items())
-    spot = _spot(Kind.JUST_JOINED, node.node_type, taken, node.labels, lens)
+    spot = _spot(Kind.JUST_JOINED, node.node_type, free=taken, labels=node.labels, lens=lens)
     return replace(spot, joined_s=joined_s)
 
 
-def _spot(kind: Kind, node_type: str, free: Resources, labels: Mapping[str, str], lens: Lens) -> Spot:
+def _spot(kind: Kind, node_type: str, *, free: Resources, labels: Mapping[str, str], lens: Lens) -> Spot:
     return Spot(
         kind=kind,
         node_type=node_type,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from heliostat.model.plan import Limiter, Why
+from heliostat.planner.ledger import ENDLESS
 from heliostat.planner.limits import FIRST_TRY, SPEED_FLOOR
 from heliostat.planner.scene import Scene
 from heliostat.planner.settle import New, Settlement
@@ -41,12 +42,18 @@ def throttle(scene: Scene, settlement: Settlement) -> Throttled:
     withheld: list[Withheld] = []
     for batch in _batches(settlement):
         stop = gate.check(batch)
-        if stop is None:
-            gate.pass_through(batch)
-            launched += batch
-        else:
-            withheld += [Withheld(one, *stop) for one in batch]
+        launched += batch[: stop.passing]
+        withheld += [Withheld(one, stop.limiter, stop.text) for one in batch[stop.passing :]]
     return _whole_gangs(settlement, launched, withheld)
+
+
+@dataclass(frozen=True)
+class _Stop:
+    """How many of a batch go out now, and what holds back the others."""
+
+    passing: int
+    limiter: Limiter
+    text: str
 
 
 class _Gate:
@@ -57,41 +64,41 @@ class _Gate:
         self._coming = Counter(one.node_type for one in scene.coming)
         self._running = Counter(one.node_type for one in scene.running)
 
-    def pass_through(self, batch: list[New]) -> None:
-        self._coming.update(one.shape.name for one in batch)
+    def check(self, batch: list[New]) -> _Stop:
+        """Return what the tightest limit lets through of a batch, and count that as on its way."""
+        counts = Counter(one.shape.name for one in batch)
+        is_gang = batch[0].why is Why.GANG
+        stops = [self._untried(name, count, gang=is_gang) for name, count in sorted(counts.items())]
+        if batch[0].why in {Why.DEMAND, Why.CONSTRAINT}:
+            stops.append(self._speed(batch[0].shape.name))
+        stop = min(stops, key=lambda one: one.passing)
+        if is_gang and stop.passing < max(counts.values()):
+            return replace(stop, passing=0)
+        passing = len(batch) if is_gang else min(len(batch), max(0, stop.passing))
+        self._coming.update(one.shape.name for one in batch[:passing])
+        return replace(stop, passing=passing)
 
-    def check(self, batch: list[New]) -> tuple[Limiter, str] | None:
-        for name, count in sorted(Counter(one.shape.name for one in batch).items()):
-            stop = self._untried(name, count, gang=batch[0].why is Why.GANG)
-            if stop is None and batch[0].why in {Why.DEMAND, Why.CONSTRAINT}:
-                stop = self._speed(name, count)
-            if stop is not None:
-                return stop
-        return None
-
-    def _untried(self, name: str, count: int, *, gang: bool) -> tuple[Limiter, str] | None:
-        if name in self._scene.history.succeeded or self._running[name]:
-            return None
-        # A gang can't be tried in part: it goes out whole, when nothing else of the type is out.
-        if self._coming[name] + count <= FIRST_TRY or (gang and not self._coming[name]):
-            return None
+    def _untried(self, name: str, count: int, *, gang: bool) -> _Stop:
         text = f"{name} never came up yet: {FIRST_TRY} at a time until the first one joins"
-        return (Limiter.FIRST_SUCCESS, text)
+        tried = name in self._scene.history.succeeded or self._running[name] > 0
+        # A gang can't be tried in part: it goes out whole, when nothing else of the type is out.
+        whole = gang and (not self._coming[name] or self._coming[name] + count <= FIRST_TRY)
+        free = ENDLESS if tried or whole else FIRST_TRY - self._coming[name]
+        return _Stop(0 if gang and free < ENDLESS else free, Limiter.FIRST_SUCCESS, text)
 
-    def _speed(self, name: str, count: int) -> tuple[Limiter, str] | None:
-        speed = self._scene.policy.upscaling_speed
+    def _speed(self, name: str) -> _Stop:
+        speed, coming = self._scene.policy.upscaling_speed, self._coming[name]
         most = max(SPEED_FLOOR, int(speed * self._running[name]))
-        if speed <= 0 or self._coming[name] + count <= most:
-            return None
-        text = f"{self._coming[name]} of {name} are on their way, at most {most} at once (upscaling_speed)"
-        return (Limiter.UPSCALING_SPEED, text)
+        text = f"{coming} of {name} are on their way already, at most {most} at once (upscaling_speed)"
+        return _Stop(most - coming if speed > 0 else ENDLESS, Limiter.UPSCALING_SPEED, text)
 
 
 def _batches(settlement: Settlement) -> list[list[New]]:
-    """Return single nodes, and gangs' nodes together, in the order in which they may go."""
-    batches: dict[str, list[New]] = {}
+    """Return new nodes by type and cause, each gang's together, in the order in which they may go."""
+    batches: dict[tuple[Why, str], list[New]] = {}
     for one in settlement.new:
-        batches.setdefault(one.key if one.why is Why.GANG else one.member, []).append(one)
+        key = one.key if one.why is Why.GANG else one.shape.name
+        batches.setdefault((one.why, key), []).append(one)
     return sorted(batches.values(), key=lambda batch: _ORDER.get(batch[0].why, 2))
 
 

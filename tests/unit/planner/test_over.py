@@ -1,0 +1,162 @@
+"""What is over is released, each with the right cause and the backend's own words."""
+
+from __future__ import annotations
+
+import pytest
+
+from heliostat.model.instance import BackendState, NodeStatus
+from heliostat.model.plan import Release, Why
+from heliostat.planner.limits import LOST_AFTER_S
+from tests.unit.planner.world import World, kind, launched, policy, released
+
+
+def the_release(world: World) -> Release:
+    (one,) = (action for action in world.round().actions if isinstance(action, Release))
+    return one
+
+
+def test_a_node_that_died_while_it_worked() -> None:
+    world = World()
+    one = world.running(used={"CPU": 1})
+    world.round()
+    world.change_node(one, status=NodeStatus.DEAD)
+    release = the_release(world)
+    assert (release.instance_id, release.reason.why) == (one, Why.NODE_DIED)
+    assert release.reason.text == "w1 died: no word from the backend"
+    assert world.history.backoff == {}
+
+
+@pytest.mark.parametrize("status", [NodeStatus.DRAINING, NodeStatus.IDLE])
+def test_a_node_that_drained_or_was_idle_left_as_it_should(status: NodeStatus) -> None:
+    world = World()
+    one = world.running()
+    world.change_node(one, status=status)
+    world.rounds(2)
+    world.change_node(one, status=NodeStatus.DEAD)
+    assert released(world.round()) == {one: Why.DRAINED}
+
+
+def test_the_machine_went_under_a_node() -> None:
+    world = World()
+    one = world.running(used={"CPU": 1})
+    world.round()
+    world.change_node(one, status=NodeStatus.DEAD)
+    world.change_row(one, state=BackendState.ENDED, detail="preempted by the owner")
+    assert the_release(world).reason.text == "w1 died: preempted by the owner"
+
+
+def test_one_that_failed_says_the_backends_words_and_backs_off() -> None:
+    world = World(policy=policy(kind(min_workers=1)))
+    one = world.coming(ago_s=5)
+    world.change_row(one, state=BackendState.FAILED, detail="exit status 1: no ray here")
+    made = world.round()
+    (release,) = made.actions
+    assert isinstance(release, Release)
+    assert (release.reason.why, release.reason.text) == (Why.FAILED, "w1 failed: exit status 1: no ray here")
+    assert launched(made) == {}
+    assert world.history.backoff["cpu"].failures == 1
+    assert [f.error for f in world.history.failures] == ["exit status 1: no ray here"]
+
+
+def test_one_that_ended_before_it_joined() -> None:
+    world = World()
+    one = world.coming()
+    world.change_row(one, state=BackendState.STOPPING, detail="CANCELLED by 1001")
+    release = the_release(world)
+    assert (release.reason.why, release.reason.text) == (
+        Why.FAILED,
+        "w1 ended before it joined: CANCELLED by 1001",
+    )
+
+
+class TestStartTimeout:
+    def test_counts_from_the_start_and_not_from_the_ask(self) -> None:
+        world = World(policy=policy(kind(min_workers=1, start_timeout_s=20.0)))
+        one = world.coming(ago_s=5000)
+        assert world.round(100).actions == ()
+        world.change_row(one, state=BackendState.STARTING)
+        assert world.round().actions == ()
+        assert released(world.round(20)) == {}
+        made = world.round(1)
+        assert released(made) == {one: Why.START_TIMEOUT}
+        assert "did not join within 20 s (start_timeout_s)" in world.history.failures[-1].error
+        assert world.history.backoff["cpu"].failures == 1
+
+    def test_the_backends_own_start_time_counts_where_it_is_known(self) -> None:
+        world = World(policy=policy(kind(min_workers=1, start_timeout_s=20.0)))
+        one = world.coming(state=BackendState.STARTING)
+        world.change_row(one, started_at_s=world.now_s - 30)
+        assert released(world.round()) == {one: Why.START_TIMEOUT}
+
+    def test_a_queue_may_be_as_long_as_it_likes(self) -> None:
+        world = World(policy=policy(kind(min_workers=1, start_timeout_s=20.0)))
+        world.coming()
+        assert world.round(100_000).actions == ()
+
+    def test_a_silence_of_ray_does_not_count_as_a_failed_start(self) -> None:
+        world = World(policy=policy(kind(min_workers=1, start_timeout_s=20.0)))
+        world.coming(state=BackendState.STARTING)
+        world.round()
+        world.ray_answers = False
+        assert world.round(60).actions == ()
+
+    def test_nor_does_it_begin_anew_after_one(self) -> None:
+        world = World(policy=policy(kind(min_workers=1, start_timeout_s=20.0)))
+        one = world.coming(state=BackendState.STARTING)
+        world.round()
+        world.ray_answers = False
+        world.round(10)
+        world.ray_answers = True
+        assert released(world.round(15)) == {one: Why.START_TIMEOUT}
+
+
+def test_a_node_that_died_is_released_only_when_its_backend_answers() -> None:
+    world = World(silent={"fake": "timed out"})
+    one = world.running(used={"CPU": 1})
+    world.round()
+    world.change_node(one, status=NodeStatus.DEAD)
+    assert released(world.round()) == {}
+    world.silent = {}
+    assert released(world.round()) == {one: Why.NODE_DIED}
+
+
+class TestLost:
+    def test_after_listings_far_enough_apart_lack_it(self) -> None:
+        world = World(policy=policy(kind(min_workers=1)))
+        one = world.asked(ago_s=1)
+        assert released(world.round()) == {}
+        assert released(world.round(LOST_AFTER_S)) == {}
+        assert released(world.round(1)) == {one: Why.LOST}
+
+    def test_a_late_listing_saves_it(self) -> None:
+        world = World(policy=policy(kind(min_workers=1)))
+        one = world.coming(ago_s=1)
+        row = world.rows.pop(one)
+        world.round()
+        world.rows[one] = row
+        world.round(10)
+        del world.rows[one]
+        world.round(LOST_AFTER_S - 5)
+        assert released(world.round(10)) == {}
+
+    def test_listings_that_failed_do_not_count(self) -> None:
+        world = World(policy=policy(kind(min_workers=1)), silent={"fake": "timed out"})
+        world.asked(ago_s=1)
+        world.round()
+        assert released(world.round(LOST_AFTER_S * 3)) == {}
+        world.silent = {}
+        assert released(world.round()) == {}
+
+
+def test_ray_silent_what_the_backend_ended_is_still_released() -> None:
+    world = World(ray_answers=False)
+    one = world.coming()
+    world.change_row(one, state=BackendState.FAILED)
+    assert released(world.round()) == {one: Why.FAILED}
+
+
+def test_what_was_released_is_not_released_again() -> None:
+    world = World()
+    one = world.running(used={"CPU": 1})
+    world.give_up(one)
+    assert world.rounds(3).actions == ()

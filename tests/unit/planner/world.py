@@ -1,0 +1,284 @@
+"""A small pure world for the planner: Ray, backends and the journal as plain values, and a manual clock.
+
+`running`, `coming` and `asked` set a scene by hand; `round` folds and plans once. `obey` and `tick`
+let the world go on by itself: what is launched comes up, what Ray can place it places, by `placer`'s rules.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from heliostat.model.demand import (
+    Bundle,
+    Constraint,
+    Demand,
+    Gang,
+    GangStrategy,
+    LabelConstraint,
+    LabelOperator,
+)
+from heliostat.model.history import History
+from heliostat.model.instance import (
+    BackendInstance,
+    BackendState,
+    InstanceIntent,
+    Intent,
+    NodeStatus,
+    Offer,
+    RayNode,
+)
+from heliostat.model.node_type import NodeType, Policy
+from heliostat.model.plan import Drain, Launch, Plan, Release, Why
+from heliostat.model.resources import Resources
+from heliostat.model.snapshot import BackendView, OperatorSettings, RayState, Snapshot
+from heliostat.planner import fold, plan
+from tests.unit.planner.placer import Bin, put_somewhere
+
+NOW_S = 10_000.0
+LONG_AGO_S = 500.0
+
+
+def kind(name: str = "cpu", cpus: float = 4, gpus: float = 0, **changed: object) -> NodeType:
+    resources = Resources.of({"CPU": cpus, "GPU": gpus})
+    base = NodeType(name, "fake", resources, f"shape-{name}", max_workers=10)
+    return replace(base, **changed)  # type: ignore[arg-type]
+
+
+def policy(*types: NodeType, **changed: object) -> Policy:
+    base = Policy(types or (kind(),), max_workers=20, idle_timeout_s=60.0, upscaling_speed=0)
+    return replace(base, **changed)  # type: ignore[arg-type]
+
+
+def bundle(where: str = "", **units: float) -> Bundle:
+    """`where`: "zone=a" asks for a label, "zone=a|zone=b" has a fallback, "zone!a" refuses one."""
+    ways = [way for way in where.split("|") if way]
+    return Bundle(Resources.of(units), tuple((_condition(way),) for way in ways))
+
+
+def _condition(way: str) -> LabelConstraint:
+    operator = LabelOperator.NOT_IN if "!" in way else LabelOperator.IN
+    key, _, value = way.replace("!", "=").partition("=")
+    return LabelConstraint(key, operator, (value,))
+
+
+def demand(count: int, where: str = "", **units: float) -> Demand:
+    return Demand(bundle(where, **(units or {"CPU": 1})), count)
+
+
+def gang(strategy: GangStrategy, *demands: Demand, name: str = "a") -> Gang:
+    return Gang(f"{name * 8}00112233445566778899aabbccdd", strategy, demands)
+
+
+@dataclass
+class World:
+    policy: Policy = field(default_factory=policy)
+    demands: tuple[Demand, ...] = ()
+    gangs: tuple[Gang, ...] = ()
+    constraint: tuple[Demand, ...] = ()
+    operator: OperatorSettings = field(default_factory=OperatorSettings)
+    offers: tuple[Offer, ...] = ()
+    silent: dict[str, str] = field(default_factory=dict)
+    ray_answers: bool = True
+    now_s: float = NOW_S
+    intents: dict[str, InstanceIntent] = field(default_factory=dict)
+    rows: dict[str, BackendInstance] = field(default_factory=dict)
+    nodes: dict[str, RayNode] = field(default_factory=dict)
+    work: dict[str, list[Bundle]] = field(default_factory=dict)
+    made: int = 0
+
+    def __post_init__(self) -> None:
+        # Types are known to work, so that the first-success throttle is a test's own choice.
+        self.history = History(succeeded=frozenset(one.name for one in self.policy.node_types))
+
+    def _kind(self, one: str) -> NodeType:
+        name = self.intents[one].node_type
+        return self.policy.node_type(name) or kind(name)
+
+    # Setting a scene.
+
+    def asked(self, name: str = "cpu", *, ago_s: float = LONG_AGO_S) -> str:
+        """Journal one instance that no listing has."""
+        self.made += 1
+        instance_id = f"l{self.made:03d}.0"
+        node_type = self.policy.node_type(name) or kind(name)
+        self.intents[instance_id] = InstanceIntent(
+            instance_id=instance_id,
+            launch_id=instance_id.split(".", maxsplit=1)[0],
+            node_type=name,
+            backend=node_type.backend,
+            shape_id=node_type.shape_id,
+            intent=Intent.WANTED,
+            requested_at_s=self.now_s - ago_s,
+            reason="a test wants it",
+        )
+        return instance_id
+
+    def coming(
+        self, name: str = "cpu", state: BackendState = BackendState.QUEUED, *, ago_s: float = LONG_AGO_S
+    ) -> str:
+        one = self.asked(name, ago_s=ago_s)
+        self.rows[one] = BackendInstance(one, f"w{self.made}", name, state)
+        return one
+
+    def running(
+        self, name: str = "cpu", *, used: Mapping[str, float] | None = None, idle_s: float = 0.0
+    ) -> str:
+        """Put a node that joined long ago and has been reported idle, or working, many times."""
+        one = self.coming(name, BackendState.RUNNING)
+        self.join(one, Resources.of(used or {}), idle_s=idle_s)
+        if used:
+            self.work[f"n-{one}"] = [Bundle(Resources.of(used))]
+        self.history = replace(
+            self.history,
+            joined_at={**self.history.joined_at, one: self.now_s - LONG_AGO_S},
+            reports={**self.history.reports, f"n-{one}": 0 if used else 5},
+            rounds_at_s=self.now_s,
+        )
+        return one
+
+    def give_up(self, one: str) -> None:
+        self.intents[one] = replace(
+            self.intents[one], intent=Intent.RELEASED, released_at_s=self.now_s, release_reason="a test"
+        )
+
+    def foreign(self, *, used: Mapping[str, float] | None = None, **units: float) -> None:
+        total = Resources.of(units)
+        free = total.minus(Resources.of(used or {}))
+        name = f"foreign-{len(self.nodes)}"
+        self.nodes[name] = RayNode(name, NodeStatus.RUNNING if used else NodeStatus.IDLE, total, free)
+
+    def join(self, one: str, used: Resources, *, idle_s: float = 0.0) -> None:
+        """Let the instance's node show up in Ray, with `used` of it taken."""
+        node_type = self._kind(one)
+        self.nodes[f"n-{one}"] = RayNode(
+            f"n-{one}",
+            NodeStatus.RUNNING if used else NodeStatus.IDLE,
+            node_type.resources,
+            node_type.resources.minus(used),
+            instance_id=one,
+            node_type=node_type.name,
+            labels=dict(node_type.labels),
+            idle_s=idle_s,
+        )
+
+    def change_row(self, one: str, **changed: object) -> None:
+        self.rows[one] = replace(self.rows[one], **changed)  # type: ignore[arg-type]
+
+    def change_node(self, one: str, **changed: object) -> None:
+        self.nodes[f"n-{one}"] = replace(self.nodes[f"n-{one}"], **changed)  # type: ignore[arg-type]
+
+    # Looking at it.
+
+    def snapshot(self) -> Snapshot:
+        names = {one.backend for one in self.policy.node_types} | {i.backend for i in self.intents.values()}
+        ray = RayState(
+            1,
+            "session",
+            tuple(self.nodes.values()),
+            self.demands,
+            self.gangs,
+            Constraint(self.constraint) if self.constraint else None,
+        )
+        return Snapshot(
+            self.now_s,
+            ray if self.ray_answers else None,
+            {name: self._view(name) for name in names},
+            tuple(self.intents.values()),
+            self.operator,
+        )
+
+    def _view(self, name: str) -> BackendView:
+        silent = name in self.silent
+        return BackendView(
+            rows=tuple(row for one, row in self.rows.items() if self.intents[one].backend == name),
+            listed_at_s=self.now_s - 5 if silent else self.now_s,
+            fresh=not silent,
+            error=self.silent.get(name),
+            offers=self.offers,
+        )
+
+    def round(self, after_s: float = 1.0) -> Plan:
+        self.now_s += after_s
+        snapshot = self.snapshot()
+        self.history = fold(self.history, snapshot, self.policy)
+        return plan(snapshot, self.history, self.policy)
+
+    def rounds(self, count: int) -> Plan:
+        return [self.round() for _ in range(count)][-1]
+
+    # Letting it go on.
+
+    def obey(self, made: Plan) -> None:
+        """Do what the plan says, as the control loop does; Ray refuses to drain what works."""
+        for action in made.actions:
+            if isinstance(action, Launch):
+                for _ in range(action.count):
+                    self.coming(action.node_type, ago_s=0)
+            elif isinstance(action, Release):
+                self.rows.pop(action.instance_id, None)
+                self.nodes.pop(f"n-{action.instance_id}", None)
+                del self.intents[action.instance_id]
+            elif not self.work.get(action.node_id):
+                self.change_node(action.instance_id, status=NodeStatus.DEAD)
+
+    def tick(self, *, places: bool) -> None:
+        """Let every instance take one step towards its node; with `places`, let Ray give out work."""
+        steps = {BackendState.QUEUED: BackendState.STARTING, BackendState.STARTING: BackendState.RUNNING}
+        for one, row in list(self.rows.items()):
+            if row.state in steps:
+                self.change_row(one, state=steps[row.state])
+            elif f"n-{one}" not in self.nodes:
+                self.join(one, Resources())
+        if places:
+            self._place()
+
+    def _place(self) -> None:
+        living = [n for n in self.nodes.values() if n.status in {NodeStatus.RUNNING, NodeStatus.IDLE}]
+        bins = [Bin(dict(n.available), dict(n.labels)) for n in living]
+        left = []
+        for one in self.demands:
+            placed = 0
+            while placed < one.count and (index := put_somewhere(bins, one.bundle)) is not None:
+                placed += 1
+                self.work.setdefault(living[index].node_id, []).append(one.bundle)
+            left.append(replace(one, count=one.count - placed))
+        self.demands = tuple(one for one in left if one.count)
+        for node, place in zip(living, bins, strict=True):
+            free = Resources.from_scaled(place.free.items())
+            status = NodeStatus.RUNNING if self.work.get(node.node_id) else NodeStatus.IDLE
+            self.nodes[node.node_id] = replace(node, available=free, status=status)
+
+    def finish_work(self) -> None:
+        self.work.clear()
+        for name, node in self.nodes.items():
+            if node.status is NodeStatus.RUNNING:
+                self.nodes[name] = replace(node, available=node.total, status=NodeStatus.IDLE)
+
+
+def launched(made: Plan) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for one in launches(made):
+        counts[one.node_type] += one.count
+    return dict(counts)
+
+
+def launches(made: Plan) -> list[Launch]:
+    return [one for one in made.actions if isinstance(one, Launch)]
+
+
+def released(made: Plan) -> dict[str, Why]:
+    return {one.instance_id: one.reason.why for one in made.actions if isinstance(one, Release)}
+
+
+def drained(made: Plan) -> dict[str, Why]:
+    return {one.instance_id: one.reason.why for one in drains(made)}
+
+
+def drains(made: Plan) -> list[Drain]:
+    return [one for one in made.actions if isinstance(one, Drain)]
+
+
+def limiters(made: Plan) -> list[str]:
+    return [one.limiter.name for one in made.deferred]
