@@ -1,0 +1,1 @@
+"""For those who write a provider: the conformance kit, a fake provider, a clock for tests."""

@@ -121,3 +121,17 @@ def test_signals_are_counted_and_handlers_come_back() -> None:
         signal.raise_signal(signal.SIGTERM)
     assert seen == [signal.SIGINT, signal.SIGTERM]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("command", [("up",), ("up", "--detach"), ("run",)])
+def test_stopped_while_it_starts(
+    invoke: Invoke, file: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    def begin(*_: object, **__: object) -> ClusterRecord:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("not reached")
+
+    monkeypatch.setattr(start, "start_cluster", begin)
+    result = invoke(*command, str(file), *(("--", "true") if command == ("run",) else ()))
+    assert result.exit_code == 130
+    assert "stopped while it was starting" in result.stderr

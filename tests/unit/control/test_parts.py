@@ -81,6 +81,13 @@ def test_changes_are_sentences() -> None:
     assert not any(one.refused for one in changes(old, new))
 
 
+def test_changed_amounts_are_named_one_by_one() -> None:
+    old = node_type("a", resources=Resources.of({"CPU": 1, "memory": 1895737651}))
+    new = node_type("a", resources=Resources.of({"CPU": 2, "memory": 1895737651, "worker": 1}))
+    texts = [one.text for one in changes(spec(old), spec(new))]
+    assert texts == ["a.resources.CPU: 1 → 2", "a.resources.worker: 0 → 1"]
+
+
 def test_a_new_shape_drifts_and_a_new_head_or_backend_is_refused() -> None:
     old = spec(node_type("a"))
     drifted = spec(node_type("a", shape_id="other", resources=Resources.of({"CPU": 2})))
