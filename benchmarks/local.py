@@ -33,7 +33,7 @@ from heliostat.cli.system import tagged_processes
 from heliostat.config.record import ClusterRecord
 from heliostat.model.instance import NodeStatus
 from heliostat.raylink.reader import GcsReader
-from heliostat.raylink.token import read_token
+from heliostat.raylink.token import MODE_VARIABLE, auth_environment, read_token, token_path
 
 POLL_S = 0.01
 WAIT_S = 90.0
@@ -220,6 +220,10 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="runs of each kind (5)")
     parser.add_argument("--json", action="store_true", help="print JSON alone")
     arguments = parser.parse_args()
+    if os.environ.get(MODE_VARIABLE) != "token":
+        # Ray reads the mode when it is imported, which has happened by now.
+        with_token = os.environ | auth_environment(token_path(os.environ))
+        os.execve(sys.executable, [sys.executable, *sys.argv], with_token)
     say: Callable[[str], None] = (lambda _: None) if arguments.json else print
     with tempfile.TemporaryDirectory(prefix="hel-bench-", dir="/tmp") as folder:
         os.environ |= {"HELIOSTAT_STATE_DIR": f"{folder}/s", "HELIOSTAT_RUNTIME_DIR": f"{folder}/r"}

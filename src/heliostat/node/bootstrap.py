@@ -3,11 +3,11 @@
     python bootstrap.py START.json        (`-`: the document comes on standard input)
     HELIOSTAT_START=<base64> python bootstrap.py
 
-Two processes. The parent is small and imports no Ray: it takes a temp dir and a port block,
-starts the child, forwards signals, and leaves no process behind however things end. The
-child imports Ray once: it checks that the cluster is still ours, claims the instance's id, and
-then runs Ray's own `ray start --block` in the same process, so that seconds of imports are
-paid for once. A thread of it watches the raylet, the lease and the controller's heartbeat.
+Two processes. The parent is small and imports no Ray: it takes a temp dir and a port block, starts
+the child, forwards signals, and leaves no process behind however things end. The child imports Ray
+once: it checks that the cluster is still ours, claims the instance's id, and runs Ray's own
+`ray start --block` in the same process. Its threads watch the parent, the raylet, the lease and
+the controller's heartbeat.
 
 The document's keys, the exit codes and the log lines are described in docs/bootstrap.md.
 """
@@ -17,30 +17,23 @@ from __future__ import annotations
 import base64
 import contextlib
 import ctypes
+import glob
 import json
 import os
 import secrets
-import selectors
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NoReturn
 
-ENDED = 0
-STRANGER = 10
-CLAIMED = 11
-VERSIONS = 12
-NO_PORTS = 13
-RAY_FAILED = 14
-UNREACHABLE = 15
-BAD_DOCUMENT = 16
-NO_TEMP_DIR = 17
-RAYLET_DIED = 18
+ENDED, STRANGER, CLAIMED, VERSIONS, NO_PORTS, RAY_FAILED = 0, 10, 11, 12, 13, 14
+UNREACHABLE, BAD_DOCUMENT, NO_TEMP_DIR, RAYLET_DIED = 15, 16, 17, 18
 
 NAMESPACE = b"heliostat"
 REACH_S = 60.0
@@ -49,17 +42,23 @@ LOOK_S = 0.25
 HEARTBEAT_LOOK_S = 2.0
 DRAIN_AGAIN_S = 5.0
 KILL_S = 5.0
+PARENT_LOOK_S = 0.1
 NEWS_S = 3.0
+LOG_LINES = 15
 SOCKET_BYTES_MAX = 107
 RAY_SOCKET_CHARS = 69
 """Ray's longest socket path below its temp dir."""
 
+BLOCK = 8
+RAY_WORKER_PORTS = (10002, 19999)
+"""Where other Ray nodes of this host put their worker processes, unless they are told otherwise."""
+EPHEMERAL = "/proc/sys/net/ipv4/ip_local_port_range"
 PORTS = (
     *("node-manager", "object-manager", "runtime-env-agent"),
     *("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export"),
 )
-BLOCK = 8
 
+IDLE_TERMINATION, PREEMPTION = 1, 2
 DEATHS = {
     1: "terminated as expected",
     2: "terminated unexpectedly",
@@ -67,16 +66,23 @@ DEATHS = {
     4: "drained because it was idle",
 }
 """Ray's `NodeDeathInfo.Reason`, in words."""
-
-IDLE_TERMINATION = 1
-PREEMPTION = 2
+PLANNED = (1, 3, 4)
 
 NOT_CUSTOM = {"CPU", "GPU", "memory", "object_store_memory"}
+# The raylet connects to the object store that it starts itself at that moment. If it comes too early it tries
+# again after a whole second, so that one start in three or so takes that much longer. The limit, 10 s, stays.
+QUICK_CONNECTS = {
+    "RAY_raylet_client_connect_timeout_milliseconds": "50",
+    "RAY_raylet_client_num_connect_attempts": "200",
+}
+NOT_INHERITED = ("HELIOSTAT_START", "RAY_ADDRESS", "RAY_OVERRIDE_")
 REQUIRED = ("cluster_uid", "gcs_address", "instance_id", "node_type", "resources")
 
 # Parts of Ray's command line that `ray start` does not need; without them its import is shorter.
 # Ray takes their absence as «not installed», which it allows for.
 UNNEEDED = ("ray.serve.scripts", "ray.dashboard.modules.job.cli", "ray.util.state.state_cli")
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 
 Document = dict[str, Any]
 
@@ -90,10 +96,9 @@ class Failed(Exception):
 
 
 def say(text: str) -> None:
-    print(f"bootstrap: {text}", flush=True)
-
-
-# -- the start document -------------------------------------------------------------------
+    # Whoever read our output may be gone; that must not end a worker that works.
+    with contextlib.suppress(OSError):
+        print(f"bootstrap: {text}", flush=True)
 
 
 def read_document(argv: list[str]) -> Document:
@@ -115,43 +120,58 @@ def read_document(argv: list[str]) -> Document:
     return dict(found)
 
 
-# -- temp dir and ports -------------------------------------------------------------------
-
-
 def make_temp_dir(root: str) -> str:
     """Make a short private folder, since workers that share one race for socket names."""
-    path = os.path.join(root, f"hel-{secrets.token_hex(3)}")
-    if len(os.fsencode(path)) + RAY_SOCKET_CHARS > SOCKET_BYTES_MAX:
-        limit = SOCKET_BYTES_MAX - RAY_SOCKET_CHARS
-        raise Failed(NO_TEMP_DIR, f"the temp dir {path} is too long for Ray's sockets: at most {limit} bytes")
+    limit = SOCKET_BYTES_MAX - RAY_SOCKET_CHARS - len("/hel-12345678")
+    if len(os.fsencode(root)) > limit:
+        raise Failed(NO_TEMP_DIR, f"temp_root {root} is too long for Ray's sockets: at most {limit} bytes")
     try:
-        os.mkdir(path, 0o700)
+        return tempfile.mkdtemp(prefix="hel-", dir=root)
     except OSError as error:
-        raise Failed(NO_TEMP_DIR, f"the temp dir {path} can't be made: {error.strerror}") from error
-    return path
+        raise Failed(NO_TEMP_DIR, f"no temp dir can be made in {root}: {error.strerror}") from error
 
 
 def take_ports(low: int, high: int) -> tuple[socket.socket, dict[str, int]]:
     """Return a bound sentinel, which is the lock on the block, and the block's ports.
 
-    The kernel drops the sentinel with this process, and every user of the host sees it.
-    Worker processes take ports of the kernel's choice: their number has no limit, and the
-    kernel gives no port twice.
+    The kernel drops the sentinel with this process, and every user of the host sees it. Worker processes
+    take ports of the kernel's choice: their number has no limit, and the kernel gives no port twice.
     """
-    bases = list(range(low, high - BLOCK, BLOCK))
+    taken = (RAY_WORKER_PORTS, ephemeral_ports())
+    bases = [
+        base
+        for base in range(low, high - BLOCK + 2, BLOCK)
+        if not any(base <= last and first < base + BLOCK for first, last in taken)
+    ]
     start = secrets.randbelow(len(bases)) if bases else 0
     for base in bases[start:] + bases[:start]:
-        sentinel = _bound(base)
+        sentinel = _bound(base, "127.0.0.1")
         if sentinel is None:
             continue
         ports = {name: base + 1 + index for index, name in enumerate(PORTS)}
-        if all(_is_free(port) for port in ports.values()):
+        probes = [_bound(port, "") for port in ports.values()]
+        for probe in probes:
+            if probe is not None:
+                probe.close()
+        if all(probes):
             return sentinel, ports
         sentinel.close()
-    raise Failed(NO_PORTS, f"no block of {BLOCK} free ports between {low} and {high}")
+    besides = ", ".join(f"{first}–{last}" for first, last in taken)
+    text = f"no block of {BLOCK} free ports between {low} and {high} (not used: {besides}): set port_range"
+    raise Failed(NO_PORTS, text)
 
 
-def _bound(port: int, host: str = "127.0.0.1") -> socket.socket | None:
+def ephemeral_ports() -> tuple[int, int]:
+    """Return the range from which the kernel gives ports to whoever asks for any; (0, 0) if unknown."""
+    try:
+        with open(EPHEMERAL, encoding="ascii") as file:
+            first, last = file.read().split()
+    except (OSError, ValueError):
+        return 0, 0
+    return int(first), int(last)
+
+
+def _bound(port: int, host: str) -> socket.socket | None:
     bound = socket.socket()
     try:
         bound.bind((host, port))
@@ -161,78 +181,75 @@ def _bound(port: int, host: str = "127.0.0.1") -> socket.socket | None:
     return bound
 
 
-def _is_free(port: int) -> bool:
-    bound = _bound(port, "")
-    if bound is not None:
-        bound.close()
-    return bound is not None
+# -- processes
 
 
-# -- processes ------------------------------------------------------------------------------
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends (PR_SET_CHILD_SUBREAPER)."""
+    ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0)
 
 
-def prctl(option: int, value: int) -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
-
-
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
-
-
-def parents() -> dict[int, tuple[int, str, str]]:
-    """Return pid → (parent, name, state) of every process."""
-    found = {}
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        try:
-            with open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as file:
-                head, _, tail = file.read().rpartition(")")
-        except OSError:
-            continue
-        fields = tail.split()
-        found[int(entry)] = (int(fields[1]), head.partition("(")[2], fields[0])
-    return found
+def process(pid: int) -> tuple[int, str] | None:
+    """Return (parent, name) of a process that lives; None for one that is gone or a zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            head, _, tail = file.read().rpartition(")")
+    except OSError:
+        return None
+    state, parent = tail.split()[:2]
+    return None if state in "ZX" else (int(parent), head.partition("(")[2])
 
 
 def descendants(pid: int) -> list[int]:
     """Return the living descendants of `pid`, children before grandchildren."""
-    table = parents()
-    found, frontier = [], {pid}
+    table = {int(one): process(int(one)) for one in os.listdir("/proc") if one.isdigit()}
+    found: list[int] = []
+    frontier = {pid}
     while frontier:
-        frontier = {one for one, (parent, _, _) in table.items() if parent in frontier}
+        frontier = {one for one, known in table.items() if known is not None and known[0] in frontier}
         found += sorted(frontier)
-    return [one for one in found if table[one][2] not in "ZX"]
+    return found
 
 
 def raylet_of(pid: int) -> int | None:
     """Return the raylet that the process `pid` has started."""
-    for one, (parent, name, state) in parents().items():
-        if parent == pid and name == "raylet" and state not in "ZX":
-            return one
-    return None
+    return next((one for one in descendants(pid) if process(one) == (pid, "raylet")), None)
 
 
-def end_all(grace_s: float) -> None:
-    """End every descendant: TERM, KILL after `grace_s`; orphans are ours, too (subreaper)."""
-    for number, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, KILL_S)):
-        until_s = time.monotonic() + wait_s
-        for pid in descendants(os.getpid()) if wait_s > 0 else ():
+def kill_all() -> None:
+    """Kill every descendant, those that start meanwhile too; orphans are ours (`adopt_orphans`)."""
+    until_s = time.monotonic() + KILL_S
+    while (left := descendants(os.getpid())) and time.monotonic() < until_s:
+        for pid in left:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-        while descendants(os.getpid()) and time.monotonic() < until_s:
-            reap()
-            time.sleep(0.05)
-    reap()
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
 
-def reap() -> None:
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+def worker_environment(document: Document) -> dict[str, str]:
+    """Return the child's environment: this one's, with what ties the node to its instance."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
+    return (
+        QUICK_CONNECTS
+        | kept
+        | {
+            "HELIOSTAT_CLUSTER_UID": str(document["cluster_uid"]),
+            "HELIOSTAT_INSTANCE_ID": str(document["instance_id"]),
+            "RAY_CLOUD_INSTANCE_ID": str(document["instance_id"]),
+            "RAY_NODE_TYPE_NAME": str(document["node_type"]),
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(int(grace_s(document))),
+        }
+    )
 
 
-# -- the parent -------------------------------------------------------------------------------
+def grace_s(document: Document) -> float:
+    return float(document.get("drain_grace_s", 30))
+
+
+# -- the parent
 
 
 class Parent:
@@ -241,214 +258,225 @@ class Parent:
     def __init__(self, document: Document) -> None:
         self.document = document
         self.status: Document = {"state": "checking", "detail": "", "pid": os.getpid(), "exit_code": None}
-        self.grace_s = float(document.get("drain_grace_s", 30))
-        self.code: int | None = None
-        self.detail = ""
+        self.end: tuple[int, str] | None = None
+        self.raylet: int | None = None
         self.stopping_since_s: float | None = None
         self.gone_since_s: float | None = None
-        self.raylet: int | None = None
         self.buffer = b""
 
     def run(self) -> int:
-        prctl(PR_SET_CHILD_SUBREAPER, 1)
-        low, high = self.document.get("port_range") or (20000, 32000)
-        sentinel, ports = take_ports(int(low), int(high))
-        temp_dir = make_temp_dir(str(self.document.get("temp_root") or "/tmp"))
-        self.document |= {"ports": ports, "temp_dir": temp_dir}
-        self.tell(ports=ports, temp_dir=temp_dir)
+        """Return the exit code; no process and no temp dir is left then."""
         try:
-            self.supervise()
-        finally:
-            end_all(0)
-            shutil.rmtree(temp_dir, ignore_errors=True)
-            sentinel.close()
-        code = RAY_FAILED if self.code is None else self.code
-        self.finish(code, self.detail)
+            # Blocked, they wait until the loop asks for them; the child unblocks them for itself.
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            self.with_place()
+        except Failed as error:
+            self.end = (error.code, str(error))
+        code, detail = self.end or (RAY_FAILED, "Ray did not start")
+        self.tell(state="ended", detail=detail, exit_code=code)
+        say(f"ended with {code}: {detail}")
         return code
 
-    def finish(self, code: int, detail: str) -> None:
-        self.tell(state="ended", detail=detail, exit_code=code)
-        say(f"ended with {code}" + (f": {detail}" if detail else ""))
+    def with_place(self) -> None:
+        adopt_orphans()
+        low, high = self.document.get("port_range") or (20000, 32000)
+        # The sentinel stays bound until the last process is gone.
+        sentinel, ports = take_ports(int(low), int(high))
+        with sentinel:
+            temp_dir = make_temp_dir(str(self.document.get("temp_root") or "/tmp"))
+            self.document |= {"ports": ports, "temp_dir": temp_dir}
+            self.tell(ports=ports, temp_dir=temp_dir)
+            try:
+                self.supervise()
+            finally:
+                kill_all()
+                self.show_logs(temp_dir)
+                shutil.rmtree(temp_dir, ignore_errors=True)
+
+    def show_logs(self, temp_dir: str) -> None:
+        """Print the raylet's last lines after a failure, since its logs go with the temp dir."""
+        for path in (
+            sorted(glob.glob(f"{temp_dir}/session_2*/logs/raylet.*")) if self.end and self.end[0] else ()
+        ):
+            with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+                for line in file.readlines()[-LOG_LINES:]:
+                    print(f"{os.path.basename(path)}: {line.rstrip()}", flush=True)
 
     def tell(self, **changes: object) -> None:
         """Write what is new to the status file, whole or not at all."""
         self.status |= changes
         path = self.document.get("status_file")
-        if not path:
-            return
         # A status that can't be written must not end a worker that works.
         with contextlib.suppress(OSError):
-            with open(f"{path}.new", "w", encoding="utf-8") as file:
-                json.dump(self.status | {"at_s": time.time()}, file)
-            os.replace(f"{path}.new", path)
+            if path:
+                with open(f"{path}.new", "w", encoding="utf-8") as file:
+                    json.dump(self.status | {"at_s": time.time()}, file)
+                os.replace(f"{path}.new", path)
 
     def supervise(self) -> None:
         """Run the child until it has ended or must be ended."""
-        signals, news = self.listen(), os.pipe()
-        child = self.start_child(news[1])
-        os.close(news[1])
-        os.set_blocking(news[0], False)
-        with selectors.DefaultSelector() as selector:
-            selector.register(signals, selectors.EVENT_READ)
-            selector.register(news[0], selectors.EVENT_READ)
-            while child.poll() is None and not self.is_over(child):
-                for key, _ in selector.select(LOOK_S):
-                    if key.fd == news[0] and not self.hear(news[0]):
-                        selector.unregister(news[0])
-                    elif key.fd != news[0]:
-                        self.forward(signals, child)
-        self.hear(news[0])
-        os.close(news[0])
-        self.conclude(child)
-
-    def listen(self) -> socket.socket:
-        """Return a socket that gets a byte, the number, for each signal."""
-        inside, outside = socket.socketpair()
-        inside.setblocking(False)
-        outside.setblocking(False)
-        signal.set_wakeup_fd(outside.fileno())
-        self.outside = outside
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-            signal.signal(number, lambda *_: None)
-        return inside
+        news, outlet = os.pipe()
+        self.child = self.start_child(outlet)
+        os.close(outlet)
+        os.set_blocking(news, False)
+        while self.child.poll() is None and not self.is_over():
+            found = signal.sigtimedwait(SIGNALS, PARENT_LOOK_S)
+            if found is not None:
+                self.act_on(found.si_signo)
+            self.hear(news)
+        self.hear(news)
+        os.close(news)
+        self.end = self.end or self.unexplained_end()
 
     def start_child(self, news: int) -> subprocess.Popen[bytes]:
+        """Start the child; its standard input is the line from here, and this process's end closes it."""
         child = subprocess.Popen(
             [sys.executable, "-u", os.path.abspath(__file__), "--child", str(news)],
             stdin=subprocess.PIPE,
             pass_fds=[news],
-            env=ray_environment(self.document),
+            env=worker_environment(self.document),
         )
-        assert child.stdin is not None
-        with contextlib.suppress(BrokenPipeError), child.stdin as stdin:
-            stdin.write(json.dumps(self.document).encode())
+        self.line = child.stdin
+        self.send(json.dumps(self.document))
         return child
 
-    def hear(self, news: int) -> bool:
-        """Read the child's news; False at their end."""
-        while True:
-            try:
-                chunk = os.read(news, 65536)
-            except BlockingIOError:
-                return True
-            if not chunk:
-                return False
-            *lines, self.buffer = (self.buffer + chunk).split(b"\n")
-            for line in lines:
-                self.heard(json.loads(line))
+    def send(self, text: str) -> None:
+        assert self.line is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.line.write(text.encode() + b"\n")
+            self.line.flush()
+
+    def hear(self, news: int) -> None:
+        """Read the child's news: lines, one message each."""
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(news, 65536):
+                self.buffer += chunk
+        *lines, self.buffer = self.buffer.split(b"\n")
+        for line in lines:
+            self.heard(json.loads(line))
 
     def heard(self, message: Document) -> None:
         if "exit_code" in message:
-            self.code, self.detail = int(message["exit_code"]), str(message["detail"])
-        else:
-            self.raylet = message.get("ray_pid", self.raylet)
-            if self.stopping_since_s is None:
-                self.tell(**message)
-            say(str(message.get("detail") or message["state"]))
+            self.end = self.end or (int(message["exit_code"]), str(message["detail"]))
+            return
+        self.raylet = message.get("ray_pid", self.raylet)
+        if self.stopping_since_s is None:
+            self.tell(**message)
+        say(str(message["detail"]))
 
-    def forward(self, signals: socket.socket, child: subprocess.Popen[bytes]) -> None:
-        for number in signals.recv(64):
-            if number == signal.SIGUSR1:
-                child.send_signal(signal.SIGUSR1)
-            elif number != signal.SIGCHLD and self.stopping_since_s is None:
-                self.stop(child, signal.Signals(number).name)
+    def act_on(self, number: int) -> None:
+        if number == signal.SIGUSR1:
+            self.send("leave soon")
+        elif number != signal.SIGCHLD and self.stopping_since_s is None:
+            self.stop(signal.Signals(number).name)
 
-    def stop(self, child: subprocess.Popen[bytes], why: str) -> None:
+    def stop(self, why: str) -> None:
         """Let Ray drain and end; before it runs there is nothing to drain, and Ray would not hear."""
         self.stopping_since_s = time.monotonic()
-        running = self.status["state"] == "running"
-        say(f"{why}: stopping" + ("" if running else ", nothing runs here yet"))
+        runs = self.raylet is not None
+        say(f"{why}: stopping" + ("" if runs else ", nothing runs here yet"))
         self.tell(state="stopping", detail=why)
-        self.code, self.detail = ENDED, f"asked to stop ({why})"
-        child.send_signal(signal.SIGTERM if running else signal.SIGKILL)
+        self.end = (ENDED, f"asked to stop ({why})")
+        self.child.send_signal(signal.SIGTERM if runs else signal.SIGKILL)
 
-    def is_over(self, child: subprocess.Popen[bytes]) -> bool:
+    def is_over(self) -> bool:
         """Say whether the child has to be ended: it overstays, or its raylet is gone.
 
         `ray start --block` does not return when the raylet leaves by itself after a drain.
         """
         now_s = time.monotonic()
-        if self.stopping_since_s is not None and now_s - self.stopping_since_s > self.grace_s + KILL_S:
-            say(f"Ray did not stop within {self.grace_s:g} s")
+        lease_end_s = self.document.get("lease_end_s")
+        if self.end is None and lease_end_s is not None and time.time() >= lease_end_s:
+            # Ray lets a task go on past a drain's deadline.
+            self.end = (ENDED, "the lease has ended")
+        if self.stopping_since_s is None and self.end is not None:
             return True
-        if self.code is not None and self.stopping_since_s is None:
+        if (
+            self.stopping_since_s is not None
+            and now_s - self.stopping_since_s > grace_s(self.document) + KILL_S
+        ):
+            say(f"Ray did not stop within {grace_s(self.document):g} s")
             return True
-        if self.raylet is not None and raylet_of(child.pid) != self.raylet:
-            self.gone_since_s = self.gone_since_s or now_s
-            # The child knows better why; it is given a moment to say so.
-            if self.stopping_since_s is not None or now_s - self.gone_since_s > NEWS_S:
-                return True
-        return False
+        if self.raylet is None or process(self.raylet) == (self.child.pid, "raylet"):
+            return False
+        # The child knows better why; it is given a moment to say so, and Ray one to tidy up.
+        self.gone_since_s = self.gone_since_s or now_s
+        return now_s - self.gone_since_s > (NEWS_S if self.stopping_since_s is None else 1.0)
 
-    def conclude(self, child: subprocess.Popen[bytes]) -> None:
-        code = child.poll()
-        if self.code is None and self.gone_since_s is not None:
-            self.code, self.detail = RAYLET_DIED, "the raylet is gone"
-        elif self.code is None:
-            self.code = RAY_FAILED
-            ended = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-            self.detail = f"ray start ended ({ended}), see the lines above"
+    def unexplained_end(self) -> tuple[int, str]:
+        if self.gone_since_s is not None:
+            return RAYLET_DIED, "the raylet is gone"
+        code = self.child.poll()
+        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        ran = self.status["state"] in ("running", "draining")
+        return RAYLET_DIED if ran else RAY_FAILED, f"ray start ended ({how}), see the lines above"
 
 
-def ray_environment(document: Document) -> dict[str, str]:
-    """Return the child's environment: this one's, with what ties the node to its instance."""
-    grace_s = int(float(document.get("drain_grace_s", 30)))
-    return {
-        **{k: v for k, v in os.environ.items() if k not in ("HELIOSTAT_START", "RAY_ADDRESS")},
-        "RAY_CLOUD_INSTANCE_ID": str(document["instance_id"]),
-        "RAY_NODE_TYPE_NAME": str(document["node_type"]),
-        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(grace_s),
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
-# -- the child ----------------------------------------------------------------------------------
+# -- the child
 
 
 def ray_arguments(document: Document) -> list[str]:
     """Return the arguments of `ray start` for this worker."""
     resources: dict[str, float] = dict(document["resources"])
     custom = {name: amount for name, amount in resources.items() if name not in NOT_CUSTOM}
+    labels = ",".join(f"{key}={value}" for key, value in sorted((document.get("labels") or {}).items()))
     low, high = document.get("worker_ports") or (0, 0)
-    arguments = ["start", f"--address={document['gcs_address']}", "--block"]
+    arguments = [
+        "start",
+        f"--address={document['gcs_address']}",
+        "--block",
+        f"--temp-dir={document['temp_dir']}",
+    ]
     arguments += [f"--num-cpus={resources.get('CPU', 0):g}", f"--num-gpus={resources.get('GPU', 0):g}"]
-    arguments += [f"--temp-dir={document['temp_dir']}"]
     arguments += [f"--{name}-port={port}" for name, port in document["ports"].items()]
     arguments += [f"--min-worker-port={low}", f"--max-worker-port={high}"]
-    if resources.get("memory"):
-        arguments.append(f"--memory={int(resources['memory'])}")
-    if resources.get("object_store_memory"):
-        arguments.append(f"--object-store-memory={int(resources['object_store_memory'])}")
-    if custom:
-        arguments.append(f"--resources={json.dumps(custom, sort_keys=True)}")
-    if document.get("labels"):
-        arguments.append("--labels=" + ",".join(f"{k}={v}" for k, v in sorted(document["labels"].items())))
-    if document.get("node_ip"):
-        arguments.append(f"--node-ip-address={document['node_ip']}")
-    if document.get("log_monitor", True) is False:
-        arguments.append("--include-log-monitor=false")
+    optional = {
+        "memory": int(resources.get("memory", 0)),
+        "object-store-memory": int(resources.get("object_store_memory", 0)),
+        "resources": json.dumps(custom, sort_keys=True) if custom else "",
+        "labels": labels,
+        "node-ip-address": document.get("node_ip"),
+        "include-log-monitor": "" if document.get("log_monitor", True) else "false",
+    }
+    arguments += [f"--{name}={value}" for name, value in optional.items() if value]
     return arguments + [str(one) for one in document.get("ray_args") or []]
 
 
 class Child:
-    """Checks, claims, becomes `ray start`, and watches from a thread."""
+    """Checks, claims, becomes `ray start`, and watches from its threads."""
 
-    def __init__(self, document: Document, news: int) -> None:
-        self.document = document
+    def __init__(self, news: int) -> None:
         self.news = news
+        # What Ray starts must neither read the parent's line nor hold the news open.
+        self.line = os.fdopen(os.dup(0), encoding="utf-8")
+        with open(os.devnull) as nothing:
+            os.dup2(nothing.fileno(), 0)
+        os.set_inheritable(news, False)
+        self.document: Document = json.loads(self.line.readline())
+        self.node_id: str | None = None
         self.warned = False
         self.asked = threading.Event()
         self.heartbeat: bytes | None = None
         self.heard_s = time.monotonic()
+        self.next_look_s = 0.0
+        self.said = ""
 
     def tell(self, **message: object) -> None:
-        os.write(self.news, json.dumps(message).encode() + b"\n")
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self.news, json.dumps(message).encode() + b"\n")
 
     def run(self) -> NoReturn:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        signal.signal(signal.SIGUSR1, lambda *_: self.asked.set())
-        start = import_ray_start()
+        adopt_orphans()
+        # A terminal's Ctrl-C is the parent's to act on. (Ignoring it would reach tasks, a handler does not.)
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        threading.Thread(target=self.watch_parent, daemon=True).start()
         try:
+            check_token()
+            reach(self.document["gcs_address"], float(self.document.get("reach_timeout_s", REACH_S)))
+            check_versions(self.document)
+            start = import_ray_start()
             self.gcs = connect(self.document["gcs_address"])
             self.check()
             self.claim()
@@ -470,74 +498,84 @@ class Child:
         session, wanted = self.get(b"session_name", b"session"), self.document.get("session_name")
         if wanted and session != wanted:
             raise Failed(STRANGER, f"the head at {address} was restarted: session {session}, not {wanted}")
-        import ray
-
-        here = (ray.__version__, "{}.{}".format(*sys.version_info))
-        for name, found, key in zip(("Ray", "Python"), here, ("ray_version", "python_version"), strict=True):
-            head = self.document.get(key)
-            if head and head != found:
-                raise Failed(
-                    VERSIONS, f"this worker has {name} {found}, the head has {head}: they must be equal"
-                )
 
     def claim(self) -> None:
         """Take the instance's id in the cluster, so that of two with one id only one joins."""
-        mine = f"{socket.gethostname()}:{os.getppid()}:{secrets.token_hex(8)}".encode()
+        mine = f"{socket.gethostname()}:{os.getppid()}:{secrets.token_hex(8)}"
         key = f"claim:{self.document['instance_id']}".encode()
-        try:
-            added = self.gcs.internal_kv_put(key, mine, False, NAMESPACE, timeout=CALL_S)
-        except errors() as error:
-            raise Failed(UNREACHABLE, f"the head stopped answering: {error}") from error
-        if not added:
-            holder = self.get(key, NAMESPACE).rpartition(":")[0]
-            raise Failed(CLAIMED, f"instance {self.document['instance_id']} has joined already from {holder}")
+        added = self.ask("internal_kv_put", key, mine.encode(), False, NAMESPACE)
+        # A put that was repeated on the way finds itself.
+        if not added and (holder := self.get(key, NAMESPACE)) != mine:
+            who = holder.rpartition(":")[0]
+            raise Failed(CLAIMED, f"instance {self.document['instance_id']} has joined already from {who}")
 
     def get(self, key: bytes, namespace: bytes) -> str:
-        try:
-            found = self.gcs.internal_kv_get(key, namespace=namespace, timeout=CALL_S)
-        except errors() as error:
-            raise Failed(UNREACHABLE, f"the head stopped answering: {error}") from error
-        return (found or b"").decode(errors="replace")
+        return (self.ask("internal_kv_get", key, namespace) or b"").decode(errors="replace")
 
-    # The watching thread.
+    def ask(self, method: str, *arguments: object) -> Any:
+        """Call the head; raise Failed(UNREACHABLE) if it does not answer."""
+        try:
+            return getattr(self.gcs, method)(*arguments, timeout=CALL_S)
+        except errors() as error:
+            raise Failed(UNREACHABLE, f"the head does not answer: {error}") from error
+
+    # The threads.
+
+    def watch_parent(self) -> None:
+        """Hear the parent; when its line closes it is dead, and everything ends, with grace if Ray runs."""
+        for _ in self.line:
+            self.asked.set()
+        until_s = time.monotonic() + grace_s(self.document)
+        if self.node_id is not None:
+            self.drain(
+                PREEMPTION, "the bootstrap's parent process died", time.time() + grace_s(self.document)
+            )
+            while raylet_of(os.getpid()) is not None and time.monotonic() < until_s:
+                time.sleep(LOOK_S)
+        kill_all()
+        shutil.rmtree(self.document["temp_dir"], ignore_errors=True)
+        os._exit(RAY_FAILED)
 
     def watch(self) -> None:
+        """Announce the node, then look after its lease and the controller until the raylet has gone."""
         raylet = wait_for(lambda: raylet_of(os.getpid()))
-        self.node_id = wait_for(self.own_node_id)
-        self.tell(state="running", detail=f"node {self.node_id} runs", ray_pid=raylet, node_id=self.node_id)
-        looked_s = 0.0
-        while os.path.exists(f"/proc/{raylet}") and raylet_of(os.getpid()) == raylet:
+        node = wait_for(lambda: self.own_node(alive=True) or (process(raylet) is None and "gone"))
+        if node == "gone":
+            self.tell(exit_code=RAYLET_DIED, detail="the raylet ended during its start, see the lines above")
+            return
+        node_id = self.node_id = node.node_id.hex()
+        self.tell(state="running", detail=f"node {node_id} runs", ray_pid=raylet, node_id=node_id)
+        while process(raylet) == (os.getpid(), "raylet"):
             time.sleep(LOOK_S)
             self.watch_lease()
-            if time.monotonic() - looked_s > HEARTBEAT_LOOK_S:
-                looked_s = time.monotonic()
-                self.watch_controller()
+            self.watch_controller()
         self.say_why_gone()
 
     def own_node(self, *, alive: bool) -> Any:
-        try:
+        nodes: dict[Any, Any] = {}
+        with contextlib.suppress(*errors()):
             nodes = self.gcs.get_all_node_info(timeout=CALL_S, state_filter=0 if alive else None)
-        except errors():
-            return None
         wanted = self.document["instance_id"]
         return next((one for one in nodes.values() if one.instance_id == wanted), None)
 
-    def own_node_id(self) -> str | None:
-        found = self.own_node(alive=True)
-        return found.node_id.hex() if found is not None else None
-
     def watch_lease(self) -> None:
-        """Announce the lease's end while there is time to checkpoint; a signal asks for it, too."""
-        end_s = self.document.get("lease_end_s")
-        due = end_s is not None and time.time() >= end_s - self.document.get("lease_warning_s", 120)
+        """Announce the lease's end while there is time to checkpoint; USR1 asks for it, too."""
+        end_s, ahead_s = self.document.get("lease_end_s"), float(self.document.get("lease_warning_s", 120))
+        now_s = time.time()
+        due = end_s is not None and now_s >= end_s - ahead_s
         if self.warned or not (due or self.asked.is_set()):
             return
         self.warned = True
-        deadline_s = end_s or time.time() + float(self.document.get("drain_grace_s", 30))
-        self.drain(PREEMPTION, "the machine's lease ends", deadline_s)
+        soon_s = now_s + ahead_s
+        # Only a busy node is told of a preemption; an idle one leaves now: what it still took would be lost.
+        if not self.drain(IDLE_TERMINATION, "the machine's lease ends", 0):
+            self.drain(PREEMPTION, "the machine's lease ends", min(end_s or soon_s, soon_s))
 
     def watch_controller(self) -> None:
         """Let this node go when no controller has been heard for long and Ray has no work on it."""
+        if time.monotonic() < self.next_look_s:
+            return
+        self.next_look_s = time.monotonic() + HEARTBEAT_LOOK_S
         with contextlib.suppress(Failed):
             beat = self.get(b"heartbeat", NAMESPACE).encode()
             if beat != self.heartbeat:
@@ -545,33 +583,77 @@ class Child:
         limit_s = float(self.document.get("orphan_timeout_s", 300))
         if time.monotonic() - self.heard_s > limit_s:
             self.drain(IDLE_TERMINATION, f"no controller was heard for {limit_s:g} s", 0)
-            time.sleep(DRAIN_AGAIN_S)
+            self.next_look_s = time.monotonic() + DRAIN_AGAIN_S
 
-    def drain(self, reason: int, why: str, deadline_s: float) -> None:
+    def drain(self, reason: int, why: str, deadline_s: float) -> bool:
+        """Ask the head to drain this node, and tell its answer, a repeated one once."""
         try:
-            reply = self.gcs.drain_node(self.node_id, reason, why, int(deadline_s * 1000), timeout=CALL_S)
-        except errors() as error:
-            self.tell(state="running", detail=f"{why}; drain not heard: {error}")
-            return
-        accepted = reply[0] if isinstance(reply, tuple) else reply
-        self.tell(
-            state="draining" if accepted else "running",
-            detail=f"{why}; {'draining' if accepted else reply[1]}",
-        )
+            accepted, refusal = self.ask("drain_node", self.node_id, reason, why, int(deadline_s * 1000))
+        except Failed as error:
+            accepted, refusal = False, str(error)
+        state, detail = ("draining", f"{why}; draining") if accepted else ("running", f"{why}; {refusal}")
+        if detail != self.said:
+            self.said = detail
+            self.tell(state=state, detail=detail)
+        return bool(accepted)
 
     def say_why_gone(self) -> None:
         """Tell a planned end (drain, shutdown) from the raylet's death; Ray keeps the reason."""
-        found = self.own_node(alive=False)
-        reason = found.death_info.reason if found is not None else None
-        word = DEATHS.get(reason or 0, "unknown")
-        expected = reason in (1, 3, 4)  # Every planned end.
-        self.tell(exit_code=ENDED if expected else RAYLET_DIED, detail=f"the raylet has gone: {word}")
+        until_s, reason = time.monotonic() + NEWS_S / 2, 0
+        while not reason and time.monotonic() < until_s:
+            found = self.own_node(alive=False)
+            reason = found.death_info.reason if found is not None else 0
+            time.sleep(0 if reason else 0.1)
+        word = DEATHS.get(reason, "unknown why")
+        self.tell(
+            exit_code=ENDED if reason in PLANNED else RAYLET_DIED, detail=f"the raylet has gone: {word}"
+        )
+
+
+def check_token() -> None:
+    """Raise Failed if a token is wanted and there is none: Ray's client would crash without a plain word."""
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token")
+    if os.environ.get("RAY_AUTH_MODE") != "token" or os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    try:
+        empty = os.path.getsize(path) == 0
+    except OSError as error:
+        raise Failed(UNREACHABLE, f"the cluster's token can't be read: {path}: {error.strerror}") from error
+    if empty:
+        raise Failed(UNREACHABLE, f"the cluster's token is empty: {path}")
+
+
+def reach(address: str, limit_s: float) -> None:
+    """Wait until something listens at `host:port`; raise Failed(UNREACHABLE) after `limit_s`."""
+    host, _, port = address.rpartition(":")
+    until_s = time.monotonic() + limit_s
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CALL_S).close()
+        except (OSError, ValueError) as error:
+            if time.monotonic() > until_s or isinstance(error, ValueError):
+                raise Failed(UNREACHABLE, f"no head answers at {address}: {error}") from error
+            time.sleep(LOOK_S)
+        else:
+            return
+
+
+def check_versions(document: Document) -> None:
+    """Raise Failed(VERSIONS) unless Python and Ray here are the head's."""
+    try:
+        import ray
+    except ImportError as error:
+        raise Failed(VERSIONS, f"this worker's Python, {sys.executable}, has no Ray: {error}") from error
+    here = {"ray_version": ray.__version__, "python_version": "{}.{}".format(*sys.version_info)}
+    for key, found in here.items():
+        head, name = document.get(key), key.partition("_")[0].title()
+        if head and head != found:
+            raise Failed(VERSIONS, f"this worker has {name} {found}, the head has {head}: they must be equal")
 
 
 def import_ray_start() -> Callable[[list[str]], None]:
     """Import Ray and its command line once; return what runs `ray ARGUMENTS`."""
-    for name in UNNEEDED:
-        sys.modules[name] = None  # type: ignore[assignment]
+    sys.modules.update(dict.fromkeys(UNNEEDED))  # type: ignore[arg-type]
     from ray.scripts.scripts import cli
 
     for name in UNNEEDED:
@@ -580,62 +662,43 @@ def import_ray_start() -> Callable[[list[str]], None]:
 
 
 def connect(address: str) -> Any:
-    """Return a GCS client; raise Failed(UNREACHABLE) if nothing answers within `REACH_S`."""
+    """Return a GCS client; raise Failed(UNREACHABLE) if the head does not let us in."""
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
-    until_s = time.monotonic() + REACH_S
-    while True:
-        try:
-            client = GcsClient(address=address)
-            client.internal_kv_get(b"session_name", namespace=b"session", timeout=CALL_S)
-        except errors() as error:
-            text = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            if time.monotonic() > until_s or "auth" in type(error).__name__.lower():
-                raise Failed(UNREACHABLE, f"no head of ours answers at {address}: {text}") from error
-            time.sleep(1.0)
-        else:
-            return client
+    try:
+        client = GcsClient(address=address)
+        client.internal_kv_get(b"session_name", namespace=b"session", timeout=CALL_S)
+    except errors() as error:
+        text = next(iter(str(error).strip().splitlines()), repr(error))
+        refused = "auth" in type(error).__name__.lower()
+        what = "the head refuses our token" if refused else "no head of ours answers"
+        raise Failed(UNREACHABLE, f"{what} at {address}: {text}") from error
+    return client
 
 
 def errors() -> tuple[type[BaseException], ...]:
     """Return what Ray's GCS client raises when the world is to blame."""
     import ray.exceptions
 
-    found: list[type[BaseException]] = [RuntimeError, OSError, TimeoutError]
-    names = ("RpcError", "AuthenticationError")
-    return (*found, *(getattr(ray.exceptions, name) for name in names if hasattr(ray.exceptions, name)))
+    return (RuntimeError, OSError, ray.exceptions.RayError)
 
 
 def wait_for(look: Callable[[], Any]) -> Any:
     """Return what `look` finds; the parent has the deadline (Ray's own, and start_timeout_s)."""
-    while True:
-        found = look()
-        if found is not None:
-            return found
-        time.sleep(LOOK_S)
-
-
-@contextlib.contextmanager
-def exiting() -> Iterator[None]:
-    try:
-        yield
-    except Failed as error:
-        say(str(error))
-        sys.exit(error.code)
+    while not (found := look()):
+        time.sleep(LOOK_S / 2)
+    return found
 
 
 def main() -> None:
     if sys.argv[1:2] == ["--child"]:
-        Child(json.load(sys.stdin), int(sys.argv[2])).run()
-    with exiting():
-        document = read_document(sys.argv[1:])
-    parent = Parent(document)
+        Child(int(sys.argv[2])).run()
     try:
-        code = parent.run()
+        document = read_document(sys.argv[1:])
     except Failed as error:
-        code = error.code
-        parent.finish(code, str(error))
-    sys.exit(code)
+        say(str(error))
+        sys.exit(error.code)
+    sys.exit(Parent(document).run())
 
 
 if __name__ == "__main__":

@@ -122,6 +122,7 @@ class Head:
             "resources": {"CPU": 1, instance_id: 1, "object_store_memory": 80_000_000},
             "drain_grace_s": 3,
             "log_monitor": False,
+            "temp_root": str(self.folder),
             "status_file": str(folder / "status.json"),
             **more,
         }

