@@ -114,7 +114,7 @@ def test_term_lets_a_busy_worker_finish_its_task(head: Head) -> None:
     driver = head.occupy("busy", 3)
     one.process.terminate()
     output, _ = driver.communicate(timeout=20)
-    assert output.split() == [b"done"]
+    assert b"done" in output.split(), output
     assert one.ends(within_s=10) == 0
     one.leaves_nothing()
 
@@ -140,7 +140,7 @@ def test_without_a_controller_it_stays_while_busy_and_then_leaves(head: Head) ->
     driver = head.occupy("forgotten", 4)
     until("a refusal", lambda: "no controller was heard for 1 s; " in one.log(), timeout_s=15)
     output, _ = driver.communicate(timeout=20)
-    assert output.split() == [b"done"]
+    assert b"done" in output.split(), output
     assert one.ends(within_s=20) == 0
     one.leaves_nothing()
 
@@ -153,7 +153,7 @@ def test_a_lease_end_is_announced_to_a_busy_worker(head: Head) -> None:
     until("the announcement", lambda: one.status()["state"] == "draining", timeout_s=5)
     until("Ray knows", lambda: head.node("leased") is NodeStatus.DRAINING, timeout_s=2)
     output, _ = driver.communicate(timeout=20)
-    assert output.split() == [b"done"]
+    assert b"done" in output.split(), output
     assert one.ends(within_s=5) == 0
     assert "drained ahead of its end" in one.status()["detail"]
 
