@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -16,6 +17,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 POLL_S = 0.1
+REAP_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -85,22 +87,53 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-async def end_tagged(name: str, value: str, *, grace_s: float) -> list[int]:
+async def end_tagged(
+    name: str, value: str, *, grace_s: float, but: tuple[str, str] | None = None
+) -> list[int]:
     """End every process of ours with `name=value` in its environment: TERM, then KILL.
 
-    Returns the pids that had to be killed.
+    Never this process, nor those that carry the tag `but`. Returns the pids that had to be killed.
     """
-    for pid in tagged_processes(name, value):
+    left = _others(name, value, but)
+    for pid in left:
         _signal(pid, signal.SIGTERM)
-    left = tagged_processes(name, value)
     for _ in range(round(grace_s / POLL_S)):
         if not left:
             return []
         await asyncio.sleep(POLL_S)
-        left = tagged_processes(name, value)
+        left = _others(name, value, but)
     for pid in left:
         _signal(pid, signal.SIGKILL)
     return left
+
+
+def _others(name: str, value: str, but: tuple[str, str] | None) -> list[int]:
+    spared = {os.getpid(), *(tagged_processes(*but) if but else ())}
+    return [pid for pid in tagged_processes(name, value) if pid not in spared]
+
+
+async def reap_adopted(own: Callable[[], set[int]]) -> None:
+    """Collect adopted descendants that have ended, until cancelled; `own` are not ours to collect here."""
+    while True:
+        await asyncio.sleep(REAP_S)
+        for pid in _zombies() - own():
+            with contextlib.suppress(ChildProcessError):
+                # It has ended: this returns at once.
+                os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222
+
+
+def _zombies() -> set[int]:
+    found = set()
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                text = Path("/proc", entry, "stat").read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                continue
+            state, parent = text.rpartition(")")[2].split()[:2]
+            if state == "Z" and int(parent) == os.getpid():
+                found.add(int(entry))
+    return found
 
 
 def _signal(pid: int, number: int) -> None:

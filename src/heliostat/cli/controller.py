@@ -14,6 +14,7 @@ import platform
 import signal
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from heliostat.cli.launch_file import LaunchFile
 from heliostat.cli.system import RandomIds, SystemClock, abstract_lock
 from heliostat.config.cluster_file import FileConfigSource
 from heliostat.config.places import RuntimePlaces, StatePlaces, ensure_private_dir, site_file
-from heliostat.config.record import ClusterRecord, read_record
+from heliostat.config.record import ClusterRecord, read_record, write_record
 from heliostat.control.loop import Controller
 from heliostat.control.measures import Measures
 from heliostat.control.operations import Operations
@@ -34,13 +35,16 @@ from heliostat.control.wiring import Identity, Ports, Timing
 from heliostat.journal import SqliteJournal
 from heliostat.model.node_type import ClusterSpec
 from heliostat.node import BOOTSTRAP_PATH
-from heliostat.ports.errors import ClusterUnreachable, HeliostatError
+from heliostat.ports.errors import ClusterUnreachable, HeliostatError, StrangerCluster, TokenRefused
 from heliostat.ports.provider import ClusterIdentity, ProviderContext
 from heliostat.raylink.gcs import GcsCluster, GcsSettings
-from heliostat.raylink.ready import HeadReady, wait_until_ready
+from heliostat.raylink.ready import HeadReady, session_log_dir, wait_until_ready
 from heliostat.raylink.token import read_token
 
 log = structlog.get_logger(__name__)
+
+HEAD_START_S = 90.0
+"""How long a head may take to come up, or to be found again, before the loop begins without it."""
 
 
 def config_source(record: ClusterRecord, places: StatePlaces) -> FileConfigSource:
@@ -68,20 +72,27 @@ def provider_context(
 
 async def run(folder: Path) -> None:
     """Run the cluster of the state folder `folder` until it is down."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     places = StatePlaces(folder)
     record, launch = read_record(places.record), LaunchFile.read(folder)
     if record is None:
         raise HeliostatError(f"{places.record} is missing: there is no cluster to control")
+    found = record
     with abstract_lock(f"controller {record.cluster_uid}") as held:
         if not held:
             raise HeliostatError("another controller of this cluster runs on this host")
         ensure_private_dir(Path(record.runtime_dir), uid=os.getuid())
         source = config_source(record, places)
         spec = source.load()
-        providers = make(spec, lambda name: provider_context(record, spec, places, name))
-        ready = await asyncio.to_thread(_head, record, launch, spec.head_timeout_s)
+        providers = make(spec, lambda name: provider_context(found, spec, places, name))
+        ready, why = await asyncio.to_thread(_head, record, launch, stop=stop)
+        if ready is not None:
+            record = replace(record, session_name=ready.session_name)
+            write_record(places.record, record)
         ports = Ports(
-            cluster=GcsCluster(_gcs_settings(record, ready)),
+            cluster=GcsCluster(_gcs_settings(record, launch)),
             providers=providers,
             journal=SqliteJournal(places.journal, cluster_uid=record.cluster_uid),
             clock=SystemClock(),
@@ -90,7 +101,11 @@ async def run(folder: Path) -> None:
             config_source=CompletedSource(source, providers),
         )
         try:
-            await _control(ports, spec=completed(spec, providers), record=record, launch=launch)
+            controller = _controller(ports, completed(spec, providers), record=record, launch=launch)
+            if not record.session_name or why:
+                # Whatever answers there later is not known to be ours, so nothing is asked of it.
+                controller.go_down(why or "the head did not come up")
+            await _control(controller, RuntimePlaces(Path(record.runtime_dir)).control_socket, stop=stop)
         finally:
             for provider in providers.values():
                 await provider.aclose()
@@ -98,19 +113,27 @@ async def run(folder: Path) -> None:
             ports.journal.close()
 
 
-async def _control(ports: Ports, *, spec: ClusterSpec, record: ClusterRecord, launch: LaunchFile) -> None:
-    controller = Controller(
+def _controller(ports: Ports, spec: ClusterSpec, *, record: ClusterRecord, launch: LaunchFile) -> Controller:
+    return Controller(
         ports,
         spec=spec,
         identity=_identity(record),
         timing=Timing(),
         idle_after_s=launch.idle_after_s,
     )
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, controller.go_down, "told to go down")
-    async with _served(Operations(controller), RuntimePlaces(Path(record.runtime_dir)).control_socket):
-        await controller.run()
+
+
+async def _control(controller: Controller, socket_path: Path, *, stop: asyncio.Event) -> None:
+    async def hear() -> None:
+        await stop.wait()
+        controller.go_down("told to go down")
+
+    hearing = asyncio.create_task(hear())
+    try:
+        async with _served(Operations(controller), socket_path):
+            await controller.run()
+    finally:
+        hearing.cancel()
 
 
 @contextlib.asynccontextmanager
@@ -132,27 +155,42 @@ def _identity(record: ClusterRecord) -> Identity:
     )
 
 
-def _head(record: ClusterRecord, launch: LaunchFile, timeout_s: float) -> HeadReady | None:
-    """Wait for the head; None when it does not come, which is the loop's to deal with."""
+def _head(record: ClusterRecord, launch: LaunchFile, *, stop: asyncio.Event) -> tuple[HeadReady | None, str]:
+    """Wait for the head: return it, or None; and why the cluster must go down, if another head answers.
+
+    One that does not come in time is the loop's to deal with.
+    """
     token = read_token(Path(record.token_path))
     try:
-        return wait_until_ready(
-            record.address, token=token, temp_dir=launch.head_temp_dir, deadline_s=timeout_s
+        ready = wait_until_ready(
+            record.address,
+            token=token,
+            temp_dir=launch.head_temp_dir,
+            deadline_s=HEAD_START_S,
+            alive=lambda: not stop.is_set(),
         )
+    except TokenRefused as error:
+        log.warning("the head refuses us", error=str(error))
+        return None, ""
+    except StrangerCluster as error:
+        return None, str(error)
     except ClusterUnreachable as error:
         log.warning("the head is not there", error=str(error))
-        return None
+        return None, ""
+    if record.session_name and ready.session_name != record.session_name:
+        return None, f"the head was restarted: session {ready.session_name}, ours was {record.session_name}"
+    return ready, ""
 
 
-def _gcs_settings(record: ClusterRecord, ready: HeadReady | None) -> GcsSettings:
+def _gcs_settings(record: ClusterRecord, launch: LaunchFile) -> GcsSettings:
     return GcsSettings(
         address=record.address,
         cluster_uid=record.cluster_uid,
         started_by=f"heliostat {__version__}",
         token=partial(read_token, Path(record.token_path)),
         clock=SystemClock(),
-        session_name=ready.session_name if ready else None,
-        log_dir=ready.log_dir if ready else None,
+        session_name=record.session_name or None,
+        log_dir=session_log_dir(launch.head_temp_dir, record.session_name) if record.session_name else None,
     )
 
 

@@ -15,13 +15,14 @@ from types import FrameType
 
 import click
 
-from heliostat.api.client import ControllerClient, NoAnswer, NotRunning
+from heliostat.api.client import ControllerClient
 from heliostat.cli import view
 from heliostat.cli.clusters import client_of, still_there
 from heliostat.cli.commands.events import line
 from heliostat.cli.output import console, is_terminal, tell
 from heliostat.config.record import ClusterRecord
 from heliostat.model.report import StatusReport
+from heliostat.ports.errors import HeliostatError
 
 ROUND_S = 1.0
 EVENTS_PER_ROUND = 1000
@@ -101,7 +102,8 @@ def _hold_in_lines(record: ClusterRecord, client: ControllerClient, stop: thread
                 if event.at_s >= record.created_at_s:
                     click.echo(line(event))
                 last = max(last, event.seq)
-        except (NotRunning, NoAnswer):
+        except HeliostatError:
+            # The cluster belongs to this view: what can't be shown must not end it.
             if not still_there(record):
                 return False
         stop.wait(ROUND_S)
@@ -111,7 +113,7 @@ def _hold_in_lines(record: ClusterRecord, client: ControllerClient, stop: thread
 def _status(client: ControllerClient) -> StatusReport | None:
     try:
         return client.status()
-    except (NotRunning, NoAnswer):
+    except HeliostatError:
         return None
 
 

@@ -100,13 +100,12 @@ def start_cluster(path: Path, *, options: StartOptions, say: Say) -> ClusterReco
         wrapper = _spawn_wrapper(places, head)
         try:
             _wait_until_running(record, places=places, wrapper=wrapper, say=say)
+            if note := claim_address_file(record.address, os.environ):
+                say(note)
         except BaseException:
             # Ctrl-C, too: nothing of a start that came to nothing stays behind.
             _take_back(record, places=places, wrapper=wrapper, say=say)
             raise
-    note = claim_address_file(record.address, os.environ)
-    if note:
-        say(note)
     return read_record(places.record) or record
 
 
@@ -115,6 +114,10 @@ def stop_cluster(record: ClusterRecord, *, say: Say, timeout_s: float = DOWN_TIM
 
     Raises HeliostatError, naming the processes, if some are left after `timeout_s`.
     """
+    if record.host != socket.gethostname():
+        raise HeliostatError(
+            f"{record.cluster_name} runs on {record.host}: run `heliostat down {record.cluster_name}` there"
+        )
     try:
         ControllerClient(_socket(record), cluster=record.cluster_name).down()
     except (NotRunning, NoAnswer):
@@ -126,12 +129,6 @@ def stop_cluster(record: ClusterRecord, *, say: Say, timeout_s: float = DOWN_TIM
         shown = _say_what_is_left(record, shown, say)
         time.sleep(POLL_S)
     _end_rest(record, say)
-
-
-def running_record(places: StatePlaces) -> ClusterRecord | None:
-    """Return the record of a cluster whose wrapper lives here, else None."""
-    record = read_record(places.record)
-    return record if record is not None and _runs(record) else None
 
 
 def _load(path: Path) -> ClusterSpec:
@@ -151,7 +148,7 @@ def _refuse_if_running(places: StatePlaces, say: Say) -> None:
     record = read_record(places.record)
     if record is None:
         return
-    if _runs(record):
+    if record.host == socket.gethostname() and _runs(record):
         raise AlreadyRunning(record)
     if record.host != socket.gethostname():
         raise HeliostatError(

@@ -92,9 +92,25 @@ def _send(descriptor: int, number: int) -> None:
 
 
 def tagged_processes(name: str, value: str) -> list[int]:
-    """Return the pids of our own processes whose environment has `name=value`."""
+    """Return the pids of our own processes whose environment has `name=value`.
+
+    Ray's agents and workers change their title, which overwrites the place where the system
+    shows their environment; such a one counts if its session is a tagged process's.
+    """
     wanted = f"{name}={value}".encode()
-    return [pid for pid in _own_pids() if wanted in _environment(pid)]
+    environments = {pid: _environment(pid) for pid in _own_pids()}
+    tagged = [pid for pid, found in environments.items() if wanted in found]
+    sessions = {_session(pid) for pid in tagged} - {None}
+    hidden = [pid for pid, found in environments.items() if not any(b"=" in one for one in found)]
+    return sorted({*tagged, *(pid for pid in hidden if _session(pid) in sessions)})
+
+
+def _session(pid: int) -> int | None:
+    """Return a living process's session; None for one that is gone or a zombie."""
+    try:
+        return os.getsid(pid) if process_start_ticks(pid) is not None else None
+    except ProcessLookupError:
+        return None
 
 
 def _own_pids() -> list[int]:

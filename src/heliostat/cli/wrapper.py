@@ -9,6 +9,7 @@ that little can go wrong in it; if it is killed all the same, both children get 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -17,10 +18,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from heliostat.cli.children import Child, ChildSpec, adopt_orphans, start_child
+from heliostat.cli.children import (
+    Child,
+    ChildSpec,
+    adopt_orphans,
+    end_tagged,
+    reap_adopted,
+    start_child,
+)
 from heliostat.cli.launch_file import LaunchFile
 from heliostat.cli.system import is_process, process_start_ticks
-from heliostat.config.places import RuntimePlaces, StatePlaces
+from heliostat.config.places import StatePlaces
 from heliostat.config.record import ProcessMark, read_record, write_record
 from heliostat.raylink.address_file import release_address_file
 
@@ -33,6 +41,9 @@ CONTROLLER_GRACE_S = 120.0
 ATTACHED_CHECK_S = 0.5
 
 HEAD_TAG = "HELIOSTAT_HEAD"
+UID_TAG = "HELIOSTAT_CLUSTER_UID"
+WORKERS_GRACE_S = 40.0
+"""Longer than a busy worker's own drain."""
 
 
 class Wrapper:
@@ -56,6 +67,7 @@ class Wrapper:
             asyncio.create_task(self._stop_controller()),
             asyncio.create_task(self._watch_attached()),
             asyncio.create_task(self._watch_head(head)),
+            asyncio.create_task(reap_adopted(lambda: self._own_pids(head))),
         ]
         try:
             await self._keep_controller()
@@ -64,8 +76,14 @@ class Wrapper:
                 task.cancel()
             if self._controller is not None:
                 await self._controller.end(grace_s=CONTROLLER_GRACE_S)
+            # A controller that could not finish its work leaves workers behind.
+            uid = self._launch.cluster_uid
+            await end_tagged(UID_TAG, uid, grace_s=WORKERS_GRACE_S, but=(HEAD_TAG, uid))
             await head.end(grace_s=HEAD_GRACE_S)
             self._clean()
+
+    def _own_pids(self, head: Child) -> set[int]:
+        return {head.pid, self._controller.pid if self._controller else 0}
 
     def _record(self, head: Child) -> None:
         """Write down who we are: `down` and `list` must find this very process, not its number."""
@@ -91,13 +109,16 @@ class Wrapper:
             deaths = 0 if loop.time() - began_s > STABLE_S else deaths + 1
             pause_s = RESTART_S[min(deaths, len(RESTART_S) - 1)]
             _say(f"the controller died ({_ended(code)}); starting it again in {pause_s:g} s")
-            await asyncio.sleep(pause_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), pause_s)
+            if self._stop.is_set():
+                return
 
     async def _stop_controller(self) -> None:
         await self._stop.wait()
         _say("told to go down")
         if self._controller is not None:
-            self._controller.terminate()
+            await self._controller.end(grace_s=CONTROLLER_GRACE_S)
 
     async def _watch_attached(self) -> None:
         """A foreground cluster ends with its terminal, however that ended."""
@@ -113,8 +134,9 @@ class Wrapper:
         code = await head.wait()
         self._head_died = True
         _say(f"Ray's head ended ({_ended(code)}); its log is {head.spec.log}")
-        # The controller's socket is there once the head has answered.
-        if not RuntimePlaces(Path(self._launch.runtime_dir)).control_socket.exists():
+        # The controller writes the session down once the head has answered.
+        record = read_record(StatePlaces(self._folder).record)
+        if record is None or not record.session_name:
             self._stop.set()
 
     def _head_spec(self) -> ChildSpec:

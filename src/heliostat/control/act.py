@@ -31,22 +31,27 @@ class BackendActor:
         self._timing = timing
         self._on_answer = on_answer
         self._waiting = Change()
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._since_s = 0.0
 
     @property
     def busy(self) -> bool:
-        return self._task is not None and not self._task.done()
+        return self.task is not None and not self.task.done()
+
+    def busy_s(self) -> float:
+        """Return for how long the change under way has been; 0 when none is."""
+        return self._clock.monotonic_s() - self._since_s if self.busy else 0.0
 
     def submit(self, change: Change) -> None:
         merged = dict.fromkeys((*self._waiting.terminate, *change.terminate))
         self._waiting = Change(self._waiting.launch + change.launch, tuple(merged))
         if not self.busy and (self._waiting.launch or self._waiting.terminate):
-            self._task = asyncio.create_task(self._work(), name=f"apply-{self.provider.name}")
+            self.task = asyncio.create_task(self._work(), name=f"apply-{self.provider.name}")
 
     async def settle(self) -> None:
         """Wait until nothing is under way; each call has its own deadline."""
-        while self.busy and self._task is not None:
-            await asyncio.wait([self._task])
+        while self.busy and self.task is not None:
+            await asyncio.wait([self.task])
 
     async def _work(self) -> None:
         while self._waiting.launch or self._waiting.terminate:
@@ -54,7 +59,7 @@ class BackendActor:
             self._on_answer(change, await self._apply(change))
 
     async def _apply(self, change: Change) -> Outcome:
-        began_s = self._clock.monotonic_s()
+        began_s = self._since_s = self._clock.monotonic_s()
         try:
             async with asyncio.timeout(self._timing.apply_deadline_s):
                 return await self.provider.apply(change)

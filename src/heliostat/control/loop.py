@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+from collections.abc import Sequence
 from dataclasses import replace
 
 import structlog
@@ -44,6 +45,7 @@ from heliostat.ports.errors import (
     ClusterUnreachable,
     HeliostatError,
     StrangerCluster,
+    TokenRefused,
     Unavailable,
 )
 from heliostat.ports.journal import Event
@@ -51,6 +53,7 @@ from heliostat.ports.provider import Outcome
 
 log = structlog.get_logger(__name__)
 
+UNDER_WAY_S = 5.0
 UNDER_WAY = "the last request to this backend is still under way"
 
 
@@ -132,6 +135,11 @@ class Controller:
             ]
             watch.poke()
 
+    async def settled(self, backend: str) -> None:
+        """Wait for the change that is under way at a backend, and list it: what is offered is true then."""
+        await self.actors[backend].settle()
+        await self.watches[backend].look()
+
     def go_down(self, why: str) -> None:
         """Release everything; `run()` returns when all is gone. Calling it again changes nothing."""
         if self._going_down is None:
@@ -156,7 +164,7 @@ class Controller:
     async def run(self) -> None:
         watching = [asyncio.create_task(watch.run()) for watch in self.watches.values()]
         try:
-            await self._rounds()
+            await self._rounds(watching)
         finally:
             for task in watching:
                 task.cancel()
@@ -165,9 +173,13 @@ class Controller:
                 await actor.settle()
             self._flush()
 
-    async def _rounds(self) -> None:
+    async def _rounds(self, watching: Sequence[asyncio.Task[None]]) -> None:
         bad_rounds = 0
         while not self._finished():
+            for task in (*watching, *(actor.task for actor in self.actors.values())):
+                if task is not None and task.done():
+                    # What died of an error that nobody foresaw would leave us blind: start afresh.
+                    task.result()
             try:
                 await self.round()
                 bad_rounds = 0
@@ -214,16 +226,16 @@ class Controller:
                 await self.ports.cluster.connect()
             state = await self.ports.cluster.state()
             await self._greet(state)
+            await self._beat(self.ports.clock.monotonic_s())
+        except (ClusterUnreachable, TokenRefused) as error:
+            self._head_silent(error)
+            return None
         except StrangerCluster as error:
             self.go_down(str(error))
-            return None
-        except ClusterUnreachable as error:
-            self._head_silent(error)
             return None
         now_s = self.ports.clock.monotonic_s()
         self._ray_seen_s = now_s
         self.ports.telemetry.observe("gcs_ms", (now_s - began_s) * 1000)
-        await self._beat(now_s)
         return state
 
     async def _greet(self, state: RayState) -> None:
@@ -236,7 +248,7 @@ class Controller:
             self.event("head", f"the head answers, session {state.session_name}")
             self.phase = "running"
 
-    def _head_silent(self, error: ClusterUnreachable) -> None:
+    def _head_silent(self, error: ClusterError) -> None:
         silent_s = self.ports.clock.monotonic_s() - self._ray_seen_s
         if self.phase == "running":
             self.phase = "head lost"
@@ -279,6 +291,9 @@ class Controller:
         listed = {row.instance_id for row in view.rows}
         refused = [row for row in self.memory.refused_rows(name) if row.instance_id not in listed]
         view = replace(view, rows=view.rows + tuple(refused))
+        if self.actors[name].busy_s() > UNDER_WAY_S:
+            # Nothing may be called lost while the ask for it is still on its way.
+            view = replace(view, fresh=False, error=UNDER_WAY)
         if self.actors[name].busy or watch.offers_from_s < self.memory.changed.get(name, float("-inf")):
             types = [one.name for one in self.policy.node_types if one.backend == name]
             view = replace(view, offers=tuple(Offer(one, 0, why=UNDER_WAY) for one in types))
@@ -411,11 +426,21 @@ class Controller:
             return
         self.ports.journal.forget_intents(gone)
         self.memory.forget(gone)
+        self._forget_requests(gone)
         try:
             await self.ports.cluster.forget(gone)
         except ClusterError:
             # A claim that stays behind in the head's memory is a few bytes; its id is never used again.
             log.debug("claims not deleted", instances=gone)
+
+    def _forget_requests(self, gone: list[str]) -> None:
+        """Drop what people asked for instances that are no more."""
+        old = self.memory.operator
+        removals = {key: until for key, until in old.removals.items() if key not in gone}
+        settings = replace(old, protected=old.protected - set(gone), removals=removals)
+        if settings != old:
+            self.ports.journal.record_operator(settings)
+            self.memory.operator = settings
 
     def _finished(self) -> bool:
         if self._going_down is None:
@@ -428,8 +453,11 @@ class Controller:
         return not self.memory.wanted() and all(is_absent(one, self._listing(one)) for one in known)
 
     def _listing(self, intent: InstanceIntent) -> BackendView | None:
+        """Return the listing that may tell the instance's end: none does while the backend is asked."""
         watch = self.watches.get(intent.backend)
-        return watch.view if watch else None
+        if watch is None:
+            return None
+        return replace(watch.view, fresh=watch.view.fresh and not self.actors[intent.backend].busy)
 
     # -- account and report -----------------------------------------------------
 

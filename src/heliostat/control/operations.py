@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -44,6 +45,8 @@ class Operations:
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
+        # One request at a time: each counts what is there before it changes it.
+        self._turn = asyncio.Lock()
 
     async def status(self) -> StatusReport:
         controller, scene = self._controller, self._scene()
@@ -98,29 +101,44 @@ class Operations:
         return {"rows": [asdict(row) for row in added], "total": _total(added)}
 
     async def add(self, node_type: str | None, count: int, /) -> dict[str, Any]:
-        """Raise the type's floor by hand and let one round act on it at once."""
+        """Launch `count` more at once, which stay until they are removed by hand."""
+        async with self._turn:
+            return await self._add(node_type, count)
+
+    async def _add(self, node_type: str | None, count: int) -> dict[str, Any]:
         self._refuse_when_going_down()
         wanted = self._type_of(node_type)
+        await self._controller.settled(wanted.backend)
         alive = [one for one in self._instances() if one.node_type == wanted.name]
         self._refuse_over_max(wanted, len(alive), count)
         await self._refuse_without_offer(wanted, count)
         before = self._controller.memory.operator
-        floor = len(alive) + count
+        old_floor = before.floors.get(wanted.name, 0)
         known = set(self._controller.memory.intents)
-        self._set(replace(before, floors={**before.floors, wanted.name: floor}))
+        self._set(replace(before, floors={**before.floors, wanted.name: len(alive) + count}))
         await self._controller.round()
-        new = [one for one in self._controller.memory.wanted() if one.instance_id not in known]
-        new = [one for one in new if one.node_type == wanted.name]
-        if len(new) < count:
-            why = [one.text for one in self._controller.memory.plan.deferred]
-            self._set(replace(before, floors={**before.floors, wanted.name: len(alive) + len(new)}))
-            if not new:
-                raise Refused("conflict", "; ".join(why) or f"{wanted.name}: nothing could be launched now")
-        ids = [one.instance_id for one in new]
-        return {"instance_ids": ids, "names": ids, "floor": len(alive) + len(new), "node_type": wanted.name}
+        memory = self._controller.memory
+        new = [one for one in memory.wanted() if one.instance_id not in known]
+        ids = [one.instance_id for one in new if one.node_type == wanted.name]
+        # What came by hand stays until it is removed; what demand has brought may go as before.
+        self._set(
+            replace(
+                memory.operator,
+                floors={**memory.operator.floors, wanted.name: old_floor},
+                protected=memory.operator.protected | set(ids),
+            )
+        )
+        if not ids:
+            why = [one.text for one in memory.plan.deferred]
+            raise Refused("conflict", "; ".join(why) or f"{wanted.name}: nothing could be launched now")
+        return {"instance_ids": ids, "names": ids, "node_type": wanted.name}
 
     async def remove(self, instance: str, deadline_s: float | None, /) -> dict[str, Any]:
         """Let one instance go: when Ray agrees that it is idle, or by `deadline_s` seconds from now."""
+        async with self._turn:
+            return await self._remove(instance, deadline_s)
+
+    async def _remove(self, instance: str, deadline_s: float | None) -> dict[str, Any]:
         found = self._existing(instance)
         settings = self._controller.memory.operator
         alive = sum(one.node_type == found.node_type for one in self._instances())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from heliostat.model.node_type import ClusterSpec, NodeType, Policy
@@ -59,11 +60,19 @@ def _node_type(old: NodeType, new: NodeType) -> list[SpecChange]:
         before, after = getattr(old, field.name), getattr(new, field.name)
         if isinstance(before, Resources):
             found += _resources(new.name, before, after)
+        elif field.name == "options":
+            found += _options(new.name, before, after)
         elif field.name != "shape_id" and before != after:
             found.append(SpecChange(f"{new.name}.{field.name}: {_shown(before)} → {_shown(after)}"))
     if old.shape_id != new.shape_id:
         found.append(SpecChange(f"{new.name} has a new shape: nodes of the old one leave when idle"))
     return found
+
+
+def _options(name: str, old: Mapping[str, object], new: Mapping[str, object]) -> list[SpecChange]:
+    """Name the keys alone: a value may be a secret, and these sentences go to the journal."""
+    keys = dict.fromkeys((*old, *new))
+    return [SpecChange(f"{name}.node_config.{key} changed") for key in keys if old.get(key) != new.get(key)]
 
 
 def _resources(name: str, old: Resources, new: Resources) -> list[SpecChange]:

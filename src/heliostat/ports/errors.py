@@ -78,6 +78,10 @@ class StrangerCluster(ClusterError):
     """Something answers at the head's address, but it is not our cluster's session."""
 
 
+class TokenRefused(StrangerCluster):
+    """The head refuses our token: it is another's, or the token file was changed under us."""
+
+
 class JournalError(HeliostatError):
     """The journal can't be read or written: nothing may be started."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 from ray.core.generated import autoscaler_pb2_grpc, gcs_service_pb2, gcs_service_pb2_grpc
 
-from heliostat.ports.errors import ClusterUnreachable, StrangerCluster
+from heliostat.ports.errors import ClusterUnreachable, StrangerCluster, TokenRefused
 
 CALL_DEADLINE_S = 3.0
 
@@ -45,7 +45,7 @@ def typed(error: grpc.RpcError, *, address: str) -> ClusterUnreachable | Strange
     """Return our error for gRPC's. A refused token means that the cluster is another's."""
     code = error.code()
     if code in REFUSED:
-        return StrangerCluster(f"the Ray cluster at {address} refuses our token")
+        return TokenRefused(f"the Ray cluster at {address} refuses our token")
     detail = (error.details() or "").strip().splitlines()
     return ClusterUnreachable(
         f"Ray's GCS at {address} does not answer ({code.name.lower()}{': ' + detail[0] if detail else ''})"

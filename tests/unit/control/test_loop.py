@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from heliostat.model.instance import DrainReason, Intent, NodeStatus
-from heliostat.ports.errors import InsufficientCapacity, Refused, Unavailable
+from heliostat.model.instance import BackendInstance, Change, DrainReason, Intent, NodeStatus
+from heliostat.ports.errors import (
+    InsufficientCapacity,
+    Refused,
+    StrangerCluster,
+    TokenRefused,
+    Unavailable,
+)
+from heliostat.ports.provider import Outcome
 from heliostat.testing.fake import Fault
 from tests.unit.control.stage import Stage
 from tests.unit.control.world import demand, node_type, spec
@@ -198,14 +206,14 @@ async def test_down_releases_everything_and_ends(stage: Stage) -> None:
     assert stage.controller._finished()
 
 
-async def test_add_raises_the_floor_and_says_when_nothing_is_left(stage: Stage) -> None:
+async def test_add_brings_one_more_that_stays_and_says_when_nothing_is_left(stage: Stage) -> None:
     await stage.step(2)
     stage.provider.capacity = 2
     first = await stage.operations.add(None, 1)
     await stage.step(6)
     second = await stage.operations.add("cpu", 1)
     await stage.step(6)
-    assert (first["floor"], second["floor"]) == (1, 2)
+    assert [*first["instance_ids"], *second["instance_ids"]] == list(stage.states())
     assert list(stage.states().values()) == ["running"] * 2
     with pytest.raises(Refused, match="no machine left for cpu"):
         await stage.operations.add("cpu", 1)
@@ -315,3 +323,84 @@ async def test_room_that_is_free_again_is_used_at_once(stage: Stage) -> None:
     stage.ray.demands = (demand(1),)
     await stage.step(4)
     assert stage.provider.world.made == 2
+
+
+async def test_two_adds_at_once_bring_two(stage: Stage) -> None:
+    await stage.step(2)
+    await asyncio.gather(stage.operations.add("cpu", 1), stage.operations.add("cpu", 1))
+    await stage.step(30)
+    assert list(stage.states().values()) == ["running"] * 2
+
+
+async def test_what_demand_brought_goes_though_one_was_added_by_hand(stage: Stage) -> None:
+    await up_with(stage, 2)
+    stage.busy = False
+    (added,) = (await stage.operations.add("cpu", 1))["instance_ids"]
+    await stage.step(6)
+    let_idle(stage)
+    await stage.step(30)
+    assert list(stage.states()) == [added]
+
+
+async def test_what_was_asked_for_gone_instances_is_forgotten(stage: Stage) -> None:
+    await stage.step(2)
+    (added,) = (await stage.operations.add("cpu", 1))["instance_ids"]
+    await stage.step(6)
+    await stage.operations.remove(added, None)
+    await stage.step(30)
+    operator = stage.journal.operator()
+    assert not operator.removals
+    assert not operator.protected
+
+
+async def test_a_slow_ask_is_not_called_lost(stage: Stage) -> None:
+    answer = asyncio.Event()
+    really = stage.provider.apply
+
+    async def slow(change: Change) -> Outcome:
+        await answer.wait()
+        return await really(change)
+
+    stage.provider.apply = slow  # type: ignore[method-assign]
+    stage.ray.demands = (demand(1),)
+    for _ in range(60):
+        stage.clock.advance(1)
+        await stage.controller.watches["fake"].look()
+        await stage.controller.round()
+        await asyncio.sleep(0)
+    assert stage.ids.made == 1
+    answer.set()
+    await stage.settle()
+    await stage.step(8)
+    assert list(stage.states().values()) == ["running"]
+    assert stage.provider.world.made == 1
+
+
+async def test_a_watch_that_dies_ends_the_controller_for_a_fresh_start(stage: Stage) -> None:
+    stage.controller.timing = replace(stage.controller.timing, round_s=0.01)
+
+    async def broken() -> list[BackendInstance]:
+        raise RuntimeError("can't start new thread")
+
+    stage.provider.instances = broken  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="new thread"):
+        await asyncio.wait_for(stage.controller.run(), 5)
+
+
+async def test_a_refused_token_is_a_silent_head_not_a_strangers(stage: Stage) -> None:
+    await up_with(stage, 1)
+    stage.ray.failure = TokenRefused("the Ray cluster at 127.0.0.1:6379 refuses our token")
+    await stage.step(10)
+    assert stage.controller.phase == "head lost"
+    assert len(stage.provider.world.instances) == 1
+    stage.ray.failure = None
+    await stage.step(2)
+    assert stage.controller.phase == "running"
+
+
+async def test_a_strangers_head_is_left_at_once(stage: Stage) -> None:
+    await up_with(stage, 1)
+    stage.ray.failure = StrangerCluster("another session")
+    await stage.step(3)
+    assert stage.controller.going_down == "another session"
+    assert stage.provider.world.instances == {}

@@ -108,3 +108,11 @@ def test_measures_keep_a_bounded_window() -> None:
     assert summary["max"] == WINDOW + 99
     assert summary["p50"] == pytest.approx(100 + WINDOW / 2, abs=1)
     assert "gcs_ms" not in measures.summary()
+
+
+def test_values_that_may_be_secret_are_not_in_the_sentences() -> None:
+    old = spec(node_type("a", options={"environment": {"TOKEN": "old-secret"}}))
+    new = spec(node_type("a", options={"environment": {"TOKEN": "new-secret"}}, shape_id="other"))
+    said = " ".join(one.text for one in changes(old, new))
+    assert "a.node_config.environment changed" in said
+    assert "secret" not in said

@@ -11,7 +11,7 @@ from heliostat.model.node_type import ClusterSpec, NodeType, Policy
 from heliostat.model.resources import Resources
 from heliostat.model.snapshot import RayState
 from heliostat.ports.cluster import DrainReply, RoundReport
-from heliostat.ports.errors import ClusterUnreachable
+from heliostat.ports.errors import ClusterError, ClusterUnreachable
 
 ONE_CPU = Resources.of({"CPU": 1})
 SESSION = "session_1"
@@ -42,6 +42,7 @@ class FakeCluster:
     nodes: dict[str, RayNode] = field(default_factory=lambda: {"head": HEAD})
     demands: tuple[Demand, ...] = ()
     silent: bool = False
+    failure: ClusterError | None = None
     refuses: str = ""
     connected_drivers: int = 0
     version: int = 0
@@ -52,6 +53,8 @@ class FakeCluster:
     forgotten: list[str] = field(default_factory=list)
 
     def _answer(self) -> None:
+        if self.failure is not None:
+            raise self.failure
         if self.silent:
             raise ClusterUnreachable("the GCS did not answer within 3 s")
 

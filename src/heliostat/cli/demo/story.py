@@ -18,8 +18,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from heliostat.api.client import ControllerClient, NoAnswer, NotRunning
+from heliostat.api.client import ControllerClient
 from heliostat.cli.driver import driver_environment
+from heliostat.cli.foreground import interrupted_by_stop_signals, on_stop_signals, say_still_going_down
 from heliostat.cli.start import StartOptions, start_cluster, stop_cluster
 from heliostat.cli.system import SystemClock, tagged_processes
 from heliostat.config.places import RUNTIME_VARIABLE, STATE_VARIABLE
@@ -62,7 +63,8 @@ def run(say: Say) -> int:
     with tempfile.TemporaryDirectory(prefix="hel-demo-", dir="/tmp") as folder:
         os.environ[STATE_VARIABLE] = str(Path(folder, "state"))
         os.environ[RUNTIME_VARIABLE] = str(Path(folder, "run"))
-        return _Demo(say).run()
+        with interrupted_by_stop_signals():
+            return _Demo(say).run()
 
 
 class _Demo:
@@ -84,7 +86,8 @@ class _Demo:
             exit_code = self._work(client, driver_environment(record))
             self._watch_until_empty(client)
         finally:
-            stop_cluster(record, say=self.say)
+            with on_stop_signals(say_still_going_down):
+                stop_cluster(record, say=self.say)
         left = tagged_processes("HELIOSTAT_CLUSTER_UID", uid)
         return self._conclude(exit_code, left)
 
@@ -143,7 +146,7 @@ class _Demo:
         try:
             status = client.status()
             events = client.events(after=self._tally.last_seq)
-        except (NotRunning, NoAnswer):
+        except HeliostatError:
             return None
         for event in events:
             self._tally.last_seq = max(self._tally.last_seq, event.seq)
