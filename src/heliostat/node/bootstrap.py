@@ -533,7 +533,8 @@ class Child:
             while raylet_of(os.getpid()) is not None and time.monotonic() < until_s:
                 time.sleep(LOOK_S)
         kill_all()
-        shutil.rmtree(self.document["temp_dir"], ignore_errors=True)
+        # This process's main thread may still be making files there, so they go after it.
+        remove_after(os.getpid(), self.document["temp_dir"])
         os._exit(RAY_FAILED)
 
     def watch(self) -> None:
@@ -621,6 +622,16 @@ def check_token() -> None:
         raise Failed(UNREACHABLE, f"the cluster's token can't be read: {path}: {error.strerror}") from error
     if empty:
         raise Failed(UNREACHABLE, f"the cluster's token is empty: {path}")
+
+
+def remove_after(pid: int, folder: str) -> None:
+    """Remove `folder` as soon as the process `pid` has gone, by a process that outlives this one."""
+    wait = 'n=0; while kill -0 "$1" 2>/dev/null && [ $n -lt 100 ]; do n=$((n+1)); sleep 0.05; done'
+    script = f'{wait}; rm -rf -- "$2"'
+    quiet = subprocess.DEVNULL
+    subprocess.Popen(
+        ["/bin/sh", "-c", script, "sh", str(pid), folder], stdin=quiet, stdout=quiet, stderr=quiet
+    )
 
 
 def reach(address: str, limit_s: float) -> None:
