@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from heliostat.model.instance import InstanceState
+from heliostat.model.resources import Resources
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,16 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Shares:
+    """Shares of devices (name, amount) that stayed pending through `reports` more reports of a node whose
+    `available` resources, which hold them as a sum, did not change."""
+
+    available: Resources
+    asked: frozenset[tuple[str, int]]
+    reports: int = 0
+
+
+@dataclass(frozen=True)
 class History:
     """A frozen fold of every observation so far; all times in Unix seconds.
 
@@ -45,6 +56,7 @@ class History:
     rounds_at_s    when the last round with a readable GCS was
     starting_since instance id -> since when it has been STARTING
     unneeded_since instance id -> since when nothing has needed it, while it is on its way
+    shares         node id -> demand for shares of devices that waits although the node's sum has room for it
     drained        instance ids that drained, or were idle, when Ray last showed them alive
     """
 
@@ -63,6 +75,7 @@ class History:
     starting_since: Mapping[str, float] = field(default_factory=dict)
     unneeded_since: Mapping[str, float] = field(default_factory=dict)
     drained: frozenset[str] = frozenset()
+    shares: Mapping[str, Shares] = field(default_factory=dict)
 
 
 FAILURES_KEPT = 50

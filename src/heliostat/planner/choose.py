@@ -1,34 +1,33 @@
-"""Which types of new nodes hold what is left over, by a greedy fill of one node after another.
+"""From wants, node types and limits to the covering problem, and back to nodes by type.
 
-Among the types that hold the hardest bundle: the preferred label, then the highest
-priority, then no unneeded GPU, then the lowest price for what it satisfies, then the
-better filled one, fewer instances, and least waste. docs/planner.md has examples.
+Among the types that can hold a bundle: the preferred label, then the highest priority, then
+one that will be there in time, then the lowest cost of the whole. docs/planner.md has examples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from heliostat.model.demand import Bundle
-from heliostat.model.resources import Resources
+from heliostat.planner.cover import cover
 from heliostat.planner.ledger import Ledger, Room, price_of
-from heliostat.planner.pool import copies_in, preference
+from heliostat.planner.limits import DEVICE_WEIGHT, NODE_WEIGHT, SCARCE, SIZE_WEIGHT
+from heliostat.planner.pool import holds_empty, preference
+from heliostat.planner.problem import MICRO, Item, Problem, Source
 from heliostat.planner.supply import Shape
-from heliostat.planner.wants import Want
-
-WELL_FILLED = 0.5
-"""A node whose fullest resource is used to less than this share counts as waste."""
+from heliostat.planner.wants import Lens, Want
 
 
 @dataclass(frozen=True)
 class Choice:
-    """`count` new nodes of a type, brought by `want`; `others` says why not the next best types."""
+    """`count` new nodes of a type, each to hold `contents` (copies of wants), brought by `want`."""
 
     shape: Shape
     count: int
     want: Want
-    others: tuple[str, ...] = ()
+    contents: tuple[tuple[Want, int], ...]
 
 
 @dataclass(frozen=True)
@@ -39,128 +38,124 @@ class Unmet:
     rooms: tuple[Room, ...]
 
 
-@dataclass(frozen=True)
-class Fill:
-    """How many copies of each remaining want one new node would hold."""
-
-    shape: Shape
-    copies: tuple[int, ...]
-    used: Resources
-
-    def repeats(self, left: Sequence[Want]) -> int:
-        """Return how many nodes can be filled exactly like this one."""
-        return min(want.count // copies for want, copies in zip(left, self.copies, strict=True) if copies)
-
-
 def fits(shape: Shape, bundle: Bundle) -> bool:
-    """Say whether an empty node of the type holds the bundle, labels and marks included."""
-    spot = shape.spot
-    return preference(bundle, spot.labels) is not None and copies_in(spot.free, bundle) > 0
+    """Say whether an empty node of the type holds the bundle, labels and single devices included."""
+    return preference(bundle, tuple(shape.labels.items())) is not None and holds_empty(
+        bundle, shape.node_type.resources.by_name
+    )
 
 
 class Chooser:
-    """Chooses for one list of wants, hardest first; takes what it chooses from the ledger."""
+    """Chooses for the wants of one round. What it is asked is a value, so equal questions cost one answer."""
 
-    def __init__(self, shapes: Sequence[Shape], ledger: Ledger) -> None:
+    def __init__(self, shapes: Sequence[Shape], lens: Lens) -> None:
         self._shapes = shapes
-        self._ledger = ledger
-        self._prices = {one.name: price_of(ledger.scene, one.node_type) for one in shapes}
+        self._lens = lens
+        self._likes: dict[tuple[str, Bundle], int | None] = {}
 
-    def choose(self, wants: Sequence[Want]) -> tuple[list[Choice], list[Unmet]]:
-        """Return new nodes that hold as much of `wants` as limits allow, and what they do not hold."""
-        left = [want for want in wants if want.count > 0]
-        choices: list[Choice] = []
-        unmet: list[Unmet] = []
-        while left:
-            choice, fill = self._next(left)
-            if choice is None or fill is None:
-                unmet.append(self._unmet(left.pop(0)))
-                continue
-            choices.append(choice)
-            self._ledger.add(choice.shape.name, choice.count)
-            left = _remaining(left, fill, choice.count)
-        return choices, unmet
+    def choose(
+        self, wants: Sequence[Want], ledger: Ledger, free: Mapping[str, int] | None = None
+    ) -> tuple[list[Choice], list[Unmet]]:
+        """Return new nodes that hold as much of `wants` as limits allow, and what they do not hold.
 
-    def _next(self, left: Sequence[Want]) -> tuple[Choice | None, Fill | None]:
-        driver = left[0]
-        fitting = [shape for shape in self._shapes if fits(shape, driver.bundle)]
-        rooms = {shape.name: self._ledger.room(shape.node_type) for shape in fitting}
-        open_to = [shape for shape in fitting if rooms[shape.name].count or rooms[shape.name].hold]
-        if not open_to:
-            return None, None
-        total = _total(left)
-        fills = [(self._score(fill, left, total), fill) for fill in (_fill(one, left) for one in open_to)]
-        fills.sort(key=lambda one: one[0])
-        best = fills[0][1]
-        room = rooms[best.shape.name]
-        if room.count == 0:
-            # The best type is about to be known better: this want waits rather than go elsewhere.
-            return None, None
-        count = max(1, min(best.repeats(left), room.count))
-        others = tuple(self._other(fill) for _, fill in fills[1:3])
-        shut = [rooms[one.name].text for one in fitting if one not in open_to]
-        return Choice(best.shape, count, driver, (*others, *shut[: 2 - len(others)])), best
+        `free` counts per type nodes that are on their way and may be chosen again: they cost what new ones
+        cost, so that the answer to the same wants stays the same while its nodes come up. The ledger
+        must not count them.
+        """
+        wants = [want for want in wants if want.count > 0]
+        solution = cover(self._problem(wants, ledger, free or {}))
+        choices = [
+            Choice(
+                shape=self._shapes[group.source],
+                count=group.count,
+                want=wants[group.driver],
+                contents=tuple((want, n) for want, n in zip(wants, group.copies, strict=True) if n),
+            )
+            for group in solution.groups
+        ]
+        after = ledger.copy()
+        for choice in choices:
+            after.add(choice.shape.name, choice.count)
+        short = ((want, left) for want, left in zip(wants, solution.left, strict=True) if left)
+        return choices, [self._unmet(replace(want, count=left), after) for want, left in short]
 
-    def _score(
-        self, fill: Fill, left: Sequence[Want], total: Resources
-    ) -> tuple[int, int, int, float, bool, float, float, float, str]:
-        shape, driver = fill.shape, left[0].bundle
-        asked = {
-            name for want, n in zip(left, fill.copies, strict=True) if n for name, _ in want.bundle.resources
-        }
-        satisfied = sum(amount / total.get(name) for name, amount in fill.used) or 1.0
-        shares = [fill.used.get(name) / amount for name, amount in shape.node_type.resources]
-        filled = max(shares, default=1.0)
-        wasted = len(shares) - sum(shares)
-        poor = filled < WELL_FILLED
-        liked = preference(driver, shape.spot.labels)
-        return (
-            liked if liked is not None else 0,
-            -shape.node_type.priority,
-            len(shape.spot.scarce - asked),
-            self._prices[shape.name] / satisfied,
-            poor,
-            wasted if poor else 0.0,
-            -satisfied,
-            wasted,
-            shape.name,
+    def _problem(self, wants: Sequence[Want], ledger: Ledger, free: Mapping[str, int]) -> Problem:
+        marks = sorted({want.bundle.anti_affinity for want in wants if want.bundle.anti_affinity})
+        numbers = {mark: index for index, mark in enumerate(marks)}
+        items = tuple(
+            Item(
+                amounts=self._lens.free(want.bundle.resources),
+                count=want.count,
+                mark=numbers.get(want.bundle.anti_affinity or "", -1),
+            )
+            for want in wants
+        )
+        prices = {shape.name: price_of(ledger.scene, shape.node_type) for shape in self._shapes}
+        costs = weighed(self._shapes, prices)
+        sources = tuple(
+            self._source(shape, wants, ledger, cost=costs[shape.name], free=free.get(shape.name, 0))
+            for shape in self._shapes
+        )
+        budget = ledger.budget_left()
+        return Problem(
+            items=items,
+            sources=sources,
+            total=ledger.cluster_room(),
+            budget_micro=None if budget is None else round(budget * MICRO),
+            device_columns=self._lens.device_columns,
         )
 
-    def _other(self, fill: Fill) -> str:
-        price = self._prices[fill.shape.name]
-        return f"{fill.shape.name} ({price:g} $/h, priority {fill.shape.node_type.priority}) fits less well"
+    def _source(
+        self, shape: Shape, wants: Sequence[Want], ledger: Ledger, *, cost: float, free: int
+    ) -> Source:
+        room = ledger.type_room(shape.node_type)
+        levels = tuple(self._level(shape, want) for want in wants)
+        spare = SCARCE.intersection(shape.node_type.resources.by_name)
+        return Source(
+            capacity=shape.spot.free,
+            cost=cost,
+            price_micro=round(price_of(ledger.scene, shape.node_type) * MICRO),
+            most=max(room.count, free),
+            hold=room.hold and room.count == 0,
+            levels=levels,
+            burdens=tuple(len(spare - want.bundle.resources.by_name.keys()) for want in wants),
+        )
 
-    def _unmet(self, want: Want) -> Unmet:
+    def _level(self, shape: Shape, want: Want) -> int | None:
+        key = (shape.name, want.bundle)
+        if key not in self._likes:
+            self._likes[key] = preference(want.bundle, shape.spot.labels)
+        liked = self._likes[key]
+        # The selector first; within one, the type's priority, of which any number may be told apart.
+        return None if liked is None else (liked << 40) - shape.node_type.priority
+
+    def _unmet(self, want: Want, ledger: Ledger) -> Unmet:
         fitting = [shape for shape in self._shapes if fits(shape, want.bundle)]
-        ranked = sorted(fitting, key=lambda one: (-one.node_type.priority, self._prices[one.name], one.name))
-        rooms = [self._ledger.room(one.node_type) for one in ranked]
-        stopping = [room for room in rooms if room.count == 0]
-        return Unmet(want, tuple(dict.fromkeys(stopping)))
+        prices = {shape.name: price_of(ledger.scene, shape.node_type) for shape in fitting}
+        ranked = sorted(fitting, key=lambda one: (-one.node_type.priority, prices[one.name], one.name))
+        rooms = [ledger.room(one.node_type) for one in ranked]
+        return Unmet(want, tuple(dict.fromkeys(room for room in rooms if room.count == 0)))
 
 
-def _fill(shape: Shape, left: Sequence[Want]) -> Fill:
-    spot, copies = shape.spot, []
-    for want in left:
-        fitting = copies_in(spot.free, want.bundle, taken=spot.taken)
-        liked = fitting and preference(want.bundle, spot.labels) is not None
-        count = min(want.count, fitting) if liked else 0
-        copies.append(count)
-        if count:
-            spot = spot.less(want.bundle, count)
-    return Fill(shape, tuple(copies), shape.spot.free.minus(spot.free))
+def weighed(shapes: Sequence[Shape], prices: Mapping[str, float]) -> dict[str, float]:
+    """Return what a node of each type is weighed with when types are chosen.
 
+    Its price; where prices are equal, its size, as a share of the largest of each resource, so
+    that less is taken; then one more node, so that fewer are taken. Where nothing has a price, size is
+    the price: a machine that costs no money is still taken from somebody.
+    """
+    largest: Counter[str] = Counter()
+    for shape in shapes:
+        for name, amount in shape.node_type.resources:
+            largest[name] = max(largest[name], amount)
 
-def _total(left: Sequence[Want]) -> Resources:
-    total: dict[str, int] = {}
-    for want in left:
-        for name, amount in want.bundle.resources:
-            total[name] = total.get(name, 0) + amount * want.count
-    return Resources.from_scaled(total.items())
+    def size(shape: Shape) -> float:
+        parts = [
+            amount / largest[name] * (DEVICE_WEIGHT if name in SCARCE else 1.0)
+            for name, amount in shape.node_type.resources
+        ]
+        return sum(parts) / max(1, len(largest))
 
-
-def _remaining(left: Sequence[Want], fill: Fill, count: int) -> list[Want]:
-    after = [
-        replace(want, count=want.count - copies * count)
-        for want, copies in zip(left, fill.copies, strict=True)
-    ]
-    return [want for want in after if want.count > 0]
+    priced = [price for price in prices.values() if price > 0]
+    unit = SIZE_WEIGHT * min(priced) if priced else 1.0
+    return {shape.name: prices[shape.name] + unit * (size(shape) + NODE_WEIGHT) for shape in shapes}

@@ -10,9 +10,9 @@ from heliostat.model.plan import Reason, Why
 from heliostat.model.resources import SCALE
 from heliostat.planner.choose import fits
 from heliostat.planner.ledger import Room, price_of
-from heliostat.planner.pool import preference
+from heliostat.planner.pool import Uses, preference
 from heliostat.planner.scene import Scene
-from heliostat.planner.settle import New, Settlement, Uses, staying
+from heliostat.planner.settle import New, Settlement, staying
 from heliostat.planner.supply import Shape
 
 TEXTS_AT_MOST = 3
@@ -28,7 +28,6 @@ def launch_reason(scene: Scene, settlement: Settlement, new: Sequence[New]) -> R
         "demands": {
             str(bundle): count for bundle, count in sorted(served.items(), key=lambda one: str(one[0]))
         },
-        "others": list(first.others),
     }
     if first.why in {Why.MIN_WORKERS, Why.ADDED_BY_HAND}:
         return Reason(first.why, _floor_text(scene, first), data)

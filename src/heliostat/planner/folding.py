@@ -17,6 +17,7 @@ from heliostat.planner.over import lost, said, start_overdue, start_timeout_s
 from heliostat.planner.scale_down import needless
 from heliostat.planner.scene import look
 from heliostat.planner.settle import settle
+from heliostat.planner.shares import shares_of
 from heliostat.planner.wants import key_of
 
 T = TypeVar("T")
@@ -36,6 +37,7 @@ def fold(history: History, snapshot: Snapshot, policy: Policy) -> History:
     if snapshot.ray is not None:
         known = _nodes(known, snapshot)
         known = _demand(known, snapshot)
+        known = replace(known, shares=shares_of(known, snapshot.ray))
         known = _joins(known, instances, now_s=snapshot.now_s)
     known = _failures(known, snapshot, instances, policy=policy)
     known = _states(known, snapshot, instances)

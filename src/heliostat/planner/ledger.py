@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from heliostat.model.instance import ALIVE, InstanceState, Offer
@@ -36,23 +36,38 @@ class Ledger:
         self.scene = scene
         self.added: Counter[str] = Counter(added)
 
-    def copy(self) -> Ledger:
-        return Ledger(self.scene, self.added.elements())
+    def copy(self, without: Mapping[str, int] | None = None) -> Ledger:
+        """Return a ledger of its own; `without` counts per type what it shall not count as there."""
+        other = Ledger(self.scene)
+        other.added = Counter(self.added)
+        other.added.subtract(without or {})
+        return other
 
     def add(self, node_type: str, count: int) -> None:
         self.added[node_type] += count
 
     def room(self, node_type: NodeType) -> Room:
         """Return the tightest limit on the type. Everything not yet gone counts against it."""
+        limits = [self.type_room(node_type), self._cluster_max(), self._budget(node_type)]
+        return min(limits, key=lambda room: room.count)
+
+    def type_room(self, node_type: NodeType) -> Room:
+        """Return the tightest of the limits that are the type's own."""
         return min(self._limits(node_type), key=lambda room: room.count)
+
+    def cluster_room(self) -> int:
+        return self._cluster_max().count
+
+    def budget_left(self) -> float | None:
+        """Return the $/h that may still be spent; None where there is no limit."""
+        most = self.scene.policy.max_cost_usd_per_h
+        return None if most is None else most - self._spent()
 
     def _limits(self, node_type: NodeType) -> list[Room]:
         return [
             self._backend(node_type),
             self._backoff(node_type),
             self._type_max(node_type),
-            self._cluster_max(),
-            self._budget(node_type),
             self._offer(node_type),
         ]
 

@@ -11,6 +11,9 @@ VANISHED_S = 2.0
 IDLE_REPORTS = 2
 """Ray counts idle time from the last report, so a fresh node looks idle for one. Want two."""
 
+SHARE_REPORTS = 2
+"""A share of a GPU for which a node's sum has room is believed to fit until it outlived so many more reports."""
+
 RAY_GAP_S = 10.0
 """After so long without Ray's reports, our own count of idle time is void."""
 
@@ -52,3 +55,13 @@ SCARCE = frozenset({"GPU", "TPU", "NPU", "HPU", "neuron_cores"})
 
 NODE_GROUP_LABEL = "ray.io/node-group"
 """Ray's own label for the node type's name; a planned node has it too."""
+
+
+SIZE_WEIGHT = 1e-3
+"""What a node of the largest size is weighed with beside its price, as a part of the lowest price."""
+
+NODE_WEIGHT = 0.05
+"""What one more node is weighed with, as a part of one of the largest size."""
+
+DEVICE_WEIGHT = 8.0
+"""How much more a GPU or the like weighs than the node's CPUs or memory."""

@@ -1,88 +1,75 @@
-"""Room to place bundles in, grouped: nodes in the same state are one spot with many members.
+"""Room to place bundles in, grouped: nodes in the same state are one row with many members.
 
-Placing costs as many steps as there are distinct states, whatever the number of nodes or tasks.
+Placing costs as many steps as there are distinct states, whatever the number of nodes or tasks,
+and the steps of one bundle shape are taken for all rows at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from enum import IntEnum
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from heliostat.model.demand import Bundle
-from heliostat.model.resources import Resources
-from heliostat.planner.wants import Want
+from heliostat.model.resources import SCALE
+from heliostat.planner.devices import Devices, copies_on, fresh, take
+from heliostat.planner.limits import SCARCE
+from heliostat.planner.rows import ON_ITS_WAY, Ints, Kind, Row, Rows, Spot, Use, Uses
+from heliostat.planner.wants import GangWant, Labels, Lens, Want
 
-Labels = tuple[tuple[str, str], ...]
-
-
-class Kind(IntEnum):
-    """The order in which room is used.
-
-    JUST_JOINED is what is already taken on a node that joined a moment ago: demand that
-    is older than the node may be the very work that runs there, reported a report late.
-    """
-
-    BUSY = 0
-    RUNNING = 1
-    COMING = 2
-    JUST_JOINED = 3
-
-
-@dataclass(frozen=True)
-class Spot:
-    """One distinct state of a node. `taken` holds the anti-affinity marks on it."""
-
-    kind: Kind
-    node_type: str
-    free: Resources
-    labels: Labels = ()
-    scarce: frozenset[str] = frozenset()
-    taken: frozenset[str] = frozenset()
-    joined_s: float = 0.0
-
-    def order(self) -> tuple[str, Labels, tuple[tuple[str, int], ...], tuple[str, ...], float]:
-        return (self.node_type, self.labels, self.free.amounts, tuple(sorted(self.taken)), self.joined_s)
-
-    def less(self, bundle: Bundle, copies: int) -> Spot:
-        marks = {bundle.anti_affinity} if bundle.anti_affinity else set()
-        return replace(self, free=self.free.minus(bundle.resources.times(copies)), taken=self.taken | marks)
-
-
-@dataclass(frozen=True)
-class Use:
-    """`copies` of a want's bundle went to each of `members`."""
-
-    want: Want
-    members: tuple[str, ...]
-    copies: int
-    kind: Kind
+ENDLESS = 2**31
 
 
 class Pool:
-    """Spots with their members, and what was placed so far. Mutable, private to one planning step."""
+    """Rows with their members, and what was placed on them. Mutable, private to one planning step."""
 
-    def __init__(self) -> None:
-        self.spots: dict[Spot, tuple[str, ...]] = {}
-        self.uses: list[Use] = []
+    def __init__(self, lens: Lens, spots: Mapping[Spot, Sequence[str]]) -> None:
+        self._lens = lens
+        self._columns = {name: index for index, name in enumerate(lens.names)}
+        self._shut: NDArray[np.bool_] | None = None
+        self._table = Rows(len(lens.names), len(spots))
+        self.add(spots)
 
     def copy(self) -> Pool:
-        other = Pool()
-        other.spots = dict(self.spots)
-        other.uses = list(self.uses)
+        other = Pool(self._lens, {})
+        other._table = self._table.copy()
         return other
 
-    def add(self, spot: Spot, members: Sequence[str]) -> None:
-        if members:
-            self.spots[spot] = self.spots.get(spot, ()) + tuple(members)
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def add(self, spots: Mapping[Spot, Sequence[str]]) -> None:
+        """Add nodes by state, in an order of its own, whatever the order of `spots`."""
+        for spot in sorted(spots, key=Spot.order):
+            if spots[spot]:
+                self._table.append(Row(spot, tuple(spots[spot]), spot.devices, marks=spot.taken), spot.free)
+
+    def uses(self) -> Uses:
+        """Return what was placed on whom."""
+        return {member: tuple(row.uses) for row in self._table.rows if row.uses for member in row.members}
 
     def place(self, want: Want) -> Want:
         """Place as many of `want` as there is room for; return the want with what is left of it."""
-        left = want.count
-        for per, spot in self._fitting(want):
-            if left <= 0:
-                break
-            left -= self._fill(spot, want, per=per, left=left)
+        if want.count <= 0 or not len(self._table):
+            return want
+        amounts = self._amounts(want.bundle)
+        per = self._copies(want, amounts)
+        fitting = np.flatnonzero(per > 0)
+        if not len(fitting):
+            return want
+        per = per[fitting]
+        order = np.argsort(self._keys(want, fitting, per), kind="stable")
+        fitting, per = fitting[order], per[order]
+        through = np.cumsum(per * self._table.counts[fitting])
+        whole = int(np.searchsorted(through, want.count, side="right"))
+        self._fill(fitting[:whole], per[:whole], want=want, amounts=amounts)
+        left = want.count - (int(through[whole - 1]) if whole else 0)
+        if left and whole < len(fitting):
+            self._fill_part(int(fitting[whole]), int(per[whole]), left, want=want, amounts=amounts)
+            left = 0
         return replace(want, count=left)
 
     def place_all(self, wants: Iterable[Want]) -> list[Want]:
@@ -90,50 +77,184 @@ class Pool:
         left = [self.place(want) for want in wants]
         return [want for want in left if want.count > 0]
 
-    def _fitting(self, want: Want) -> list[tuple[int, Spot]]:
-        """Return the spots that hold the bundle, the best first, with how many copies each takes.
+    def place_gang(self, gang: GangWant) -> list[Want]:
+        """Place a gang's bundles; return what is left.
+
+        PACK looks for one node first, SPREAD for a node each; where that can't be had, any nodes do.
+        """
+        wish = gang.wish
+        if wish:
+            trial = self.copy()
+            if not trial.place_all(wish):
+                self._table = trial._table
+                return []
+        return self.place_all(gang.wants)
+
+    def add_holding(self, spot: Spot, members: Sequence[str], contents: Sequence[tuple[Want, int]]) -> None:
+        """Add nodes that are to hold `contents` (copies of wants), each of them."""
+        if not members:
+            return
+        index = self._table.append(Row(spot, tuple(members), spot.devices, marks=spot.taken), spot.free)
+        self._fill_one(index, contents)
+
+    def place_here(self, wants: Iterable[Want]) -> list[Want]:
+        """As `place_all`, but leave alone what is on its way and still empty, and all after it."""
+        kinds = self._table.kinds
+        used = np.fromiter(
+            (bool(row.uses) for row in self._table.rows), dtype=np.bool_, count=len(self._table)
+        )
+        self._shut = (kinds > Kind.RUNNING) & ~(used & (kinds <= Kind.QUEUED))
+        left = self.place_all(wants)
+        self._shut = None
+        return left
+
+    def empty_coming(self) -> Counter[str]:
+        """Count per node type what is on its way and holds nothing yet."""
+        counts: Counter[str] = Counter()
+        for row in self._table.rows:
+            if row.spot.kind in ON_ITS_WAY and not row.uses:
+                counts[row.spot.node_type] += len(row.members)
+        return counts
+
+    def assign(self, node_type: str, nodes: int, contents: Sequence[tuple[Want, int]]) -> None:
+        """Put `contents` (copies of wants) on each of so many empty nodes that are on their way."""
+        for index in self._empty(node_type):
+            if nodes <= 0:
+                return
+            members = self._table.rows[index].members
+            if nodes < len(members):
+                self._table.split(index, members[nodes:])
+                self._table.keep(index, members[:nodes])
+            nodes -= min(nodes, len(members))
+            self._fill_one(index, contents)
+        assert nodes <= 0, "the caller has counted the nodes"
+
+    def _empty(self, node_type: str) -> list[int]:
+        found = [
+            (row.spot.kind, index)
+            for index, row in enumerate(self._table.rows)
+            if row.spot.node_type == node_type and row.spot.kind in ON_ITS_WAY and not row.uses
+        ]
+        return [index for _, index in sorted(found)]
+
+    # How much fits where.
+
+    def _amounts(self, bundle: Bundle) -> Ints:
+        amounts = np.zeros(len(self._columns), dtype=np.int64)
+        for name, amount in bundle.resources:
+            amounts[self._columns[name]] = amount
+        return amounts
+
+    def _copies(self, want: Want, amounts: Ints) -> Ints:
+        table, asked = self._table, np.flatnonzero(amounts)
+        per = np.full(len(table), ENDLESS, dtype=np.int64)
+        for column in asked:
+            np.minimum(per, self._table.free[:, column] // amounts[column], out=per)
+        per = np.minimum(per, want.count)
+        self._by_device(per, want, amounts)
+        bundle = want.bundle
+        if bundle.anti_affinity is not None:
+            np.minimum(per, 1, out=per)
+            for index, row in enumerate(self._table.rows):
+                if bundle.anti_affinity in row.marks:
+                    per[index] = 0
+        liked, _ = self._views(bundle)
+        per[liked[self._table.looks] < 0] = 0
+        # Room that is taken already is for demand as old as the node.
+        late = (self._table.kinds == Kind.JUST_JOINED) & (self._table.joined < want.since_s)
+        per[late] = 0
+        if self._shut is not None:
+            per[: len(self._shut)][self._shut] = 0
+        return per
+
+    def _by_device(self, per: Ints, want: Want, amounts: Ints) -> None:
+        """Where shares of devices matter, take the count from the devices, as far as they are known."""
+        asked = [(column, int(amounts[column])) for column in self._lens.device_columns if amounts[column]]
+        for index in self._table.with_devices() if asked else ():
+            if not per[index]:
+                continue
+            row = self._table.rows[index]
+            devices, doubted = dict(row.devices), row.spot.doubted
+            for column, amount in asked:
+                if column in devices:
+                    per[index] = min(int(per[index]), copies_on(devices[column], amount))
+                if amount % SCALE and any(known == column and amount >= least for known, least in doubted):
+                    per[index] = 0
+
+    def _views(self, bundle: Bundle) -> tuple[Ints, Ints]:
+        """Return per face which selector likes it (-1: none) and how many unneeded devices it has."""
+        needed = bundle.resources.by_name.keys()
+        liked = [preference(bundle, labels) for labels, _ in self._table.faces]
+        wasted = [len(scarce - needed) for _, scarce in self._table.faces]
+        return np.array([-1 if one is None else one for one in liked]), np.array(wasted)
+
+    def _keys(self, want: Want, rows: Ints, per: Ints) -> Ints:
+        """Return what the rows are tried by, lowest first.
 
         Nodes that run before those on their way, preferred labels before fallbacks, nodes without
-        an unneeded GPU before those with one, and then the tightest, so that big rooms stay whole.
+        an unneeded device before those with one, and then the tightest, so that big rooms stay whole.
         """
-        bundle = want.bundle
-        preferences: dict[Labels, int | None] = {}
-        found = []
-        for spot in self.spots:
-            per = copies_in(spot.free, bundle, taken=spot.taken)
-            if per == 0 or (spot.kind is Kind.JUST_JOINED and want.since_s > spot.joined_s):
-                continue
-            if spot.labels not in preferences:
-                preferences[spot.labels] = preference(bundle, spot.labels)
-            liked = preferences[spot.labels]
-            if liked is None:
-                continue
-            wasted = len(spot.scarce - bundle.resources.by_name.keys())
-            found.append(((spot.kind, liked, wasted, per, spot.order()), per, spot))
-        found.sort(key=lambda one: one[0])
-        return [(per, spot) for _, per, spot in found]
+        liked, wasted = self._views(want.bundle)
+        faces = self._table.looks[rows]
+        key = self._table.kinds[rows] << 6
+        key = (key | liked[faces]) << 4
+        key = (key | wasted[faces]) << 22
+        return (key | np.minimum(per, 2**22 - 1)) << 26 | self._table.ranks[rows]
 
-    def _fill(self, spot: Spot, want: Want, *, per: int, left: int) -> int:
-        members = self.spots.pop(spot)
-        full = min(left // per, len(members))
-        part = left - full * per if full < len(members) else 0
-        self._use(spot, want, members=members[:full], copies=per)
-        if part:
-            self._use(spot, want, members=members[full : full + 1], copies=part)
-        self.add(spot, members[full + bool(part) :])
-        return full * per + part
+    # Placing.
 
-    def _use(self, spot: Spot, want: Want, *, members: tuple[str, ...], copies: int) -> None:
-        if members:
-            self.add(spot.less(want.bundle, copies), members)
-            self.uses.append(Use(want, members, copies, spot.kind))
+    def _fill(self, rows: Ints, per: Ints, *, want: Want, amounts: Ints) -> None:
+        if not len(rows):
+            return
+        self._table.free[rows] -= per[:, None] * amounts
+        mark = want.bundle.anti_affinity
+        for index, copies in zip(rows.tolist(), per.tolist(), strict=True):
+            row = self._table.rows[index]
+            row.uses.append(Use(want, copies, row.spot.kind))
+            if mark is not None:
+                row.marks |= {mark}
+            if row.devices:
+                row.devices = _less(row.devices, amounts, copies)
+
+    def _fill_one(self, index: int, contents: Sequence[tuple[Want, int]]) -> None:
+        """Put a pattern on a row, what takes most of a device first, as it was counted."""
+        columns = list(self._lens.device_columns)
+        amounts = [self._amounts(want.bundle) for want, _ in contents]
+        order = sorted(range(len(contents)), key=lambda one: tuple(-amounts[one][columns]))
+        for each in order:
+            want, copies = contents[each]
+            self._fill(np.array([index]), np.array([copies]), want=want, amounts=amounts[each])
+
+    def _fill_part(self, index: int, per: int, left: int, *, want: Want, amounts: Ints) -> None:
+        """Place `left` on some members of a row that holds more: the others become rows of their own."""
+        full, part = divmod(left, per)
+        members = self._table.rows[index].members
+        if full + bool(part) < len(members):
+            self._table.split(index, members[full + bool(part) :])
+        if full and part:
+            other = self._table.split(index, members[full : full + 1])
+            self._fill(np.array([other]), np.array([part]), want=want, amounts=amounts)
+        kept = members[:full] or members[:1]
+        self._table.keep(index, kept)
+        self._fill(np.array([index]), np.array([per if full else part]), want=want, amounts=amounts)
 
 
-def copies_in(free: Resources, bundle: Bundle, *, taken: frozenset[str] = frozenset()) -> int:
-    """Return how many copies of the bundle fit into one node with `free` left."""
-    if bundle.anti_affinity is None:
-        return bundle.resources.times_in(free)
-    return 0 if bundle.anti_affinity in taken else min(1, bundle.resources.times_in(free))
+def _less(
+    devices: tuple[tuple[int, Devices], ...], amounts: NDArray[np.int64], copies: int
+) -> tuple[tuple[int, Devices], ...]:
+    return tuple(
+        (column, take(known, int(amounts[column]), copies) if amounts[column] else known)
+        for column, known in devices
+    )
+
+
+def holds_empty(bundle: Bundle, free: Mapping[str, int]) -> bool:
+    """Say whether a node with `free` whole and untouched has room for the bundle, device by device."""
+    return all(
+        amount <= free.get(name, 0)
+        and (name not in SCARCE or amount % SCALE == 0 or copies_on(fresh(free[name]), amount) > 0)
+        for name, amount in bundle.resources
+    )
 
 
 def preference(bundle: Bundle, labels: Labels) -> int | None:

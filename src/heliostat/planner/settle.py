@@ -7,6 +7,7 @@ would find needless.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,11 +15,12 @@ from heliostat.model.demand import Bundle
 from heliostat.model.plan import Why
 from heliostat.planner.choose import Choice, Chooser, Unmet, fits
 from heliostat.planner.ledger import Ledger, Room
-from heliostat.planner.limits import GANG_TRIES, PASSES
-from heliostat.planner.pool import Pool, Use, copies_in, preference
+from heliostat.planner.limits import PASSES
+from heliostat.planner.pool import Pool, holds_empty, preference
+from heliostat.planner.rows import Uses
 from heliostat.planner.scene import Scene
 from heliostat.planner.supply import Shape, living, room, shapes, totals
-from heliostat.planner.wants import GangWant, Want, Wants, wants_of
+from heliostat.planner.wants import GangWant, Lens, Want, Wants, wants_of
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,6 @@ class New:
     shape: Shape
     why: Why
     key: str = ""
-    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,6 @@ class Short:
     shape: Shape
     count: int
     room: Room
-
-
-Uses = Mapping[str, tuple[Use, ...]]
 
 
 @dataclass(frozen=True)
@@ -77,80 +75,120 @@ def settle(scene: Scene) -> Settlement:
     if not wants:
         return Settlement(wants, kinds, tuple(new), short=tuple(short))
     possible, gone = _sifted(scene, wants, kinds)
-    attempt = _Attempt(scene, possible, shapes=kinds, new=new)
+    attempt = _Attempt(scene, possible, shapes=kinds, new=new, lens=wants.lens)
     for _ in range(PASSES):
         if not attempt.run():
             break
-        attempt = _Attempt(scene, possible, shapes=kinds, new=attempt.new)
+        attempt = _Attempt(scene, possible, shapes=kinds, new=attempt.new, lens=wants.lens)
     return attempt.settlement(gone, tuple(short))
 
 
 class _Attempt:
     """One pass of packing; `new` grows by what it finds missing."""
 
-    def __init__(self, scene: Scene, wants: Wants, *, shapes: tuple[Shape, ...], new: Sequence[New]) -> None:
+    def __init__(
+        self, scene: Scene, wants: Wants, *, shapes: tuple[Shape, ...], new: Sequence[New], lens: Lens
+    ) -> None:
         self.scene = scene
         self.wants = wants
+        self.lens = lens
         self.shapes = shapes
         self.new = list(new)
         self.ledger = Ledger(scene, (one.shape.name for one in new))
-        self.pool = room(scene, wants.lens)
+        self.chooser = Chooser(shapes, lens)
+        self.pool = room(scene, lens)
         _put(self.pool, new)
-        self.kept = Pool()
+        self.kept: Uses = {}
         self.unmet: list[Unmet] = []
         self.constraint_unmet: list[Unmet] = []
         self.gangs_unmet: list[tuple[GangWant, tuple[Room, ...]]] = []
 
     def run(self) -> bool:
-        """Pack once; say whether more nodes turned out to be needed."""
+        """Pack once; say whether the next pass may find that more is needed."""
         before = len(self.new)
         for gang in self.wants.gangs:
             self._gang(gang)
-        self.unmet = self._grow(self.pool, self.pool.place_all(self.wants.demands), Why.DEMAND)
+        self.unmet, again = self._place(self.pool, self.wants.demands, Why.DEMAND)
         if self.wants.constraint:
-            self._constraint()
-        return len(self.new) > before
+            again |= self._constraint()
+        return len(self.new) > before and (again or bool(self.wants.gangs))
 
     def _gang(self, gang: GangWant) -> None:
         """Place the whole gang, or leave everything as it was."""
-        pool, ledger, new = self.pool.copy(), self.ledger.copy(), list(self.new)
-        left = pool.place_all(gang.wants)
-        rooms: tuple[Room, ...] = ()
-        for _ in range(GANG_TRIES):
-            if not left:
-                break
-            choices, unmet = Chooser(self.shapes, ledger).choose(left)
-            if unmet:
-                rooms = unmet[0].rooms
-                break
-            added = _named(choices, len(new), Why.GANG)
-            new += added
-            _put(pool, added)
-            left = pool.place_all(left)
-        if left:
-            self.gangs_unmet.append((gang, rooms))
-        else:
-            self.pool, self.ledger, self.new = pool, ledger, new
-
-    def _grow(self, pool: Pool, left: Sequence[Want], why: Why) -> list[Unmet]:
+        pool = self.pool.copy()
+        left = pool.place_gang(gang)
         if not left:
-            return []
-        choices, unmet = Chooser(self.shapes, self.ledger).choose(left)
-        added = _named(choices, len(self.new), why)
-        self.new += added
-        _put(pool, added)
-        pool.place_all(left)
-        return unmet
+            self.pool = pool
+            return
+        choices, unmet = self.chooser.choose(left, self.ledger)
+        if unmet:
+            self.gangs_unmet.append((gang, unmet[0].rooms))
+            return
+        self.pool = pool
+        self._add(pool, choices, Why.GANG)
 
-    def _constraint(self) -> None:
-        used = frozenset(_by_member(self.pool.uses))
-        self.kept = totals(self.scene, self.wants.lens, used)
-        _put(self.kept, sorted(self.new, key=lambda one: one.member not in used))
-        left = self.kept.place_all(self.wants.constraint)
-        self.constraint_unmet = self._grow(self.kept, left, Why.CONSTRAINT)
+    def _place(self, pool: Pool, wants: Sequence[Want], why: Why) -> tuple[list[Unmet], bool]:
+        """Place wants on what is there, on what comes, and on new nodes; return what has no place.
+
+        Also say whether new nodes were added beside others that come: the next pass may see it otherwise.
+        """
+        left = pool.place_here(wants)
+        coming = pool.empty_coming()
+        if left and coming:
+            left = self._on_the_way(pool, left, coming)
+        left = pool.place_all(left)
+        if not left:
+            return [], False
+        choices, unmet = self.chooser.choose(left, self.ledger)
+        self._add(pool, choices, why)
+        return unmet, bool(coming) or why is Why.CONSTRAINT
+
+    def _on_the_way(self, pool: Pool, left: Sequence[Want], coming: Mapping[str, int]) -> list[Want]:
+        """Place wants on what comes, in the way for which it was asked.
+
+        The choice is made anew as if nothing came. While the wants are the same it is the same choice, so
+        that what comes is just what it takes. Otherwise what comes is filled as well as may be.
+        """
+        choices, _ = self.chooser.choose(left, self.ledger.copy(without=coming), coming)
+        asked: Counter[str] = Counter()
+        for choice in choices:
+            asked[choice.shape.name] += choice.count
+        if any(asked[name] > coming[name] for name in asked):
+            trial = pool.copy()
+            if not trial.place_all(left):
+                return list(left)
+        counts = {want: want.count for want in left}
+        free = Counter(coming)
+        for choice in choices:
+            nodes = min(choice.count, free[choice.shape.name])
+            free[choice.shape.name] -= nodes
+            pool.assign(choice.shape.name, nodes, choice.contents)
+            for want, copies in choice.contents:
+                counts[want] -= nodes * copies
+        return [replace(want, count=count) for want, count in counts.items() if count > 0]
+
+    def _add(self, pool: Pool, choices: Sequence[Choice], why: Why) -> None:
+        for choice in choices:
+            first = len(self.new)
+            name = choice.shape.name
+            added = [
+                New(_name(choice.shape, first + index), choice.shape, why, choice.want.key)
+                for index in range(choice.count)
+            ]
+            self.new += added
+            self.ledger.add(name, choice.count)
+            pool.add_holding(choice.shape.spot, [one.member for one in added], choice.contents)
+
+    def _constraint(self) -> bool:
+        used = frozenset(self.pool.uses())
+        pool = totals(self.scene, self.lens, used)
+        _put(pool, sorted(self.new, key=lambda one: one.member not in used))
+        self.constraint_unmet, again = self._place(pool, self.wants.constraint, Why.CONSTRAINT)
+        self.kept = pool.uses()
+        return again
 
     def settlement(self, gone: Settlement, short: tuple[Short, ...]) -> Settlement:
-        uses, kept = _by_member(self.pool.uses), _by_member(self.kept.uses)
+        uses, kept = self.pool.uses(), self.kept
         keys = frozenset(gang.wants[0].key for gang in self.wants.gangs)
         renamed = (_after_use(one, uses, kept, keys) for one in self.new)
         new = [one for one in renamed if one is not None]
@@ -242,18 +280,10 @@ def _sifted(scene: Scene, wants: Wants, kinds: Sequence[Shape]) -> tuple[Wants, 
 def _fits_a_node(scene: Scene, wants: Wants, bundle: Bundle) -> bool:
     """Say whether a node that is there could hold the bundle when empty; so it may only wait."""
     return any(
-        copies_in(node.total, bundle) and preference(bundle, wants.lens.labels(node.labels)) is not None
+        holds_empty(bundle, node.total.by_name)
+        and preference(bundle, wants.lens.labels(node.labels)) is not None
         for _, node in living(scene)
     )
-
-
-def _named(choices: Iterable[Choice], start: int, why: Why) -> list[New]:
-    added: list[New] = []
-    for choice in choices:
-        for _ in range(choice.count):
-            name = _name(choice.shape, start + len(added))
-            added.append(New(name, choice.shape, why, choice.want.key, choice.others))
-    return added
 
 
 def _name(shape: Shape, index: int) -> str:
@@ -267,12 +297,4 @@ def _put(pool: Pool, new: Iterable[New]) -> None:
         groups.setdefault(one.shape.name, []).append(one.member)
         found[one.shape.name] = one.shape
     for name, members in groups.items():
-        pool.add(found[name].spot, members)
-
-
-def _by_member(uses: Iterable[Use]) -> dict[str, tuple[Use, ...]]:
-    found: dict[str, list[Use]] = {}
-    for use in uses:
-        for member in use.members:
-            found.setdefault(member, []).append(use)
-    return {member: tuple(several) for member, several in found.items()}
+        pool.add({found[name].spot: members})

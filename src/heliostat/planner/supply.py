@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from heliostat.model.instance import Instance, NodeStatus, RayNode
+from heliostat.model.instance import Instance, InstanceState, NodeStatus, RayNode
 from heliostat.model.node_type import NodeType
 from heliostat.model.resources import Resources
-from heliostat.planner.limits import JOIN_SETTLE_S, NODE_GROUP_LABEL, SCARCE
-from heliostat.planner.pool import Kind, Pool, Spot
+from heliostat.planner.limits import JOIN_SETTLE_S, NODE_GROUP_LABEL, SCARCE, SHARE_REPORTS
+from heliostat.planner.pool import Pool
+from heliostat.planner.rows import Kind, Spot
 from heliostat.planner.scene import Scene
 from heliostat.planner.wants import Lens
 
@@ -29,11 +30,8 @@ class Shape:
 
 def shape_of(node_type: NodeType, lens: Lens) -> Shape:
     labels = {NODE_GROUP_LABEL: node_type.name} | dict(node_type.labels)
-    return Shape(
-        node_type,
-        labels,
-        _spot(Kind.COMING, node_type.name, free=node_type.resources, labels=labels, lens=lens),
-    )
+    spot = _spot(Kind.QUEUED, node_type.name, free=node_type.resources, labels=labels, lens=lens)
+    return Shape(node_type, labels, replace(spot, devices=lens.devices(spot.free)))
 
 
 def shapes(scene: Scene, lens: Lens) -> tuple[Shape, ...]:
@@ -45,7 +43,7 @@ def room(scene: Scene, lens: Lens) -> Pool:
     """Return what is free now, what comes, and what just-joined nodes may have taken already."""
     groups: dict[Spot, list[str]] = {}
     for member, node in living(scene):
-        spot = _spot(Kind.RUNNING, node.node_type, free=node.available, labels=node.labels, lens=lens)
+        spot = _node_spot(scene, node, lens)
         groups.setdefault(spot, []).append(member)
     _add_coming(groups, scene, lens)
     for instance in scene.staying_running:
@@ -53,7 +51,7 @@ def room(scene: Scene, lens: Lens) -> Pool:
         if instance.node and joined_s is not None and scene.now_s - joined_s < JOIN_SETTLE_S:
             spot = _just_joined(instance.node, joined_s, lens)
             groups.setdefault(spot, []).append(instance.instance_id)
-    return _pool(groups)
+    return Pool(lens, groups)
 
 
 def totals(scene: Scene, lens: Lens, used: frozenset[str]) -> Pool:
@@ -69,7 +67,7 @@ def totals(scene: Scene, lens: Lens, used: frozenset[str]) -> Pool:
             _spot(kind, node.node_type, free=node.total, labels=node.labels, lens=lens), []
         ).append(member)
     _add_coming(groups, scene, lens, used)
-    return _pool(groups)
+    return Pool(lens, groups)
 
 
 def living(scene: Scene) -> Iterable[tuple[str, RayNode]]:
@@ -92,7 +90,10 @@ def _add_coming(
     # A stable sort: what is used comes first, and among equals what is there soonest.
     for instance in sorted(scene.staying_coming, key=lambda one: one.instance_id not in used):
         if instance.node_type in known and not scene.leaving(instance):
-            groups.setdefault(known[instance.node_type], []).append(instance.instance_id)
+            spot = known[instance.node_type]
+            if instance.state is InstanceState.STARTING:
+                spot = replace(spot, kind=Kind.COMING)
+            groups.setdefault(spot, []).append(instance.instance_id)
 
 
 def _just_joined(node: RayNode, joined_s: float, lens: Lens) -> Spot:
@@ -102,19 +103,28 @@ def _just_joined(node: RayNode, joined_s: float, lens: Lens) -> Spot:
     return replace(spot, joined_s=joined_s)
 
 
+def _node_spot(scene: Scene, node: RayNode, lens: Lens) -> Spot:
+    """Return a running node's state. Of devices Ray tells the sum only: believed until it is doubted."""
+    spot = _spot(Kind.RUNNING, node.node_type, free=node.available, labels=node.labels, lens=lens)
+    if not lens.device_columns:
+        return spot
+    # A node that nothing uses has all its devices whole.
+    if node.available == node.total:
+        return replace(spot, devices=lens.devices(spot.free))
+    known = scene.history.shares.get(node.node_id)
+    if known is None or known.reports < SHARE_REPORTS or known.available != node.available:
+        return spot
+    return replace(
+        spot, doubted=tuple(sorted((lens.names.index(n), a) for n, a in known.asked if n in lens.names))
+    )
+
+
 def _spot(kind: Kind, node_type: str, *, free: Resources, labels: Mapping[str, str], lens: Lens) -> Spot:
     return Spot(
         kind=kind,
         node_type=node_type,
-        free=lens.resources(free),
+        free=lens.free(free),
         labels=lens.labels(labels),
-        scarce=frozenset(name for name, _ in free if name in SCARCE),
-        taken=frozenset(lens.taken(labels)),
+        scarce=SCARCE.intersection(free.by_name),
+        taken=lens.taken(labels),
     )
-
-
-def _pool(groups: Mapping[Spot, list[str]]) -> Pool:
-    pool = Pool()
-    for spot, members in groups.items():
-        pool.add(spot, members)
-    return pool

@@ -10,12 +10,16 @@ from functools import cached_property
 from itertools import product
 
 from heliostat.model.demand import Bundle, Demand, Gang, GangStrategy, LabelSelector
-from heliostat.model.resources import NOTHING, Resources
+from heliostat.model.resources import NOTHING, SCALE, Resources
+from heliostat.planner.devices import Devices, fresh
 from heliostat.planner.limits import SCARCE, SELECTORS_MERGED
 from heliostat.planner.scene import Scene
 
 # A task inside a placement group waits for the group, not for a node: the gang brings the node.
 _OF_A_GROUP = re.compile(r"_group_([0-9]+_)?[0-9a-f]{20,}$")
+
+
+Labels = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,11 @@ class Want:
 
 @dataclass(frozen=True)
 class GangWant:
+    """A gang's bundles. `wish` is how it would like to lie, if that can be had: on one node, or apart."""
+
     gang: Gang
     wants: tuple[Want, ...]
+    wish: tuple[Want, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,21 +48,30 @@ class Lens:
     Nodes that look the same through it are one state, so that a label or a resource which
     is unique to each node (`ray.io/node-id`, `node:<ip>`) does not make every node a case
     of its own. `marks` are the gangs' anti-affinity marks: Ray shows the mark as a label on
-    a node that already holds a part of the gang.
+    a node that already holds a part of the gang. `device_columns` are the places in `names` of
+    devices of which some want asks a share: only then do single devices matter.
     """
 
-    names: frozenset[str]
+    names: tuple[str, ...]
     keys: frozenset[str]
     marks: frozenset[str] = frozenset()
+    device_columns: tuple[int, ...] = ()
 
-    def resources(self, whole: Resources) -> Resources:
-        return Resources(tuple(pair for pair in whole.amounts if pair[0] in self.names))
+    def free(self, whole: Resources) -> tuple[int, ...]:
+        known = whole.by_name
+        return tuple(known.get(name, 0) for name in self.names)
 
-    def labels(self, whole: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    def labels(self, whole: Mapping[str, str]) -> Labels:
+        if not self.keys:
+            return ()
         return tuple(sorted((key, value) for key, value in whole.items() if key in self.keys))
 
     def taken(self, whole: Mapping[str, str]) -> frozenset[str]:
-        return self.marks & whole.keys()
+        return self.marks.intersection(whole) if self.marks else self.marks
+
+    def devices(self, free: tuple[int, ...]) -> tuple[tuple[int, Devices], ...]:
+        """Return the single devices of an unused node."""
+        return tuple((column, fresh(free[column])) for column in self.device_columns)
 
 
 @dataclass(frozen=True)
@@ -70,11 +86,20 @@ class Wants:
     def lens(self) -> Lens:
         bundles = [want.bundle for gang in self.gangs for want in gang.wants]
         bundles += [want.bundle for want in (*self.demands, *self.constraint)]
-        names = {name for bundle in bundles for name, _ in bundle.resources}
+        names = tuple(sorted({name for bundle in bundles for name, _ in bundle.resources}))
+        shared = {
+            name
+            for bundle in bundles
+            for name, amount in bundle.resources
+            if name in SCARCE and amount % SCALE
+        }
         selectors = [selector for bundle in bundles for selector in bundle.selectors]
-        keys = {constraint.key for selector in selectors for constraint in selector}
-        marks = {bundle.anti_affinity for bundle in bundles if bundle.anti_affinity}
-        return Lens(frozenset(names), frozenset(keys), frozenset(marks))
+        return Lens(
+            names=names,
+            keys=frozenset(constraint.key for selector in selectors for constraint in selector),
+            marks=frozenset(bundle.anti_affinity for bundle in bundles if bundle.anti_affinity),
+            device_columns=tuple(index for index, name in enumerate(names) if name in shared),
+        )
 
     def __bool__(self) -> bool:
         return bool(self.gangs or self.demands or self.constraint)
@@ -130,7 +155,7 @@ def _largest(scene: Scene) -> Resources:
 
 def _gangs(scene: Scene) -> tuple[GangWant, ...]:
     unique = {gang.gang_id: gang for gang in scene.ray.gangs if gang.demands}
-    found = [GangWant(gang, _of_gang(scene, gang)) for gang in unique.values()]
+    found = [GangWant(gang, _of_gang(scene, gang), _wish(scene, gang)) for gang in unique.values()]
     largest = _largest(scene)
 
     def hardest(gang: GangWant) -> tuple[int, tuple[int, int, float], int, str]:
@@ -138,6 +163,15 @@ def _gangs(scene: Scene) -> tuple[GangWant, ...]:
         return (-int(_spreads(gang.gang)), first, -sum(w.count for w in gang.wants), gang.gang.gang_id)
 
     return tuple(sorted(found, key=hardest))
+
+
+def _wish(scene: Scene, gang: Gang) -> tuple[Want, ...]:
+    if gang.strategy is GangStrategy.PACK:
+        return (_want(scene, merged(gang), count=1, key=key_of(gang)),)
+    if gang.strategy is GangStrategy.SPREAD:
+        apart = _of_gang(scene, replace(gang, strategy=GangStrategy.STRICT_SPREAD))
+        return tuple(replace(want, key=key_of(gang)) for want in apart)
+    return ()
 
 
 def _spreads(gang: Gang) -> bool:
@@ -159,7 +193,10 @@ def _of_gang(scene: Scene, gang: Gang) -> tuple[Want, ...]:
 
 
 def merged(gang: Gang) -> Bundle:
-    """Return the one bundle that a STRICT_PACK gang is: all its resources, all its conditions."""
+    """Return the one bundle that a gang on one node is: all its resources, all its conditions.
+
+    Shares of devices are counted as the whole devices that they fill, the largest share first.
+    """
     total = NOTHING
     ways: list[tuple[LabelSelector, ...]] = []
     for demand in gang.demands:
@@ -167,4 +204,29 @@ def merged(gang: Gang) -> Bundle:
         if demand.bundle.selectors and demand.bundle.selectors not in ways:
             ways.append(demand.bundle.selectors)
     combined = [tuple(part for selector in way for part in selector) for way in product(*ways)]
-    return Bundle(total, tuple(combined[:SELECTORS_MERGED]) if ways else ())
+    return Bundle(_by_whole_devices(gang, total), tuple(combined[:SELECTORS_MERGED]) if ways else ())
+
+
+def _by_whole_devices(gang: Gang, total: Resources) -> Resources:
+    amounts = dict(total)
+    for name in SCARCE & amounts.keys():
+        parts = sorted(
+            (one.bundle.resources.get(name) for one in gang.demands for _ in range(one.count)), reverse=True
+        )
+        if len(parts) > 1 and any(part % SCALE for part in parts):
+            amounts[name] = _devices_filled(parts) * SCALE
+    return Resources.from_scaled(amounts.items())
+
+
+def _devices_filled(parts: Iterable[int]) -> int:
+    """Return how many devices the parts fill, each put where it fits first."""
+    whole, free = 0, list[int]()
+    for part in parts:
+        whole += part // SCALE
+        share = part % SCALE
+        spot = next((index for index, left in enumerate(free) if left >= share), None)
+        if share and spot is None:
+            free.append(SCALE - share)
+        elif share and spot is not None:
+            free[spot] -= share
+    return whole + len(free)

@@ -63,6 +63,6 @@ def test_twice_the_nodes_in_the_same_states_are_not_twice_the_spots() -> None:
         world.round()
         scene = look(world.snapshot(), world.history, world.policy)
         assert scene is not None
-        return len(room(scene, wants_of(scene).lens).spots)
+        return len(room(scene, wants_of(scene).lens))
 
     assert spots(40) == spots(200) == 20

@@ -1,0 +1,212 @@
+"""Which new nodes hold what is left over, near the lowest cost: the covering program, made whole.
+
+Each bundle goes to the node types that suit it best and can still be had. The relaxed program
+over their patterns (simplex.py) says how many of which; the whole part of that is taken, and what remains
+is filled node by node with whatever pattern is worth most for its cost, by the program's own values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+
+from heliostat.planner.patterns import ENDLESS, Flags, Patterns, copies_in_one, fitting, room_after
+from heliostat.planner.problem import Group, Problem, Solution
+from heliostat.planner.simplex import Columns, Floats, Ints, relax
+
+REMEMBERED = 64
+"""Answers that are kept: demand that a limit holds back asks the same in every round."""
+
+
+@lru_cache(maxsize=REMEMBERED)
+def cover(problem: Problem) -> Solution:
+    """Return groups of new nodes that hold the items, within every limit, and what is left of them.
+
+    No limit is ever passed. An item is left only if no source that suits it can be had, or if
+    one that it waits for (`hold`) is at its limit.
+    """
+    return _Cover(problem).run()
+
+
+class _Cover:
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._left: Ints = np.array([item.count for item in problem.items], dtype=np.int64)
+        self._added = [0] * len(problem.sources)
+        self._groups: list[Group] = []
+        self._most = np.array(
+            [[copies_in_one(problem, source, item) for item in problem.items] for source in problem.sources],
+            dtype=np.int64,
+        ).reshape(len(problem.sources), len(problem.items))
+
+    def run(self) -> Solution:
+        # Each turn launches something or ends: a source at its limit is no source in the next turn.
+        while self._left.any():
+            allowed, riding = self._suited()
+            items = np.flatnonzero(allowed.any(axis=0))
+            if not len(items):
+                break
+            before = len(self._groups)
+            self._take_up(items, allowed[:, items], riding[:, items])
+            if len(self._groups) == before:
+                break
+        return Solution(tuple(self._groups), tuple(int(one) for one in self._left))
+
+    # Limits.
+
+    def _open(self, source: int) -> int:
+        """Return how many more nodes of the source may be had now."""
+        problem, chosen = self._problem, self._problem.sources[source]
+        most = min(chosen.most - self._added[source], problem.total - sum(self._added))
+        if problem.budget_micro is not None and chosen.price_micro > 0:
+            spent = sum(
+                one.price_micro * count for one, count in zip(problem.sources, self._added, strict=True)
+            )
+            most = min(most, (problem.budget_micro - spent) // chosen.price_micro)
+        return max(0, most)
+
+    def _opened(self) -> Flags:
+        return np.array([self._open(index) > 0 for index in range(len(self._added))])
+
+    def _suited(self) -> tuple[Flags, Flags]:
+        """Return which sources may bring a node for which item, and which items may share such a node.
+
+        An item is brought by the sources of its best level of which any can be had. It may ride on one
+        that differs only in devices that it does not need.
+        """
+        sources, left = self._problem.sources, self._left
+        shape = (len(sources), len(left))
+        allowed, riding = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+        room = self._opened()
+        for item in np.flatnonzero(left > 0).tolist():
+            ranked = self._ranked(item, room)
+            if not ranked or not room[ranked[0][-1]]:
+                # Nothing suits, or the best is about to be known better: the item waits for it.
+                continue
+            level, burden = ranked[0][:2]
+            for one_level, one_burden, _, index in ranked:
+                if one_level == level and room[index]:
+                    riding[index, item] = True
+                    allowed[index, item] = one_burden == burden
+        return allowed, riding & ~allowed
+
+    def _ranked(self, item: int, room: Flags) -> list[tuple[int, int, float, int]]:
+        """Return the sources that can be had for the item or that it waits for, the best first."""
+        found = []
+        for index, source in enumerate(self._problem.sources):
+            level, most = source.levels[item], int(self._most[index, item])
+            if level is not None and most > 0 and (room[index] or source.hold):
+                each = source.cost / min(most, int(self._left[item]))
+                found.append((level, source.burdens[item], each, index))
+        return sorted(found)
+
+    # Taking up.
+
+    def _take_up(self, items: Ints, allowed: Flags, riding: Flags) -> None:
+        part = _part(self._problem, items.tolist(), self._left)
+        patterns = Patterns(part, allowed, riding)
+        left = self._left[items]
+        values = self._whole_part(patterns, items, left)
+        self._rest(patterns, values, items)
+        self._share()
+
+    def _whole_part(self, patterns: Patterns, items: Ints, left: Ints) -> Floats:
+        """Take the whole part of the relaxed answer; return what one more of each item costs."""
+        start = _alone(patterns, self._problem, left)
+        opened = self._opened()
+        answer = relax(left, start, lambda values: patterns.fill(values, left, opened))
+        worth = answer.values @ answer.columns.copies / answer.columns.costs
+        for index in np.lexsort((answer.columns.kinds, -np.round(worth, 9))).tolist():
+            whole = int(answer.amounts[index] + 1e-6)
+            self._take(items, answer.columns.copies[:, index], int(answer.columns.kinds[index]), most=whole)
+        return answer.values
+
+    def _rest(self, patterns: Patterns, values: Floats, items: Ints) -> None:
+        """Fill node by node what the whole part left, while a source that suits can be had."""
+        while True:
+            left = self._left[items]
+            opened = self._opened()
+            if not left.any():
+                return
+            found = patterns.fill(np.maximum(values, 1e-12), left, opened)
+            if not found.copies.shape[1]:
+                return
+            best = _best(found, values)
+            copies, kind = found.copies[:, best], int(found.kinds[best])
+            if not self._take(items, copies, kind, most=ENDLESS):
+                return
+
+    def _take(self, items: Ints, copies: Ints, kind: int, *, most: int) -> bool:
+        """Add nodes with this pattern, as many as are wanted whole and may be had."""
+        held = np.flatnonzero(copies)
+        repeats = int((self._left[items[held]] // copies[held]).min())
+        count = min(most, repeats, self._open(kind))
+        if count <= 0:
+            return False
+        whole = np.zeros(len(self._left), dtype=np.int64)
+        whole[items] = copies
+        self._left -= whole * count
+        self._added[kind] += count
+        driver = int(items[held[0]])
+        self._groups.append(Group(kind, count, tuple(whole.tolist()), driver))
+        return True
+
+    def _share(self) -> None:
+        """Put what found no source of its own into what the new nodes have left."""
+        for item in np.flatnonzero(self._left > 0).tolist():
+            for index, group in enumerate(list(self._groups)):
+                if self._left[item] > 0:
+                    self._share_one(item, index, group)
+
+    def _share_one(self, item: int, index: int, group: Group) -> None:
+        source = self._problem.sources[group.source]
+        wanted = self._problem.items[item]
+        if source.levels[item] is None or not self._most[group.source, item]:
+            return
+        if wanted.mark >= 0:
+            # A gang's own nodes hold one each; sharing is decided when its nodes are there.
+            return
+        free, devices = room_after(self._problem, source, group.copies)
+        left = int(self._left[item])
+        each = min(fitting(wanted.amounts, free, devices), left)
+        if not each:
+            return
+        nodes = min(group.count, left // each)
+        copies = list(group.copies)
+        copies[item] += each
+        self._left[item] -= nodes * each
+        self._groups[index] = replace(group, count=nodes, copies=tuple(copies))
+        if nodes < group.count:
+            self._groups.append(replace(group, count=group.count - nodes))
+
+
+def _part(problem: Problem, items: Sequence[int], left: Ints) -> Problem:
+    """Return the problem with only these items."""
+    sources = tuple(
+        replace(
+            one,
+            levels=tuple(one.levels[item] for item in items),
+            burdens=tuple(one.burdens[item] for item in items),
+        )
+        for one in problem.sources
+    )
+    chosen = tuple(replace(problem.items[item], count=int(left[item])) for item in items)
+    return replace(problem, items=chosen, sources=sources)
+
+
+def _alone(patterns: Patterns, problem: Problem, left: Ints) -> Columns:
+    """Return for each item the pattern that holds it alone at the lowest cost a copy."""
+    found = [patterns.alone(item, left) for item in range(len(left))]
+    copies = np.diag(np.array([count for _, count in found], dtype=np.int64))
+    kinds = np.array([kind for kind, _ in found], dtype=np.int64)
+    costs = np.array([problem.sources[kind].cost for kind, _ in found])
+    return Columns(copies, costs, kinds)
+
+
+def _best(found: Columns, values: Floats) -> int:
+    """Return the pattern worth most for its cost, then the one that holds more, then the first."""
+    worth = np.round(values @ found.copies / found.costs, 9)
+    return int(np.lexsort((found.kinds, -found.copies.sum(axis=0), -worth))[0])

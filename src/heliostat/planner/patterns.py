@@ -1,0 +1,185 @@
+"""Patterns: what one new node holds. All that are tried fill greedily, by worth for the room taken.
+
+Every type is filled in several orders at once, since a bundle's size is a matter of which
+resource is counted. Where devices count one by one, each is filled on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heliostat.planner.devices import Devices, copies_on, fresh, take
+from heliostat.planner.problem import Item, Problem, Source
+from heliostat.planner.simplex import Columns, Floats, Ints
+
+ENDLESS = 2**31
+
+Flags = NDArray[np.bool_]
+
+
+def copies_in_one(problem: Problem, source: Source, item: Item) -> int:
+    """Return how many copies of an item one empty node holds, labels aside."""
+    count = fitting(item.amounts, source.capacity, _devices(problem, source))
+    return min(count, 1) if item.mark >= 0 else count
+
+
+class Patterns:
+    """Fills nodes for one problem. `allowed` says which items may bring a node of a source, `riding` which
+    may only share it."""
+
+    def __init__(self, problem: Problem, allowed: Flags, riding: Flags) -> None:
+        self._problem = problem
+        self._allowed = allowed
+        self._usable = allowed | riding
+        self._kinds = np.flatnonzero(allowed.any(axis=1))
+        self._vectors = np.array([item.amounts for item in problem.items], dtype=np.int64)
+        self._capacity = np.array([one.capacity for one in problem.sources], dtype=np.int64)
+        self._costs = np.array([one.cost for one in problem.sources])
+        self._marks = np.array([item.mark for item in problem.items], dtype=np.int64)
+        self._divisors = np.where(self._vectors > 0, self._vectors, 1)
+        self._free_of_charge = self._vectors == 0
+        self._sizes = self._measures()
+
+    def _measures(self) -> Floats:
+        """Return sizes (orders × sources × items): the sum of shares, the largest share, by each resource."""
+        capacity = np.maximum(self._capacity, 1)[:, None, :]
+        shares = self._vectors[None, :, :] / capacity
+        each = [shares[:, :, index] + 1e-3 * shares.sum(axis=2) for index in range(shares.shape[2])]
+        sizes = np.stack([shares.sum(axis=2), shares.max(axis=2, initial=0.0), *each])
+        return np.asarray(np.maximum(sizes, 1e-9), dtype=np.float64)
+
+    def alone(self, item: int, left: Ints) -> tuple[int, int]:
+        """Return the source that holds the item alone at the lowest cost a copy, and how many copies."""
+        best = (float("inf"), 0, 0)
+        for kind in np.flatnonzero(self._allowed[:, item]):
+            source = self._problem.sources[kind]
+            copies = min(copies_in_one(self._problem, source, self._problem.items[item]), int(left[item]))
+            best = min(best, (source.cost / copies, int(kind), copies))
+        return best[1], best[2]
+
+    def fill(self, values: Floats, left: Ints, open_to: Flags) -> Columns:
+        """Return one pattern per source and order, those without an item that may bring the node left out."""
+        kinds = self._kinds[open_to[self._kinds]]
+        if not len(kinds):
+            return Columns(np.zeros((len(left), 0), dtype=np.int64), np.zeros(0), kinds)
+        each, ranking = self._rankings(kinds, values)
+        if self._problem.device_columns:
+            copies = self._one_by_one(each, ranking, left)
+        else:
+            copies = self._together(each, ranking, left)
+        driven = ((copies > 0) & self._allowed[each]).any(axis=1)
+        unique = np.unique(np.column_stack([each, copies])[driven], axis=0)
+        found = unique[:, 0]
+        return Columns(unique[:, 1:].T, self._costs[found], found)
+
+    def _rankings(self, kinds: Ints, values: Floats) -> tuple[Ints, Ints]:
+        """Return the orders in which each source is filled: worth for size, worth, the largest first."""
+        sizes = self._sizes[:, kinds, :]
+        worth = np.broadcast_to(values, sizes[:1].shape)
+        ranked = np.concatenate([values / sizes, worth, sizes[:1] * (values > 0)])
+        each = np.repeat(kinds, len(ranked))
+        keys = ranked.transpose(1, 0, 2).reshape(len(each), -1)
+        return each, np.argsort(-np.round(keys, 9), axis=1, kind="stable")
+
+    def _together(self, each: Ints, ranking: Ints, left: Ints) -> Ints:
+        rows = np.arange(len(each))
+        free = self._capacity[each].copy()
+        copies = np.zeros((len(each), len(left)), dtype=np.int64)
+        usable = self._usable[each]
+        met = np.zeros((len(each), int(self._marks.max(initial=-1)) + 2), dtype=bool)
+        for rank in range(ranking.shape[1]):
+            item = ranking[:, rank]
+            count = np.where(self._free_of_charge[item], ENDLESS, free // self._divisors[item])
+            count = count.min(axis=1, initial=ENDLESS)
+            count = np.minimum(count, left[item]) * usable[rows, item]
+            mark = self._marks[item]
+            marked = mark >= 0
+            if marked.any():
+                count = np.where(marked, np.where(met[rows, mark], 0, np.minimum(count, 1)), count)
+                met[rows[marked], mark[marked]] |= count[marked] > 0
+            copies[rows, item] = count
+            free -= count[:, None] * self._vectors[item]
+        return copies
+
+    def _one_by_one(self, each: Ints, ranking: Ints, left: Ints) -> Ints:
+        known: dict[tuple[int, bytes], list[int]] = {}
+        found = []
+        for kind, order in zip(each, ranking, strict=True):
+            key = (int(kind), order.tobytes())
+            if key not in known:
+                known[key] = self._by_device(int(kind), order, left)
+            found.append(known[key])
+        return np.array(found, dtype=np.int64).reshape(len(each), len(left))
+
+    def _by_device(self, kind: int, order: Ints, left: Ints) -> list[int]:
+        source = self._problem.sources[kind]
+        free, devices = list(source.capacity), _devices(self._problem, source)
+        copies, met = [0] * len(left), set[int]()
+        for index in order.tolist():
+            item = self._problem.items[index]
+            if not self._usable[kind, index] or item.mark in met:
+                continue
+            count = min(fitting(item.amounts, free, devices), int(left[index]))
+            count = min(count, 1) if item.mark >= 0 else count
+            if count <= 0:
+                continue
+            copies[index] = count
+            if item.mark >= 0:
+                met.add(item.mark)
+            _put(item, count, free=free, devices=devices)
+        return self._in_one_order(source, copies)
+
+    def _in_one_order(self, source: Source, copies: Sequence[int]) -> list[int]:
+        """Return what of a pattern also fits when it is placed in the order in which everybody places it."""
+        free, devices = list(source.capacity), _devices(self._problem, source)
+        kept = [0] * len(copies)
+        for index in by_device_size(self._problem):
+            item = self._problem.items[index]
+            kept[index] = min(copies[index], fitting(item.amounts, free, devices))
+            _put(item, kept[index], free=free, devices=devices)
+        return kept
+
+
+def by_device_size(problem: Problem) -> list[int]:
+    """Return the items' numbers, those first that take most of a device: shares leave whole ones alone."""
+
+    def largest(index: int) -> tuple[int, ...]:
+        return tuple(-problem.items[index].amounts[column] for column in problem.device_columns)
+
+    return sorted(range(len(problem.items)), key=largest)
+
+
+def room_after(
+    problem: Problem, source: Source, copies: Sequence[int]
+) -> tuple[list[int], dict[int, Devices]]:
+    """Return what a node has left, in sums and by device, after a pattern was put on it."""
+    free, devices = list(source.capacity), _devices(problem, source)
+    for index in by_device_size(problem):
+        _put(problem.items[index], copies[index], free=free, devices=devices)
+    return free, devices
+
+
+def _devices(problem: Problem, source: Source) -> dict[int, Devices]:
+    return {column: fresh(source.capacity[column]) for column in problem.device_columns}
+
+
+def fitting(amounts: Sequence[int], free: Sequence[int], devices: Mapping[int, Devices]) -> int:
+    """Return how many bundles of these amounts fit into what a node has left."""
+    count = min((free[column] // one for column, one in enumerate(amounts) if one), default=ENDLESS)
+    for column, known in devices.items():
+        if count and amounts[column]:
+            count = min(count, copies_on(known, amounts[column]))
+    return count
+
+
+def _put(item: Item, count: int, *, free: list[int], devices: dict[int, Devices]) -> None:
+    if not count:
+        return
+    for column, amount in enumerate(item.amounts):
+        free[column] -= amount * count
+    for column, known in devices.items():
+        if item.amounts[column]:
+            devices[column] = take(known, item.amounts[column], count)
