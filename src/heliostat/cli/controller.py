@@ -28,6 +28,7 @@ from heliostat.cli.system import RandomIds, SystemClock, abstract_lock
 from heliostat.config.cluster_file import FileConfigSource
 from heliostat.config.places import RuntimePlaces, StatePlaces, ensure_private_dir, site_file
 from heliostat.config.record import ClusterRecord, read_record, write_record
+from heliostat.control.garbage import collect_rarely
 from heliostat.control.loop import Controller
 from heliostat.control.measures import Measures
 from heliostat.control.operations import Operations
@@ -72,6 +73,7 @@ def provider_context(
 
 async def run(folder: Path) -> None:
     """Run the cluster of the state folder `folder` until it is down."""
+    collect_rarely()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from heliostat.model.demand import Constraint, Demand, Gang
 from heliostat.model.instance import (
@@ -11,6 +13,7 @@ from heliostat.model.instance import (
     BackendState,
     Instance,
     InstanceIntent,
+    InstanceState,
     NodeStatus,
     Offer,
     RayNode,
@@ -68,6 +71,32 @@ class Snapshot:
     backends: Mapping[str, BackendView]
     intents: tuple[InstanceIntent, ...] = ()
     operator: OperatorSettings = field(default_factory=OperatorSettings)
+
+    @cached_property
+    def instances(self) -> tuple[Instance, ...]:
+        """Return what `join` makes of it, by instance id; joined once, whoever asks."""
+        return tuple(sorted(join(self), key=lambda one: one.intent.instance_id))
+
+    @cached_property
+    def by_state(self) -> Mapping[InstanceState, tuple[Instance, ...]]:
+        """Return the instances by state, by instance id within each."""
+        found: dict[InstanceState, list[Instance]] = {state: [] for state in InstanceState}
+        for one in self.instances:
+            found[one.state].append(one)
+        return {state: tuple(several) for state, several in found.items()}
+
+    @cached_property
+    def counts(self) -> Mapping[InstanceState, Counter[str]]:
+        """Count per state the instances of each node type."""
+        return {
+            state: Counter([one.intent.node_type for one in several])
+            for state, several in self.by_state.items()
+        }
+
+    @cached_property
+    def leased(self) -> tuple[Instance, ...]:
+        """Return the instances whose backend names an end."""
+        return tuple([one for one in self.instances if one.row and one.row.expires_at_s is not None])
 
 
 def join(snapshot: Snapshot) -> tuple[Instance, ...]:

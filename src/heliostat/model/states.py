@@ -56,6 +56,10 @@ def derive(intent: I, backend: B, node: N) -> S:
     An instance that stays ABSENT after it was once listed is for `fold` to notice: the
     table sees one round only.
     """
+    return _TABLE[intent, backend, node]
+
+
+def _first_match(intent: I, backend: B, node: N) -> S:
     for rule_intent, rule_backend, rule_node, state in RULES:
         if (
             (rule_intent is None or rule_intent is intent)
@@ -64,6 +68,10 @@ def derive(intent: I, backend: B, node: N) -> S:
         ):
             return state
     raise AssertionError(f"no rule for {intent}, {backend}, {node}")
+
+
+# Thousands of instances ask every second, so the rules are read once.
+_TABLE = {(i, b, n): _first_match(i, b, n) for i in I for b in B for n in N}
 
 
 TRANSITIONS: dict[S, frozenset[S]] = {

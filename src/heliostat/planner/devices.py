@@ -1,7 +1,8 @@
 """Room on the single devices of one node.
 
-Ray gives out GPUs so (its instance resources): a share lies within one GPU, a whole one takes a whole one. Two GPUs with 0.4 free each have no room for 0.6.
-A node's devices are a tuple of what is free on each, in 1/10000, the fullest device first.
+Ray gives out GPUs so (its instance resources): a share lies within one GPU, a whole one takes a
+whole one. Two GPUs with 0.4 free each have no room for 0.6. A node's devices are a tuple of what is
+free on each, in 1/10000, the fullest device first.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from heliostat.model.plan import Reason, Why
 from heliostat.model.resources import SCALE
 from heliostat.planner.choose import fits
 from heliostat.planner.ledger import Room, price_of
-from heliostat.planner.pool import Uses, preference
+from heliostat.planner.pool import preference
+from heliostat.planner.rows import Uses
 from heliostat.planner.scene import Scene
 from heliostat.planner.settle import New, Settlement, staying
 from heliostat.planner.supply import Shape

@@ -10,7 +10,7 @@ from heliostat.model.demand import Demand, Gang
 from heliostat.model.history import FAILURES_KEPT, STARTS_KEPT, Backoff, Failure, History
 from heliostat.model.instance import Instance, InstanceState, Intent, NodeStatus
 from heliostat.model.node_type import Policy
-from heliostat.model.snapshot import Snapshot, join
+from heliostat.model.snapshot import Snapshot
 from heliostat.planner.backoff import after_failures
 from heliostat.planner.limits import IDLE_REPORTS, RAY_GAP_S, WAITING_KEPT
 from heliostat.planner.over import lost, said, start_overdue, start_timeout_s
@@ -31,7 +31,7 @@ def fold(history: History, snapshot: Snapshot, policy: Policy) -> History:
     Where Ray did not answer, what only Ray can tell stays as it was. Nothing is kept of
     instances that are no longer among the intents, nor of node types no longer in the policy.
     """
-    instances = tuple(sorted(join(snapshot), key=lambda one: one.instance_id))
+    instances = snapshot.instances
     known = _pruned(history, instances, policy)
     known = _listings(known, snapshot, instances)
     if snapshot.ray is not None:
@@ -45,10 +45,13 @@ def fold(history: History, snapshot: Snapshot, policy: Policy) -> History:
 
 
 def _pruned(history: History, instances: Sequence[Instance], policy: Policy) -> History:
-    ids = {one.instance_id for one in instances}
+    ids = {one.intent.instance_id for one in instances}
     names = {one.name for one in policy.node_types}
 
     def of_ids(known: Mapping[str, T]) -> dict[str, T]:
+        # As a rule nothing has gone, and then nothing needs to be copied.
+        if known.keys() <= ids:
+            return dict(known)
         return {key: value for key, value in known.items() if key in ids}
 
     return replace(
@@ -70,14 +73,17 @@ def _listings(history: History, snapshot: Snapshot, instances: Sequence[Instance
     """Note what fresh listings have and lack. A listing from before the ask says nothing."""
     first, absent = dict(history.first_listed), dict(history.absent_since)
     for one in instances:
-        view = snapshot.backends.get(one.intent.backend)
+        intent, row = one.intent, one.row
+        if row is not None and intent.instance_id in first and intent.instance_id not in absent:
+            continue
+        view = snapshot.backends.get(intent.backend)
         if view is None or not view.fresh:
             continue
-        if one.row is not None:
-            first.setdefault(one.instance_id, view.listed_at_s)
-            absent.pop(one.instance_id, None)
-        elif view.listed_at_s > one.intent.requested_at_s:
-            absent.setdefault(one.instance_id, view.listed_at_s)
+        if row is not None:
+            first.setdefault(intent.instance_id, view.listed_at_s)
+            absent.pop(intent.instance_id, None)
+        elif view.listed_at_s > intent.requested_at_s:
+            absent.setdefault(intent.instance_id, view.listed_at_s)
     return replace(history, first_listed=first, absent_since=absent)
 
 
@@ -114,7 +120,7 @@ def _joins(history: History, instances: Sequence[Instance], *, now_s: float) -> 
     backoff = dict(history.backoff)
     succeeded: set[str] = set()
     for one in instances:
-        if one.node is None or one.node.status not in _MEMBER or one.instance_id in joined:
+        if one.intent.instance_id in joined or one.node is None or one.node.status not in _MEMBER:
             continue
         joined[one.instance_id] = now_s
         succeeded.add(one.node_type)
@@ -137,13 +143,16 @@ def _drained(history: History, instances: Sequence[Instance]) -> frozenset[str]:
     """Return who was draining or idle when last seen alive: Ray does not say why a node is dead."""
     drained = set(history.drained)
     for one in instances:
-        if one.node is None or one.node.status not in _MEMBER:
+        node, instance_id = one.node, one.intent.instance_id
+        if node is None:
             continue
-        quiet = history.reports.get(one.node.node_id, 0) >= IDLE_REPORTS
-        if quiet or one.node.status is NodeStatus.DRAINING:
-            drained.add(one.instance_id)
-        else:
-            drained.discard(one.instance_id)
+        if node.status is NodeStatus.RUNNING:
+            drained.discard(instance_id)
+        elif node.status is NodeStatus.DRAINING:
+            drained.add(instance_id)
+        elif node.status is NodeStatus.IDLE:
+            quiet = history.reports.get(node.node_id, 0) >= IDLE_REPORTS
+            (drained.add if quiet else drained.discard)(instance_id)
     return frozenset(drained)
 
 
@@ -153,6 +162,8 @@ def _failures(
     told = {one.instance_id for one in history.failures}
     failed: dict[str, list[tuple[Instance, str]]] = {}
     for one in instances:
+        if one.state is InstanceState.RUNNING:
+            continue
         error = _error(one, history, snapshot, policy=policy)
         if error is not None and one.instance_id not in told:
             failed.setdefault(one.node_type, []).append((one, error))
@@ -195,14 +206,14 @@ def _error(one: Instance, history: History, snapshot: Snapshot, *, policy: Polic
 
 
 def _states(history: History, snapshot: Snapshot, instances: Sequence[Instance]) -> History:
-    starting = [one.instance_id for one in instances if one.state is InstanceState.STARTING]
+    starting = [one.instance_id for one in snapshot.by_state[InstanceState.STARTING]]
     # While a source is silent the state is unknown; that does not start the clock anew.
-    unknown = {one.instance_id for one in instances if one.state is InstanceState.UNKNOWN}
+    unknown = {one.instance_id for one in snapshot.by_state[InstanceState.UNKNOWN]}
     since = {key: at_s for key, at_s in history.starting_since.items() if key in unknown}
     since |= {key: history.starting_since.get(key, snapshot.now_s) for key in starting}
     return replace(
         history,
-        states={one.instance_id: one.state for one in instances},
+        states={one.intent.instance_id: one.state for one in instances},
         starting_since=since,
     )
 

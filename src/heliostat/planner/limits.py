@@ -12,7 +12,7 @@ IDLE_REPORTS = 2
 """Ray counts idle time from the last report, so a fresh node looks idle for one. Want two."""
 
 SHARE_REPORTS = 2
-"""A share of a GPU for which a node's sum has room is believed to fit until it outlived so many more reports."""
+"""A share of a GPU that fits a node's sum is believed to fit until it outlived so many more reports."""
 
 RAY_GAP_S = 10.0
 """After so long without Ray's reports, our own count of idle time is void."""

@@ -5,7 +5,7 @@ These releases need no demand and no packing, and only what is surely known.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from itertools import chain
 
 from heliostat.model.history import History
 from heliostat.model.instance import Instance, InstanceState, Intent
@@ -14,13 +14,20 @@ from heliostat.model.plan import Reason, Release, Why
 from heliostat.model.snapshot import Snapshot
 from heliostat.planner.limits import LOST_AFTER_S, START_TIMEOUT_S
 
+_MAYBE_OVER = (
+    InstanceState.REQUESTED,
+    InstanceState.STARTING,
+    InstanceState.STOPPING,
+    InstanceState.GONE,
+    InstanceState.FAILED,
+)
 
-def endings(
-    instances: Iterable[Instance], snapshot: Snapshot, history: History, policy: Policy
-) -> tuple[Release, ...]:
+
+def endings(snapshot: Snapshot, history: History, policy: Policy) -> tuple[Release, ...]:
     """Return a release for every wanted instance that is over; nothing of a backend that is unknown."""
     found = []
-    for one in instances:
+    maybe = chain.from_iterable(snapshot.by_state[state] for state in _MAYBE_OVER)
+    for one in sorted(maybe, key=lambda one: one.instance_id):
         view = snapshot.backends.get(one.intent.backend)
         if one.intent.intent is Intent.WANTED and view is not None and view.fresh:
             reason = ending(one, snapshot, history, policy)

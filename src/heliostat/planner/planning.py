@@ -8,12 +8,12 @@ from heliostat.model.history import History
 from heliostat.model.instance import ALIVE, InstanceState, Intent
 from heliostat.model.node_type import Policy
 from heliostat.model.plan import Plan
-from heliostat.model.snapshot import Snapshot, join
+from heliostat.model.snapshot import Snapshot
 from heliostat.planner.over import endings
 from heliostat.planner.scale_down import Shrinkage, shrink
 from heliostat.planner.scale_up import Growth, grow
 from heliostat.planner.scene import Scene, look
-from heliostat.planner.settle import settle, staying
+from heliostat.planner.settle import settle
 
 _GOING = frozenset({InstanceState.DRAINING, InstanceState.STOPPING})
 
@@ -44,12 +44,16 @@ def plan(snapshot: Snapshot, history: History, policy: Policy) -> Plan:
 def _target(scene: Scene, growth: Growth, shrinkage: Shrinkage) -> dict[str, int]:
     names = dict.fromkeys([*(one.name for one in scene.policy.node_types), *sorted(scene.alive)])
     wanted = Counter() if scene.operator.paused else growth.wanted
-    return {name: staying(scene, name) - shrinkage.going[name] + wanted[name] for name in names}
+    staying = scene.staying_counts
+    return {name: staying[name] - shrinkage.going[name] + wanted[name] for name in names}
 
 
 def _blind(snapshot: Snapshot, history: History, policy: Policy) -> Plan:
-    instances = sorted(join(snapshot), key=lambda one: one.instance_id)
-    over = () if snapshot.operator.paused else endings(instances, snapshot, history, policy)
-    there = [one for one in instances if one.state in ALIVE - _GOING and one.intent.intent is Intent.WANTED]
+    over = () if snapshot.operator.paused else endings(snapshot, history, policy)
+    there = [
+        one
+        for one in snapshot.instances
+        if one.state in ALIVE - _GOING and one.intent.intent is Intent.WANTED
+    ]
     counts = Counter(one.node_type for one in there)
     return Plan(target={name: counts[name] for name in sorted(counts)}, actions=tuple(over))

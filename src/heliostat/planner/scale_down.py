@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from heliostat.model.instance import DrainReason, Instance, InstanceState, NodeStatus, RayNode
@@ -106,14 +107,12 @@ class _Drains:
         withdrawn = Counter(one.node_type for one in scene.coming if scene.withdrawal(one) == "over")
         self.excess = {name: count - withdrawn[name] for name, count in scene.excess.items()}
         self.excess[""] = scene.excess[""] - withdrawn.total()
-        draining = sum(1 for one in scene.instances if one.state is InstanceState.DRAINING)
-        self.may_drain = scene.policy.max_draining - draining
+        self.may_drain = scene.policy.max_draining - len(scene.snapshot.by_state[InstanceState.DRAINING])
 
     def run(self) -> None:
-        for one in sorted(self.scene.instances, key=self._dearest):
+        for one in sorted(self._in_question(), key=self._dearest):
             node = one.node
-            if node is None or one.state not in {InstanceState.RUNNING, InstanceState.DRAINING}:
-                continue
+            assert node is not None, "what runs or drains is a node of Ray's"
             if self.scene.removed(one):
                 self._removed(one, node)
             elif one.state is InstanceState.RUNNING and node.status is NodeStatus.IDLE:
@@ -121,6 +120,17 @@ class _Drains:
             elif one.state is InstanceState.RUNNING and node.available == node.total:
                 words = ", ".join(node.activity) or "Ray does not say with what"
                 self.found.kept[one.instance_id] = Reason(Why.BUSY, f"busy: {words}")
+
+    def _in_question(self) -> Iterator[Instance]:
+        """Return running and draining nodes but for those that plainly work: most do."""
+        yield from self.scene.in_states(InstanceState.DRAINING)
+        removals = self.scene.operator.removals
+        for one in self.scene.running:
+            node = one.node
+            assert node is not None, "the table says so"
+            working = node.status is NodeStatus.RUNNING and node.available.amounts != node.total.amounts
+            if not working or one.instance_id in removals:
+                yield one
 
     def _dearest(self, one: Instance) -> tuple[float, float, str]:
         node_type = self.scene.types.get(one.node_type)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 from heliostat.model.history import History
 from heliostat.model.instance import (
@@ -19,7 +20,7 @@ from heliostat.model.instance import (
 )
 from heliostat.model.node_type import NodeType, Policy
 from heliostat.model.plan import Release
-from heliostat.model.snapshot import BackendView, OperatorSettings, RayState, Snapshot, join
+from heliostat.model.snapshot import BackendView, OperatorSettings, RayState, Snapshot
 from heliostat.planner.limits import LEASE_NEAR_S
 from heliostat.planner.over import endings
 
@@ -43,8 +44,7 @@ class Scene:
 
     now_s: float
     ray: RayState
-    views: Mapping[str, BackendView]
-    instances: tuple[Instance, ...]
+    snapshot: Snapshot
     policy: Policy
     history: History
     operator: OperatorSettings
@@ -55,23 +55,51 @@ class Scene:
         return frozenset(one.instance_id for one in self.endings)
 
     @cached_property
+    def ended_instances(self) -> tuple[Instance, ...]:
+        return tuple(one for one in self.instances if one.instance_id in self.ended) if self.ended else ()
+
+    @cached_property
     def types(self) -> Mapping[str, NodeType]:
         return {one.name: one for one in self.policy.node_types}
+
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        return self.snapshot.instances
+
+    def in_states(self, *states: InstanceState) -> Iterator[Instance]:
+        return chain.from_iterable(self.snapshot.by_state[state] for state in states)
 
     @cached_property
     def alive(self) -> Counter[str]:
         """Count per type everything not yet gone: what every maximum is measured against."""
-        return Counter(one.node_type for one in self.instances if one.state in ALIVE)
+        counts = self.snapshot.counts
+        return sum((counts[state] for state in InstanceState if state in ALIVE), Counter())
 
-    @cached_property
+    @property
     def running(self) -> tuple[Instance, ...]:
-        return tuple(one for one in self.instances if one.state is InstanceState.RUNNING)
+        return self.snapshot.by_state[InstanceState.RUNNING]
 
     @cached_property
     def coming(self) -> tuple[Instance, ...]:
         """Return what is on its way, the soonest first. UNKNOWN counts: it is not gone."""
-        found = [one for one in self.instances if is_coming(one) and one.instance_id not in self.ended]
-        return tuple(sorted(found, key=soonest))
+        found = [one for one in self.in_states(*_SOONEST) if is_coming(one)]
+        return tuple(sorted((one for one in found if one.instance_id not in self.ended), key=soonest))
+
+    @cached_property
+    def gone_soon(self) -> frozenset[str]:
+        """Return the ids of what is `leaving`; only what has an end or is to be removed can be."""
+        removed = (one for one in self.instances if one.instance_id in self.operator.removals)
+        candidates = chain(self.snapshot.leased, removed if self.operator.removals else ())
+        return frozenset(one.instance_id for one in candidates if self.leaving(one))
+
+    @cached_property
+    def staying_counts(self) -> Counter[str]:
+        """Count per type what is there or on its way, and not as good as gone."""
+        counts = Counter(self.snapshot.counts[InstanceState.RUNNING])
+        if self.gone_soon:
+            counts = Counter(one.node_type for one in self.staying_running)
+        counts.update(one.node_type for one in self.staying_coming if one.instance_id not in self.gone_soon)
+        return counts
 
     @cached_property
     def staying_coming(self) -> tuple[Instance, ...]:
@@ -79,18 +107,19 @@ class Scene:
 
     @cached_property
     def staying_running(self) -> tuple[Instance, ...]:
-        return tuple(one for one in self.running if not self.leaving(one))
+        gone = self.gone_soon
+        return tuple([one for one in self.running if one.intent.instance_id not in gone])
 
     @cached_property
     def foreign(self) -> tuple[RayNode, ...]:
         """Return living nodes that are not ours, the head among them: supply, never touched."""
-        ours = {one.instance_id for one in self.instances}
+        ours = {one.intent.instance_id for one in self.instances}
         living = (NodeStatus.RUNNING, NodeStatus.IDLE)
         found = [one for one in self.ray.nodes if one.status in living and one.instance_id not in ours]
         return tuple(sorted(found, key=lambda node: node.node_id))
 
     def view(self, backend: str) -> BackendView:
-        return self.views.get(backend, UNSEEN)
+        return self.snapshot.backends.get(backend, UNSEEN)
 
     def known(self, instance: Instance) -> bool:
         """Say whether the instance's backend answered, so that something may be asked of it."""
@@ -142,8 +171,11 @@ class Scene:
     def excess(self) -> Mapping[str, int]:
         """Return per type how many there are above its maximum; under "" those above the cluster's."""
         held = (InstanceState.DRAINING, InstanceState.STOPPING)
-        staying = (one for one in self.instances if one.state in ALIVE and one.state not in held)
-        counts = Counter(one.node_type for one in staying if one.instance_id not in self.ended)
+        states = [state for state in InstanceState if state in ALIVE and state not in held]
+        counts: Counter[str] = sum((self.snapshot.counts[state] for state in states), Counter())
+        for one in self.ended_instances:
+            if one.state in states:
+                counts[one.node_type] -= 1
         over = {name: max(0, count - self._most(name)) for name, count in counts.items()}
         return over | {"": max(0, counts.total() - self.policy.max_workers)}
 
@@ -162,16 +194,14 @@ def look(snapshot: Snapshot, history: History, policy: Policy) -> Scene | None:
     """Return the scene, or None when Ray is unknown. Order of the input is levelled out here."""
     if snapshot.ray is None:
         return None
-    instances = tuple(sorted(join(snapshot), key=lambda one: one.instance_id))
     return Scene(
         now_s=snapshot.now_s,
         ray=snapshot.ray,
-        views=snapshot.backends,
-        instances=instances,
+        snapshot=snapshot,
         policy=policy,
         history=history,
         operator=snapshot.operator,
-        endings=endings(instances, snapshot, history, policy),
+        endings=endings(snapshot, history, policy),
     )
 
 

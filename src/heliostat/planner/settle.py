@@ -242,8 +242,7 @@ def _floors(scene: Scene, kinds: Iterable[Shape]) -> tuple[list[New], list[Short
 
 def staying(scene: Scene, node_type: str) -> int:
     """Return how many of a type are there or on their way, and not as good as gone."""
-    here = [*scene.staying_running, *(one for one in scene.staying_coming if not scene.leaving(one))]
-    return sum(1 for one in here if one.node_type == node_type)
+    return scene.staying_counts[node_type]
 
 
 def _sifted(scene: Scene, wants: Wants, kinds: Sequence[Shape]) -> tuple[Wants, Settlement]:

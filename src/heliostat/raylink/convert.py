@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
+from operator import attrgetter
 from typing import Any
 
 from heliostat.model.demand import (
@@ -21,7 +22,7 @@ from heliostat.model.demand import (
     LabelSelector,
 )
 from heliostat.model.instance import NodeStatus, RayNode
-from heliostat.model.resources import Resources
+from heliostat.model.resources import SCALE, Resources
 from heliostat.model.snapshot import RayState
 from heliostat.raylink.names import HEAD_RESOURCE, is_placed_bundle
 
@@ -36,33 +37,48 @@ NODE_STATUS: Mapping[int, NodeStatus] = {
 LABEL_OPERATOR: Mapping[int, LabelOperator] = {1: LabelOperator.IN, 2: LabelOperator.NOT_IN}
 
 
-def ray_state(state: Any) -> RayState:
-    """Convert a `ClusterResourceState`."""
+NodeMemo = dict[bytes, RayNode]
+"""Nodes by the bytes of Ray's message: most do not change from one second to the next."""
+
+
+def ray_state(state: Any, memo: NodeMemo | None = None) -> RayState:
+    """Convert a `ClusterResourceState`. `memo` is from the last state, and is changed to this one's."""
+    nodes = [ray_node(one) for one in state.node_states] if memo is None else _known(state.node_states, memo)
     return RayState(
         version=state.cluster_resource_state_version,
         session_name=state.cluster_session_name,
-        nodes=tuple(sorted(map(ray_node, state.node_states), key=lambda node: node.node_id)),
+        nodes=tuple(sorted(nodes, key=attrgetter("node_id"))),
         demands=task_demands(state.pending_resource_requests),
         gangs=tuple(sorted(map(gang, state.pending_gang_resource_requests), key=lambda one: one.gang_id)),
         constraint=constraint(state.cluster_resource_constraints),
     )
 
 
+def _known(states: Iterable[Any], memo: NodeMemo) -> list[RayNode]:
+    keyed = [(one.SerializeToString(), one) for one in states]
+    found = {key: memo.get(key) or ray_node(one) for key, one in keyed}
+    memo.clear()
+    memo.update(found)
+    return [found[key] for key, _ in keyed]
+
+
 def ray_node(state: Any) -> RayNode:
     """Convert a `NodeState`; labels hold the dynamic ones (`_PG_<id>`: a group's bundle is here) too."""
-    total = node_resources(state.total_resources)
+    labels = dict(state.labels)
+    if state.dynamic_labels:
+        labels |= state.dynamic_labels
     return RayNode(
         node_id=state.node_id.hex(),
         status=NODE_STATUS.get(state.status, NodeStatus.UNKNOWN),
-        total=total,
+        total=node_resources(state.total_resources),
         available=node_resources(state.available_resources),
         instance_id=state.instance_id,
         node_type=state.ray_node_type_name,
-        labels=dict(sorted({**state.labels, **state.dynamic_labels}.items())),
+        labels=labels,
         idle_s=state.idle_duration_ms / 1000,
         ip=state.node_ip_address,
         activity=tuple(sorted(state.node_activity)),
-        is_head=bool(total.get(HEAD_RESOURCE)),
+        is_head=HEAD_RESOURCE in state.total_resources,
     )
 
 
@@ -71,7 +87,14 @@ def node_resources(amounts: Mapping[str, float]) -> Resources:
 
     What those bundles hold is already missing from the plain names.
     """
-    return Resources.of({name: max(0.0, n) for name, n in amounts.items() if not is_placed_bundle(name)})
+    # Thousands of nodes come by every second, so this is written out: what is not above zero goes too.
+    found = [
+        (name, round(amount * SCALE))
+        for name, amount in amounts.items()
+        if amount > 0 and ("_group_" not in name or not is_placed_bundle(name))
+    ]
+    found.sort()
+    return Resources(tuple([pair for pair in found if pair[1]]))
 
 
 def task_demands(by_count: Iterable[Any]) -> tuple[Demand, ...]:
@@ -98,12 +121,14 @@ def gang(request: Any) -> Gang:
     """Convert a placement group that is not placed, or the part of it that lost its node.
 
     Bundles come once each in `requests`; their label selectors only in `bundle_selectors`,
-    whose first entry is the group as asked and whose later ones are its fallbacks.
+    whose first entry is the group as asked and whose later ones are its fallbacks. Where
+    `requests` is empty that first entry is the group: Ray's own scheduler reads nothing else.
     """
-    gang_id, strategy = _details(request)
     ways = [each.resource_requests for each in request.bundle_selectors]
+    plain: Sequence[Any] = request.requests or next(iter(ways), [])
+    gang_id, strategy = _details(request.details, plain)
     counts: dict[Bundle, int] = {}
-    for members in zip_longest(request.requests, *ways):
+    for members in zip_longest(plain, *ways):
         if members[0] is not None:
             found = _member(members[0], [way for way in members[1:] if way is not None])
             counts[found] = counts.get(found, 0) + 1
@@ -157,13 +182,13 @@ def _selector(selector: Any) -> LabelSelector:
     return tuple(sorted(conditions, key=lambda one: (one.key, one.operator.value, one.values)))
 
 
-def _details(request: Any) -> tuple[str, GangStrategy]:
+def _details(details: str, members: Iterable[Any]) -> tuple[str, GangStrategy]:
     """Parse «<group id>:<strategy>|<state>»; where it says nothing, the bundles' constraints do."""
-    gang_id, _, rest = request.details.partition(":")
+    gang_id, _, rest = details.partition(":")
     name = rest.partition("|")[0]
     if name in GangStrategy.__members__:
         return gang_id, GangStrategy[name]
-    kinds = [one for member in request.requests for one in member.placement_constraints]
+    kinds = [one for member in members for one in member.placement_constraints]
     if any(one.HasField("anti_affinity") for one in kinds):
         return gang_id, GangStrategy.STRICT_SPREAD
     if any(one.HasField("affinity") for one in kinds):

@@ -20,7 +20,7 @@ from heliostat.ports.errors import ClusterUnreachable, StrangerCluster
 from heliostat.raylink import names
 from heliostat.raylink.channel import CALL_DEADLINE_S, GcsChannel
 from heliostat.raylink.cluster_config import cluster_config
-from heliostat.raylink.convert import ray_state
+from heliostat.raylink.convert import NodeMemo, ray_state
 from heliostat.raylink.driver_lines import DriverLines
 from heliostat.raylink.metrics import LOOPBACK, RayMetrics
 from heliostat.raylink.probe import stranger, stranger_session
@@ -70,6 +70,7 @@ class GcsCluster:
         self._channel = GcsChannel(settings.address, settings.token, deadline_s=settings.deadline_s)
         self._session = settings.session_name
         self._version = 0
+        self._nodes: NodeMemo = {}
         self._heartbeat = 0
         self._connected = False
         self._ray: RayState | None = None
@@ -109,7 +110,7 @@ class GcsCluster:
         found = reply.cluster_resource_state
         self._check_session(found.cluster_session_name)
         self._version = max(self._version, found.last_seen_autoscaler_state_version)
-        self._ray = ray_state(found)
+        self._ray = ray_state(found, self._nodes)
         return self._ray
 
     async def drain(
