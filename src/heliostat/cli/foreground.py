@@ -17,7 +17,7 @@ import click
 
 from heliostat.api.client import ControllerClient
 from heliostat.cli import view
-from heliostat.cli.clusters import client_of, still_there
+from heliostat.cli.clusters import client_of, places_of, still_there
 from heliostat.cli.commands.events import line
 from heliostat.cli.output import console, is_terminal, tell
 from heliostat.config.record import ClusterRecord
@@ -108,6 +108,15 @@ def _hold_in_lines(record: ClusterRecord, client: ControllerClient, stop: thread
                 return False
         stop.wait(ROUND_S)
     return True
+
+
+def why_it_went(record: ClusterRecord) -> str:
+    """Return why a cluster that is gone went down, as its journal has it; nothing if it does not say."""
+    from heliostat.journal import last_event
+
+    last = last_event(places_of(record).journal, "down")
+    # The journal has the former runs of a cluster of this name, too.
+    return last.text if last is not None and last.at_s >= record.created_at_s else ""
 
 
 def _status(client: ControllerClient) -> StatusReport | None:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from heliostat.api.client import ControllerClient, NoAnswer, NotRunning
 from heliostat.cli.backends import backend_keys
+from heliostat.cli.foreground import on_stop_signals, say_still_going_down
 from heliostat.cli.head import HeadPlan, plan_head
 from heliostat.cli.launch_file import LaunchFile
 from heliostat.cli.system import (
@@ -276,17 +277,17 @@ def _take_back(
 ) -> None:
     """End the wrapper with all that it has started, and remove what says that a cluster runs."""
     say(f"ending what had started of {record.cluster_name}")
-    wrapper.terminate()
-    until_s = time.monotonic() + TAKE_BACK_TIMEOUT_S
-    while wrapper.poll() is None and time.monotonic() < until_s:
-        # A second Ctrl-C must not leave processes behind; the time is limited anyway.
-        with contextlib.suppress(KeyboardInterrupt):
+    # A second Ctrl-C must not leave processes behind; the time is limited anyway.
+    with on_stop_signals(say_still_going_down):
+        wrapper.terminate()
+        until_s = time.monotonic() + TAKE_BACK_TIMEOUT_S
+        while wrapper.poll() is None and time.monotonic() < until_s:
             time.sleep(POLL_S)
-    _end_rest(record, say)
-    # A wrapper that was told to end before it could hear so has not cleaned up.
-    places.record.unlink(missing_ok=True)
-    LaunchFile.remove(places.folder)
-    shutil.rmtree(record.runtime_dir, ignore_errors=True)
+        _end_rest(record, say)
+        # A wrapper that was told to end before it could hear so has not cleaned up.
+        places.record.unlink(missing_ok=True)
+        LaunchFile.remove(places.folder)
+        shutil.rmtree(record.runtime_dir, ignore_errors=True)
 
 
 def _last_lines(places: StatePlaces) -> str:

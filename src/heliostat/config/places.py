@@ -84,9 +84,6 @@ class StatePlaces:
     def controller_log(self) -> Path:
         return self.logs / "controller.log"
 
-    def instance_log(self, instance_id: str) -> Path:
-        return self.logs / f"{instance_id}.log"
-
 
 @dataclass(frozen=True)
 class RuntimePlaces:
@@ -98,13 +95,6 @@ class RuntimePlaces:
     def control_socket(self) -> Path:
         """Raises HeliostatError where the path is too long for a socket."""
         return checked_socket(self.folder / "control.sock")
-
-    @property
-    def instances(self) -> Path:
-        return self.folder / "i"
-
-    def instance(self, instance_id: str) -> Path:
-        return self.instances / instance_id
 
 
 def state_places(root: Path, cluster_name: str) -> StatePlaces:

@@ -19,7 +19,10 @@ Say = Callable[[str, str, str], None]
 
 
 class Drainer:
-    """Asks for each drain once, and again only after `ask_again_s`: Ray may have changed its mind."""
+    """Asks for each drain once, and again only after `ask_again_s`: Ray may have changed its mind.
+
+    A drain for another reason is another question: who was refused as idle is told of a preemption at once.
+    """
 
     def __init__(self, cluster: Cluster, memory: Memory, *, ask_again_s: float, say: Say) -> None:
         self._cluster = cluster
@@ -31,9 +34,12 @@ class Drainer:
     def submit(self, drain: Drain, now_s: float) -> None:
         """Start asking, unless it was asked lately; `now_s` is monotonic."""
         known = self._memory.drains.get(drain.instance_id)
-        if known is not None and now_s - known.at_s < self._ask_again_s:
+        same = known is not None and known.reason is drain.drain_reason
+        if known is not None and same and now_s - known.at_s < self._ask_again_s:
             return
-        self._memory.drains[drain.instance_id] = Refusal(now_s, known.text if known else "")
+        self._memory.drains[drain.instance_id] = Refusal(
+            now_s, known.text if known else "", drain.drain_reason
+        )
         task = asyncio.create_task(self._ask(drain))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

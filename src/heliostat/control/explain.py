@@ -1,16 +1,22 @@
-"""Why a node came, goes or stays; why a demand waits or can never fit. Pure but for the events given."""
+"""Why a node came, goes or stays; why a demand waits or can never fit. Pure but for the events given.
+
+`lines` are for people; `facts` hold the same for programs, JSON-ready.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from heliostat.control.status import (
     Scene,
     demand_reports,
     instance_reports,
     next_lines,
+    same,
     type_reports,
 )
+from heliostat.model.demand import Demand, Gang
+from heliostat.model.plan import Deferred, Drain, Infeasible, Launch, Reason, Release
 from heliostat.model.report import DemandReport, InstanceReport, TypeReport
 from heliostat.ports.journal import Event
 
@@ -26,20 +32,39 @@ def explain_cluster(scene: Scene) -> Answer:
     lines += [f"{one.name}: {_instance_line(one)}" for one in instances]
     lines += [_demand_line(one) for one in demands] or ["no demand waits"]
     lines += [f"next: {line}" for line in next_lines(scene)]
-    return {"subject": "cluster", "kind": "cluster", "lines": lines, "facts": {"demands": len(demands)}}
+    plan = scene.plan
+    facts = {
+        "demands": len(demands),
+        "actions": [_action(one) for one in plan.actions],
+        "deferred": [_deferred(one) for one in plan.deferred],
+        "infeasible": [_infeasible(one) for one in plan.infeasible],
+        "kept": {key: _reason(one) for key, one in plan.kept.items()},
+    }
+    return {"subject": "cluster", "kind": "cluster", "lines": lines, "facts": facts}
 
 
-def explain_instance(scene: Scene, instance_id: str, events: Sequence[Event]) -> Answer | None:
-    """Return the story of one instance: why it came, what keeps it, what happened to it."""
+def explain_instance(
+    scene: Scene, instance_id: str, events: Sequence[Event], *, launch: Event | None = None
+) -> Answer | None:
+    """Return the story of one instance: why it came, what keeps it, what happened to it.
+
+    `launch` is the event of the launch that it is a member of, which knows what was not taken instead.
+    """
     report = next((one for one in instance_reports(scene) if one.instance_id == instance_id), None)
     if report is None and not events:
         return None
     lines = [f"{report.name} ({report.instance_id}): {_instance_line(report)}"] if report else []
     if report is not None:
         lines.append(f"why it came: {_came(scene, instance_id)}")
+        lines += _rival_lines(launch)
         lines += [f"activity: {', '.join(report.activity)}"] if report.activity else []
     lines += [f"{_ago(scene.now_s - one.at_s)} ago: {one.text}" for one in events[-EVENTS_SHOWN:]]
-    facts = {"state": report.state if report else "gone"}
+    kept = scene.plan.kept.get(instance_id)
+    facts = {
+        "state": report.state if report else "gone",
+        "launch": dict(launch.data) if launch else {},
+        "stays": _reason(kept) if kept else {},
+    }
     return {"subject": instance_id, "kind": "instance", "lines": lines, "facts": facts}
 
 
@@ -64,7 +89,57 @@ def explain_demand(scene: Scene, text: str) -> Answer | None:
     found = [one for one in demand_reports(scene) if text.lower() in one.text.lower()]
     if not found:
         return None
-    return {"subject": text, "kind": "demand", "lines": [_demand_line(one) for one in found], "facts": {}}
+    ray = scene.snapshot.ray
+    asked: list[Demand | Gang] = [*(ray.demands if ray else ()), *(ray.gangs if ray else ())]
+    wanted = [one for one in asked if text.lower() in _shape(one).lower()]
+    facts = {
+        "demands": [{"text": one.text, "count": one.count, "verdict": one.verdict} for one in found],
+        "deferred": [_deferred(one) for one in scene.plan.deferred if _among(one.wanted, wanted)],
+        "infeasible": [_infeasible(one) for one in scene.plan.infeasible if _among(one.wanted, wanted)],
+    }
+    return {
+        "subject": text,
+        "kind": "demand",
+        "lines": [_demand_line(one) for one in found],
+        "facts": facts,
+    }
+
+
+def _among(one: Demand | Gang, several: Sequence[Demand | Gang]) -> bool:
+    return any(same(one, other) for other in several)
+
+
+def _shape(wanted: Demand | Gang) -> str:
+    return str(wanted.bundle) if isinstance(wanted, Demand) else str(wanted)
+
+
+def _rival_lines(launch: Event | None) -> list[str]:
+    rivals = launch.data.get("rivals", ()) if launch else ()
+    assert isinstance(rivals, Sequence)
+    return [f"not {one['type']} ({one['why']}): {one['text']}" for one in rivals]
+
+
+def _reason(one: Reason) -> dict[str, object]:
+    return {"why": one.why.value, "text": one.text, **dict(one.data)}
+
+
+def _action(one: Launch | Drain | Release) -> dict[str, object]:
+    if isinstance(one, Launch):
+        return {"action": "launch", **_reason(one.reason)}
+    verb = "drain" if isinstance(one, Drain) else "release"
+    return {"action": verb, "instance_id": one.instance_id, **_reason(one.reason)}
+
+
+def _deferred(one: Deferred) -> dict[str, object]:
+    return {"wanted": str(one.wanted), "limiter": one.limiter.value, "text": one.text}
+
+
+def _infeasible(one: Infeasible) -> dict[str, object]:
+    lacks: Mapping[str, object] = {
+        name: {"asked": asked, "there": there} for name, (asked, there) in one.lacks.items()
+    }
+    facts = {"nearest": one.nearest, "lacks": lacks, "labels": list(one.labels)}
+    return {"wanted": str(one.wanted), "text": one.text, **facts}
 
 
 def _came(scene: Scene, instance_id: str) -> str:

@@ -44,6 +44,7 @@ from heliostat.ports.errors import (
     ClusterError,
     ClusterUnreachable,
     HeliostatError,
+    JournalError,
     StrangerCluster,
     TokenRefused,
     Unavailable,
@@ -146,7 +147,9 @@ class Controller:
             self._going_down = why
             self._down_since_s = self.ports.clock.monotonic_s()
             self.phase = "going down"
-            log.info("going down", why=why)
+            # A journal that can't be written keeps nobody from leaving.
+            with contextlib.suppress(JournalError):
+                self.event("down", why)
         self._wake.set()
 
     def event(self, kind: str, text: str, *, instance_id: str = "", node_type: str = "") -> None:
@@ -465,15 +468,16 @@ class Controller:
         """Let the whole cluster go once nobody has used it for as long as `up --idle-after` said."""
         now_s = self.ports.clock.monotonic_s()
         used = cluster_is_used(Scene(self.policy, self.memory, self.ports.clock.now_s()))
-        if not used and self.idle_watch.asks_for_drivers(now_s, self.timing.drivers_s):
+        # The last count may be seconds old: nobody who has just come is sent away.
+        due = self.idle_watch.expired(now_s, used=used)
+        if not used and (self.idle_watch.asks_for_drivers(now_s, self.timing.drivers_s) or due):
             try:
                 self.idle_watch.drivers = await self.ports.cluster.drivers()
             except ClusterError:
                 used = True
         if self.idle_watch.expired(now_s, used=used) and self._going_down is None:
-            text = f"nobody has used the cluster for {self.idle_watch.idle_s(now_s):.0f} s (--idle-after)"
-            self.event("idle", text)
-            self.go_down(text)
+            idle_s = self.idle_watch.idle_s(now_s)
+            self.go_down(f"nobody has used the cluster for {idle_s:.0f} s (--idle-after)")
 
     def _report(self) -> None:
         if self.memory.snapshot is None or self.memory.snapshot.ray is None:

@@ -8,6 +8,7 @@ from heliostat.model.history import History
 from heliostat.model.instance import (
     BackendInstance,
     BackendState,
+    DrainReason,
     Instance,
     InstanceIntent,
     Intent,
@@ -18,10 +19,11 @@ from heliostat.model.snapshot import OperatorSettings, Snapshot
 
 @dataclass
 class Refusal:
-    """Ray's answer to a drain: when (monotonic seconds), and its words if it refused."""
+    """Ray's answer to a drain: when (monotonic seconds), its words if it refused, and what it was asked."""
 
     at_s: float
     text: str
+    reason: DrainReason = DrainReason.IDLE
 
 
 @dataclass

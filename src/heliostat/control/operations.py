@@ -83,7 +83,7 @@ class Operations:
         events = self._controller.ports.journal.events(limit=50, instance_id=instance_id)
         answer = (
             explain_type(scene, subject)
-            or explain_instance(scene, instance_id, events)
+            or explain_instance(scene, instance_id, events, launch=self._launch_of(instance_id))
             or explain_demand(scene, subject)
         )
         if answer is None:
@@ -194,6 +194,12 @@ class Operations:
     async def down(self) -> dict[str, Any]:
         self._controller.go_down("asked by hand")
         return {"going_down": True}
+
+    def _launch_of(self, instance_id: str) -> Event | None:
+        """Return the event of the launch; it is written under its first member's id."""
+        first = f"{instance_id.rpartition('.')[0]}.0"
+        events = self._controller.ports.journal.events(instance_id=first)
+        return next((one for one in events if one.kind == "launch"), None)
 
     # -- lookups ------------------------------------------------------------------
 

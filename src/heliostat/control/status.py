@@ -190,10 +190,10 @@ def _type(scene: Scene, node_type: NodeType) -> TypeReport:
 def _demand(scene: Scene, wanted: Demand | Gang) -> DemandReport:
     verdict, why = "waits", "room for it is there or on its way"
     for deferred in scene.plan.deferred:
-        if _same(deferred.wanted, wanted):
+        if same(deferred.wanted, wanted):
             verdict, why = "deferred", f"{deferred.limiter.value}: {deferred.text}"
     for infeasible in scene.plan.infeasible:
-        if _same(infeasible.wanted, wanted):
+        if same(infeasible.wanted, wanted):
             verdict, why = "infeasible", infeasible.text
     text = str(wanted.bundle) if isinstance(wanted, Demand) else str(wanted)
     since_s = waiting_since(scene.history, wanted)
@@ -206,7 +206,8 @@ def _demand(scene: Scene, wanted: Demand | Gang) -> DemandReport:
     )
 
 
-def _same(a: Demand | Gang, b: Demand | Gang) -> bool:
+def same(a: Demand | Gang, b: Demand | Gang) -> bool:
+    """Say whether two speak of one shape, or of one placement group, whatever their counts."""
     if isinstance(a, Demand) and isinstance(b, Demand):
         return a.bundle == b.bundle
     return isinstance(a, Gang) and isinstance(b, Gang) and a.gang_id == b.gang_id

@@ -50,7 +50,6 @@ class Timing:
     """
 
     round_s: float = 1.0
-    gcs_deadline_s: float = 3.0
     listing_deadline_s: float = 30.0
     listing_fast_s: float = 2.0
     listing_slow_s: float = 60.0

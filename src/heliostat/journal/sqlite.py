@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -154,6 +154,25 @@ class SqliteJournal:
             yield
         except (sqlite3.Error, ValidationError, json.JSONDecodeError) as error:
             raise _worded(self._path, error) from error
+
+
+def last_event(path: Path, kind: str) -> Event | None:
+    """Return the newest event of a kind in a journal that nobody has open, and change nothing.
+
+    None where there is no such event, or no journal that can be read.
+    """
+    query = (
+        "SELECT at_s, kind, text, instance_id, node_type, data, seq FROM events"
+        " WHERE kind = ? ORDER BY seq DESC LIMIT 1"
+    )
+    # Immutable: neither a lock nor a file beside it, so a controller that starts now meets nobody.
+    address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+    try:
+        with closing(sqlite3.connect(address, uri=True)) as connection:
+            row = connection.execute(query, (kind,)).fetchone()
+            return _event(row) if row else None
+    except (sqlite3.Error, json.JSONDecodeError):
+        return None
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 
 # Ray's own key-value namespaces and keys (docs/ray.md lists where Ray reads them).
-RAY_SESSION_NAMESPACE = b"session"
-RAY_SESSION_NAME = b"session_name"
 RAY_CLUSTER_NAMESPACE = b"cluster"
 RAY_CLUSTER_METADATA = b"CLUSTER_METADATA"
 RAY_DASHBOARD_NAMESPACE = b"dashboard"
@@ -23,6 +21,9 @@ CLAIM_PREFIX = b"claim:"
 
 HEAD_RESOURCE = "node:__internal_head__"
 """Ray gives this resource to the head node, and to no other."""
+
+IMPLICIT_RESOURCE = "node:__internal_implicit_resource_"
+"""Every node has one of each resource that begins so, listed or not."""
 
 _PLACED_BUNDLE = re.compile(r".+_group_(\d+_)?[0-9a-f]{36}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +19,8 @@ from heliostat.api.client import ControllerClient, NoAnswer, NotRunning
 from heliostat.cli.driver import driver_environment
 from heliostat.cli.start import StartOptions, start_cluster, stop_cluster
 from heliostat.cli.system import tagged_processes
-from heliostat.config.record import ClusterRecord
+from heliostat.config.places import StatePlaces, state_places, state_root
+from heliostat.config.record import ClusterRecord, read_record
 from heliostat.model.report import StatusReport
 
 T = TypeVar("T")
@@ -121,6 +123,85 @@ def cluster(folder: Path, text: str, **options: object) -> Iterator[Cluster]:
         stop_cluster(record, say=print)
         assert tagged_processes("HELIOSTAT_CLUSTER_UID", record.cluster_uid) == []
         assert not Path(record.runtime_dir).exists()
+
+
+def places_of(name: str) -> StatePlaces:
+    return state_places(state_root(os.environ, home=Path.home()), name)
+
+
+def came_up(name: str) -> ClusterRecord | None:
+    """Return the record of the cluster of that name once it runs."""
+    record = read_record(places_of(name).record)
+    if record is None or record.wrapper is None:
+        return None
+    found = Cluster(record, Path(record.source))._status()
+    return record if found is not None and found.phase == "running" else None
+
+
+@dataclass
+class Terminal:
+    """A terminal with `heliostat up` in the foreground; `log` is what it has printed."""
+
+    process: subprocess.Popen[bytes]
+    name: str
+    log: Path
+
+    def output(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def cluster(self, seconds: float = 90) -> Cluster:
+        """Return the cluster once it runs."""
+        record = until(self._came_up, f"{self.name} that runs", seconds)
+        return Cluster(record, Path(record.source))
+
+    def _came_up(self) -> ClusterRecord | None:
+        assert self.process.poll() is None, self.output()
+        return came_up(self.name)
+
+    def ended(self, seconds: float) -> int:
+        """Wait for the command to end by itself, and return its exit code."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"`heliostat up` has not ended within {seconds:g} s:\n{self.output()}")
+
+    def interrupted(self, seconds: float = 90) -> int:
+        """Press Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+        return self.ended(seconds)
+
+
+@contextmanager
+def terminal(folder: Path, text: str, *, name: str, options: tuple[str, ...] = ()) -> Iterator[Terminal]:
+    """Run `heliostat up` of the file `text`; what is left of it at the end fails the test."""
+    path, log = folder / "cluster.yaml", folder / "up.log"
+    path.write_text(text, encoding="utf-8")
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "heliostat.cli.main", "up", str(path), *options],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    up = Terminal(process, name, log)
+    try:
+        yield up
+    finally:
+        if process.poll() is None:
+            up.interrupted()
+        record = read_record(places_of(name).record)
+        if record is not None:
+            left = Cluster(record, path)
+            until(lambda: not left.processes() or None, "end of everything", 60)
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """Return a process's environment as it was at its start; nothing of one that is gone."""
+    try:
+        entries = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return {}
+    return dict(one.split("=", 1) for one in entries if "=" in one)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from heliostat.cli.driver import driver_environment
-from tests.integration.cluster.conftest import Cluster, finished, until
+from tests.integration.cluster.conftest import Cluster, environment_of, finished, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -92,8 +92,8 @@ def test_kill_9_of_the_controller_loses_no_task_and_launches_nothing_twice(two_w
 def test_a_worker_that_is_killed_is_replaced_and_its_tasks_are_run_again(two_workers: Cluster) -> None:
     driver = two_workers.driver(SQUARES.format(tasks=4, seconds=4))
     (first, *_) = until(lambda: two_workers.running() or None, "a worker", 90)
-    victims = [pid for pid in two_workers.processes() if _instance_of(pid) == first]
-    for pid in victims:
+    tags = {pid: environment_of(pid).get("HELIOSTAT_INSTANCE_ID") for pid in two_workers.processes()}
+    for pid in [pid for pid, tag in tags.items() if tag == first]:
         # Some end by themselves as soon as the first of them is gone.
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -152,12 +152,3 @@ def test_nothing_secret_is_in_a_process_or_a_log(two_workers: Cluster) -> None:
     for log in Path(os.environ["HELIOSTAT_STATE_DIR"]).rglob("*"):
         if log.is_file():
             assert token.encode() not in log.read_bytes(), log
-
-
-def _instance_of(pid: int) -> str:
-    try:
-        environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return ""
-    found = [one for one in environ if one.startswith(b"HELIOSTAT_INSTANCE_ID=")]
-    return found[0].partition(b"=")[2].decode() if found else ""

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,25 +16,14 @@ import pytest
 
 from heliostat.cli.system import SystemClock
 from heliostat.raylink.gcs import GcsCluster, GcsSettings
-from heliostat.raylink.head import HeadOptions, choose_ports, driver_environment, head_command
-from heliostat.raylink.ready import HeadReady, wait_until_ready
-from heliostat.raylink.token import ensure_token, read_token
+from tests.integration.real_head import RealHead, end, real_head
 
 UID = "uid-of-these-tests"
-READY_S = 60.0
-# A drained worker's `ray start --block` never returns, so waiting longer helps nobody.
-END_S = 4.0
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Head:
-    ready: HeadReady
-    token: str
-    environment: dict[str, str]
-    folder: Path
-    process: subprocess.Popen[bytes]
-
+class Head(RealHead):
     def cluster(self, *, uid: str = UID, session: str | None = "", logs: bool = True) -> GcsCluster:
         """Return a fresh link; an empty `session` stands for this head's own."""
         return GcsCluster(
@@ -128,16 +112,6 @@ class Driver:
         self.process.stdin.flush()
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """TERM, then kill what is left of the process's own group."""
-    process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(END_S)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(END_S)
-
-
 async def until(
     read: Callable[[], Awaitable[T]], holds: Callable[[T], bool], *, timeout_s: float = 20.0
 ) -> T:
@@ -151,50 +125,8 @@ async def until(
         await asyncio.sleep(0.05)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def head() -> Iterator[Head]:
-    folder = Path(tempfile.mkdtemp(prefix="hrl-", dir="/tmp"))
-    # Every other variable of Ray would change what is tested.
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    token_path = ensure_token({**environ, "RAY_AUTH_TOKEN_PATH": str(folder / "auth_token")})
-    options = HeadOptions(
-        temp_dir=str(folder / "h"),
-        token_path=token_path,
-        node_type="head",
-        resources={"anchor": 1, "object_store_memory": 100 * 2**20},
-        labels={"place": "front"},
-        port=free_port(),
-        dashboard_port=free_port(),
-        client_port=free_port(),
-    )
-    ports = choose_ports(options)
-    command = head_command(options, ports, environment=environ)
-    with (folder / "head.log").open("wb") as log:
-        process = subprocess.Popen(
-            command.argv,
-            env=command.environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        address = f"127.0.0.1:{ports.gcs}"
-        token = read_token(token_path)
-        ready = wait_until_ready(
-            address,
-            token=token,
-            temp_dir=options.temp_dir,
-            deadline_s=READY_S,
-            alive=lambda: process.poll() is None,
-        )
-        driver = driver_environment(address=address, dashboard_url=ready.dashboard_url, token_path=token_path)
-        yield Head(ready, token, {**environ, **driver}, folder, process)
-    finally:
-        end(process)
-        shutil.rmtree(folder, ignore_errors=True)
+    resources = {"anchor": 1, "object_store_memory": 100 * 2**20}
+    with real_head("hrl-", resources=resources, labels={"place": "front"}) as found:
+        yield Head(found.ready, found.token, found.environment, found.folder, found.process)

@@ -74,7 +74,7 @@ groups.append(placement_group(
 ))
 inside = PlacementGroupSchedulingStrategy(groups[0])
 kept.append(plain.options(num_cpus=1, scheduling_strategy=inside).remote())
-request_resources(num_cpus=4, bundles=[{"CPU": 1, "GPU": 0.5}] * 2)
+request_resources(num_cpus=4, bundles=[{"CPU": 1, "GPU": 1}] * 2)
 print("ids", *(group.id.hex() for group in groups))
 print("asked")
 sys.stdin.readline()
@@ -173,7 +173,7 @@ async def test_all_kinds_of_work_become_demand_and_are_reported(head: Head, clus
         check_demands(state)
         check_gangs(state, ids)
         assert state.constraint is not None
-        assert amounts(state.constraint.demands) == [({"CPU": 1}, 4), ({"CPU": 1, "GPU": 0.5}, 2)]
+        assert amounts(state.constraint.demands) == [({"CPU": 1}, 4), ({"CPU": 1, "GPU": 1}, 2)]
         assert (await cluster.state()).demands == state.demands
 
         await cluster.report(round_report(state))
@@ -407,7 +407,10 @@ def test_another_terminal_finds_the_cluster_by_auto(head: Head) -> None:
         if name != "RAY_ADDRESS" and "AUTH_MODE" not in name
     } | {"RAY_TMPDIR": str(root)}
     # Whatever other clusters this host has, the file that this terminal's Ray reads is free.
-    assert not claim_address_file(head.ready.address, environment)
+    if note := claim_address_file(head.ready.address, environment):
+        assert "RAY_AUTH_MODE=token" in note
+        environment["RAY_AUTH_MODE"] = "token"
+    assert claim_address_file(head.ready.address, environment) == ""
     shown = subprocess.run(
         [
             sys.executable,

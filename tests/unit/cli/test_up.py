@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from heliostat.cli import foreground, start
+from heliostat.cli.clusters import places_of
 from heliostat.cli.commands import up
 from heliostat.cli.foreground import hold, interrupted_by_stop_signals, on_stop_signals
 from heliostat.cli.start import AlreadyRunning, StartOptions
 from heliostat.config.record import ClusterRecord, write_record
+from heliostat.journal import SqliteJournal
+from heliostat.ports.journal import Event
 from tests.unit.api.fakes import NOW_S, FakeOperations
 from tests.unit.cli.conftest import Invoke
 
@@ -81,6 +84,29 @@ def test_holding_ends_with_the_cluster(cluster: ClusterRecord, state: Path) -> N
     gone = replace(cluster, runtime_dir=str(state))
     write_record(state / "demo" / "cluster.json", replace(gone, cluster_uid="another"))
     assert not hold(gone, threading.Event())
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("at_s", "told"),
+    [
+        (NOW_S, "demo is down: nobody has used the cluster for 30 s (--idle-after)"),
+        (NOW_S - 1, "demo is down"),
+        (None, "demo is down"),
+    ],
+)
+def test_a_cluster_that_went_by_itself_says_why_unless_it_was_a_former_run(
+    cluster: ClusterRecord, capsys: pytest.CaptureFixture[str], at_s: float | None, told: str
+) -> None:
+    if at_s is not None:
+        places = places_of(cluster)
+        journal = SqliteJournal(places.journal, cluster_uid=cluster.cluster_uid)
+        journal.record_events([Event(at_s, "down", "nobody has used the cluster for 30 s (--idle-after)")])
+        journal.close()
+    gone = replace(cluster, runtime_dir=str(places_of(cluster).folder))
+    write_record(places_of(cluster).record, replace(gone, cluster_uid="another"))
+    up._stay(gone, as_json=True)
+    assert capsys.readouterr().err.splitlines()[-1] == told
 
 
 @pytest.mark.usefixtures("quick")

@@ -56,10 +56,9 @@ def test_files_of_a_cluster() -> None:
         "/s/demo/journal.db",
         "/s/demo/config.yaml",
     ]
-    assert [str(path) for path in (state.head_log, state.controller_log, state.instance_log("lab.0"))] == [
+    assert [str(path) for path in (state.head_log, state.controller_log)] == [
         "/s/demo/logs/head.log",
         "/s/demo/logs/controller.log",
-        "/s/demo/logs/lab.0.log",
     ]
 
 
@@ -72,7 +71,6 @@ def test_runtime_folders_differ_by_owner_and_cluster() -> None:
     one = folder("a", "1")
     assert len(one.folder.name) == 8
     assert one.control_socket == one.folder / "control.sock"
-    assert one.instance("lab.0") == one.folder / "i" / "lab.0"
 
 
 def test_socket_paths_have_a_limit() -> None:

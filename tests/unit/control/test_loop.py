@@ -11,6 +11,7 @@ import pytest
 from heliostat.model.instance import BackendInstance, Change, DrainReason, Intent, NodeStatus
 from heliostat.ports.errors import (
     InsufficientCapacity,
+    JournalError,
     Refused,
     StrangerCluster,
     TokenRefused,
@@ -284,6 +285,29 @@ async def test_idle_after_lets_the_whole_cluster_go(tmp_path: Path) -> None:
     stage.ray.connected_drivers = 0
     await stage.step(45)
     assert stage.controller.going_down is not None
+    assert [one.text for one in stage.journal.events() if one.kind == "down"] == [
+        "nobody has used the cluster for 30 s (--idle-after)"
+    ]
+
+
+async def test_a_driver_that_comes_at_the_last_moment_keeps_the_cluster(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, idle_after_s=33.0)
+    while stage.controller.idle_watch.idle_s(stage.clock.monotonic_s()) < 31.0:
+        await stage.step()
+    stage.ray.connected_drivers = 1
+    await stage.step(10)
+    assert stage.controller.going_down is None
+
+
+async def test_a_journal_that_is_full_keeps_nobody_from_leaving(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object) -> None:
+        raise JournalError("the disk is full")
+
+    monkeypatch.setattr(stage.journal, "record_events", full)
+    await stage.operations.down()
+    assert stage.controller.going_down == "asked by hand"
 
 
 async def test_rays_report_names_what_is_coming(stage: Stage) -> None:

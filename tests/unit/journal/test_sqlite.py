@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from heliostat.journal import SqliteJournal, schema
+from heliostat.journal import SqliteJournal, last_event, schema
 from heliostat.model.history import Backoff, Failure, History
 from heliostat.model.instance import InstanceIntent, InstanceState, Intent
 from heliostat.model.snapshot import OperatorSettings
@@ -130,3 +130,23 @@ def test_a_future_file_is_refused(tmp_path: Path) -> None:
 def test_a_missing_folder_is_a_clear_refusal(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="can't be written"):
         opened(tmp_path / "missing")
+
+
+def test_the_last_event_of_a_kind_is_read_once_nobody_has_the_journal(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal = opened(tmp_path)
+    journal.record_events([Event(1.0, "down", "the first"), Event(2.0, "down", "the last", data={"n": 1})])
+    journal.record_events([Event(3.0, "head", "another kind")])
+    journal.close()
+    before = sorted((entry.name, entry.stat().st_mtime_ns) for entry in tmp_path.iterdir())
+    assert last_event(path, "down") == Event(2.0, "down", "the last", data={"n": 1}, seq=2)
+    assert last_event(path, "launch") is None
+    assert sorted((entry.name, entry.stat().st_mtime_ns) for entry in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a database" * 500])
+def test_no_last_event_where_no_journal_can_be_read(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "journal.db").write_bytes(content)
+    assert last_event(tmp_path / "journal.db", "down") is None
+    assert (tmp_path / "journal.db").exists() is (content is not None)

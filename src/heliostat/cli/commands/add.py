@@ -16,8 +16,6 @@ from heliostat.cli.waiting import Pace, TookTooLong, wait_until
 from heliostat.model.report import InstanceReport, StatusReport
 from heliostat.ports.errors import HeliostatError
 
-TIMEOUT_S = 600.0
-
 
 class DidNotStart(HeliostatError):
     """A worker that was asked for failed, or went before it was up."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from heliostat.cli.foreground import hold, on_stop_signals, say_still_going_down, starting
+from heliostat.cli.foreground import hold, on_stop_signals, say_still_going_down, starting, why_it_went
 from heliostat.cli.options import DURATION, json_option
 from heliostat.cli.output import progress, show_json, tell
 from heliostat.config.record import ClusterRecord
@@ -79,13 +79,16 @@ def _stay(record: ClusterRecord, *, as_json: bool) -> None:
             say_still_going_down(number)
         stop.set()
 
+    why = ""
     with on_stop_signals(on_signal):
         _tell_how_to_use(record, detached=False, as_json=as_json)
         if hold(record, stop):
             with progress(keep=True) as say:
                 say(f"taking {record.cluster_name} down")
                 stop_cluster(record, say=say)
-    tell(f"{record.cluster_name} is down")
+        else:
+            why = why_it_went(record)
+    tell(f"{record.cluster_name} is down" + (f": {why}" if why else ""))
 
 
 def _tell_how_to_use(record: ClusterRecord, *, detached: bool, as_json: bool) -> None:

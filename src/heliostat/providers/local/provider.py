@@ -233,7 +233,7 @@ class LocalProvider:
         command = [sys.executable, "-u", self._context.bootstrap_path, str(folder / START)]
         try:
             self._log_dir.mkdir(parents=True, exist_ok=True)
-            words.prune(self._log_dir)
+            words.prune(self._log_dir, keep={one.instance_id for one in records})
             process = spawn(command, environment=environment, log=self._life.log_of(instance_id))
         except OSError as error:
             self._records.remove(instance_id)

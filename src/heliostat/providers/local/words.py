@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 LOG_MOST_BYTES = 8 * 2**20
@@ -41,10 +41,15 @@ def trim(path: Path) -> None:
             file.truncate()
 
 
-def prune(folder: Path) -> None:
-    """Remove the oldest logs of instances beyond `LOGS_KEPT`; other logs are not touched."""
+def prune(folder: Path, *, keep: Collection[str]) -> None:
+    """Remove the oldest logs of instances beyond `LOGS_KEPT`; other logs are not touched.
+
+    `keep` are the ids of instances that are still there: their logs stay, however old. A
+    worker that has nothing to say for weeks would otherwise lose the file it writes to.
+    """
     with contextlib.suppress(OSError):
-        logs = [entry for entry in os.scandir(folder) if INSTANCE_LOG.fullmatch(entry.name)]
+        found = [entry for entry in os.scandir(folder) if INSTANCE_LOG.fullmatch(entry.name)]
+        logs = [entry for entry in found if entry.name.removesuffix(".log") not in keep]
         logs.sort(key=lambda entry: entry.stat().st_mtime)
         for entry in logs[: max(0, len(logs) - LOGS_KEPT)]:
             Path(entry.path).unlink(missing_ok=True)

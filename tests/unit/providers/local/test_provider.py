@@ -26,7 +26,7 @@ from heliostat.model.node_type import NodeType
 from heliostat.model.resources import Resources
 from heliostat.ports.errors import InsufficientCapacity, InvalidRequest, Unavailable
 from heliostat.ports.provider import ClusterIdentity, Outcome, ProviderContext
-from heliostat.providers.local import inventory, lifecycle
+from heliostat.providers.local import inventory, lifecycle, words
 from heliostat.providers.local import provider as provider_module
 from heliostat.providers.local.processes import Identity, families, is_alive, stat_of
 from heliostat.providers.local.provider import LocalProvider, machine_gpus
@@ -237,6 +237,20 @@ async def test_an_ended_child_is_collected_without_anybody_asking(world: World) 
     async with asyncio.timeout(DEADLINE_S):
         while stat_of(process.pid) is not None:
             await asyncio.sleep(0.02)
+
+
+async def test_a_launch_prunes_old_logs_but_no_living_workers(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(words, "LOGS_KEPT", 0)
+    provider = world.provider()
+    await running(provider, request())
+    logs = world.place / "logs"
+    (logs / "lgone.0.log").write_text("of one that is no more")
+    os.utime(logs / "l1.0.log", (1000, 1000))
+    await running(provider, request(1, "l2"))
+    assert sorted(os.listdir(logs)) == ["l1.0.log", "l2.0.log"]
+    assert "here I am" in (await provider.last_words("l1.0"))[-1]
 
 
 async def test_a_deaf_process_is_killed_after_its_grace_and_not_before(world: World) -> None:

@@ -150,9 +150,20 @@ def test_old_logs_of_instances_go_and_no_others(tmp_path: Path, monkeypatch: pyt
     for age, name in enumerate(["la.0.log", "lb.0.log", "lc.1.log", "head.log", "controller.log"]):
         (tmp_path / name).write_text("")
         os.utime(tmp_path / name, (1000 + age, 1000 + age))
-    words.prune(tmp_path)
+    words.prune(tmp_path, keep=())
     assert sorted(os.listdir(tmp_path)) == ["controller.log", "head.log", "lb.0.log", "lc.1.log"]
-    words.prune(tmp_path / "none")
+    words.prune(tmp_path / "none", keep=())
+
+
+def test_the_log_of_an_instance_that_is_there_stays_however_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(words, "LOGS_KEPT", 1)
+    for age, name in enumerate(["la.0.log", "la.01.log", "lb.0.log"]):
+        (tmp_path / name).write_text("")
+        os.utime(tmp_path / name, (1000 + age, 1000 + age))
+    words.prune(tmp_path, keep={"la.0"})
+    assert sorted(os.listdir(tmp_path)) == ["la.0.log", "lb.0.log"]
 
 
 def test_the_bootstraps_status() -> None:

@@ -1,0 +1,127 @@
+"""What a start that came to nothing leaves behind: nothing, whatever had started and however it behaves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from heliostat.cli import start
+from heliostat.cli.clusters import places_of
+from heliostat.cli.foreground import on_stop_signals
+from heliostat.cli.launch_file import LaunchFile
+from heliostat.cli.start import UID_TAG
+from heliostat.cli.system import tagged_processes
+from heliostat.config.record import ClusterRecord, write_record
+
+DEADLINE_S = 20.0
+
+WRAPPER = """
+import os, pathlib, signal, sys, time
+how, ready, person = sys.argv[1], pathlib.Path(sys.argv[2]), os.getppid()
+def heard(number, frame):
+    if how == "interrupts":
+        # As if somebody pressed Ctrl-C again and again.
+        for _ in range(10):
+            if os.getppid() == person:
+                os.kill(person, signal.SIGINT)
+            time.sleep(0.01)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, signal.SIG_IGN if how == "deaf" else heard)
+ready.touch()
+time.sleep(300)
+"""
+
+
+@dataclass
+class Started:
+    """A stand-in for a wrapper of a cluster that has just been written down."""
+
+    record: ClusterRecord
+    wrapper: subprocess.Popen[bytes]
+    said: list[str] = field(default_factory=list)
+
+    def taken_back(self) -> None:
+        places = places_of(self.record)
+        start._take_back(self.record, places=places, wrapper=self.wrapper, say=self.said.append)
+
+    def leaves_nothing(self) -> None:
+        assert tagged_processes(UID_TAG, self.record.cluster_uid) == []
+        assert self.wrapper.poll() is not None
+        places = places_of(self.record)
+        assert [path.name for path in (places.record, places.folder / "launch.json") if path.exists()] == []
+        assert not Path(self.record.runtime_dir).exists()
+        assert places.journal.exists(), "what people may want to read later stays"
+
+
+Begin = Callable[[str], Started]
+
+
+@pytest.fixture
+def begin(state: Path, cluster: ClusterRecord, tmp_path: Path) -> Iterator[Begin]:
+    """Start a wrapper that behaves as told; whatever is left of it afterwards is ended."""
+    made: list[subprocess.Popen[bytes]] = []
+
+    def run(how: str) -> Started:
+        runtime, ready = tmp_path / "runtime", tmp_path / f"ready-{len(made)}"
+        (runtime / "i").mkdir(parents=True, exist_ok=True)
+        uid = f"u{os.getpid()}{tmp_path.name}"
+        record = replace(cluster, cluster_uid=uid, runtime_dir=str(runtime), wrapper=None)
+        places = places_of(record)
+        write_record(places.record, record)
+        LaunchFile([], {}, "", record.address, uid, str(runtime), str(places.logs)).write(places.folder)
+        places.journal.touch()
+        process = subprocess.Popen(
+            [sys.executable, "-S", "-c", WRAPPER, how, str(ready)],
+            env={**os.environ, UID_TAG: uid},
+            start_new_session=True,
+        )
+        made.append(process)
+        until_s = time.monotonic() + DEADLINE_S
+        while not ready.exists():
+            assert time.monotonic() < until_s, "the stand-in did not start"
+            time.sleep(0.01)
+        return Started(record, process)
+
+    yield run
+    for one in made:
+        if one.poll() is None:
+            one.kill()
+        one.wait(DEADLINE_S)
+
+
+def test_a_wrapper_that_hears_ends_and_its_files_go(begin: Begin) -> None:
+    started = begin("obeys")
+    started.taken_back()
+    started.leaves_nothing()
+    assert started.wrapper.returncode == 0
+    assert started.said == ["ending what had started of demo"]
+
+
+def test_a_deaf_wrapper_and_what_it_left_are_killed(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start, "TAKE_BACK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("heliostat.cli.system.END_GRACE_S", 0.1)
+    # One more of this cluster, such as a head that its wrapper has left behind.
+    begin("deaf")
+    started = begin("deaf")
+    started.taken_back()
+    started.leaves_nothing()
+    assert started.said[-1] == "2 processes of demo had to be killed"
+
+
+def test_more_ctrl_cs_do_not_cut_it_short(begin: Begin, capfd: pytest.CaptureFixture[str]) -> None:
+    # One interrupts the wait for the wrapper, the other the end of what the wrapper left.
+    begin("interrupts")
+    started = begin("interrupts")
+    outside: list[int] = []
+    with on_stop_signals(outside.append):
+        started.taken_back()
+    assert outside == [], "what gets there would have been a KeyboardInterrupt"
+    started.leaves_nothing()
+    assert "still going down" in capfd.readouterr().err
