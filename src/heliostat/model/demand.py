@@ -56,7 +56,7 @@ class Bundle:
     def __str__(self) -> str:
         if not self.selectors:
             return str(self.resources)
-        ways = " or ".join(" and ".join(map(str, selector)) for selector in self.selectors)
+        ways = " or ".join(" and ".join(map(str, selector)) or "anywhere" for selector in self.selectors)
         return f"{self.resources} where {ways}"
 
 

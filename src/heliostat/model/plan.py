@@ -46,8 +46,35 @@ class Reason:
 
 
 @dataclass(frozen=True)
+class Rival:
+    """A node type that was not taken for what a launch is for. `why` is the first of these that holds:
+
+    fit       no node of it holds some of that
+    label     it lacks the labels for some of that
+    max       `max_workers`, its own or the cluster's
+    failure   it failed lately, or its backend does not answer
+    price     the budget forbids it
+    queue     its backend has none to give now
+    label     its labels are a fallback only
+    priority  its priority is lower
+    fit       it has a GPU or the like that nobody asked for
+    price     the same costs more on it
+    queue     its backend gives it later
+    fit       it is filled less well
+    """
+
+    node_type: str
+    why: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Launch:
-    """Ask for `count` instances of `node_type`; the caller gives the launch its id."""
+    """Ask for `count` instances of `node_type`; the caller gives the launch its id.
+
+    `reason.data` holds `type`, `count`, `demands` (what it is for: text, resources, count) and
+    `rivals` (at most two: type, why, text), JSON-ready.
+    """
 
     node_type: str
     count: int
@@ -67,7 +94,8 @@ class Drain:
 
 @dataclass(frozen=True)
 class Release:
-    """Give the instance back to its backend. Never planned for a node that may hold work."""
+    """Give the instance back to its backend. Planned for a node that may hold work only where work was
+    told a deadline, by hand or because the lease ends, and it is over."""
 
     instance_id: str
     reason: Reason
@@ -99,11 +127,18 @@ class Deferred:
 
 @dataclass(frozen=True)
 class Infeasible:
-    """No node type can ever hold it; `text` says what is nearest and what lacks."""
+    """No node type can ever hold it; `text` says what is nearest and what lacks.
+
+    The same as data: `nearest` is a node type, `lacks` maps a resource to (asked, there) in plain
+    units, `labels` are the conditions on labels that the nearest type does not meet.
+    """
 
     wanted: Demand | Gang
     text: str
     from_constraint: bool = False
+    nearest: str = ""
+    lacks: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from heliostat.model.instance import Instance, InstanceState, Intent, NodeStatus
 from heliostat.model.node_type import Policy
 from heliostat.model.snapshot import Snapshot
 from heliostat.planner.backoff import after_failures
+from heliostat.planner.leases import is_over
 from heliostat.planner.limits import IDLE_REPORTS, RAY_GAP_S, WAITING_KEPT
 from heliostat.planner.over import lost, said, start_overdue, start_timeout_s
 from heliostat.planner.scale_down import needless
@@ -190,7 +191,8 @@ def _error(one: Instance, history: History, snapshot: Snapshot, *, policy: Polic
         return None
     fresh_state = history.states.get(one.instance_id) is not one.state
     if one.state is InstanceState.FAILED:
-        return said(one) if fresh_state else None
+        # A batch system calls the end of a job's time a failure.
+        return said(one) if fresh_state and not is_over(one, history, snapshot.now_s) else None
     if snapshot.ray is None or one.instance_id in history.joined_at:
         return None
     if one.state in {InstanceState.GONE, InstanceState.STOPPING}:

@@ -11,6 +11,7 @@ from heliostat.model.node_type import NodeType
 from heliostat.model.plan import Limiter
 from heliostat.planner.limits import BACKEND_PATIENCE_S
 from heliostat.planner.scene import Scene
+from heliostat.planner.surge import surge
 
 ENDLESS = 2**31
 
@@ -88,13 +89,13 @@ class Ledger:
 
     def _type_max(self, node_type: NodeType) -> Room:
         alive = self.scene.alive[node_type.name] + self.added[node_type.name]
-        most = node_type.max_workers
+        most = node_type.max_workers + surge(self.scene, node_type.name)
         text = f"{node_type.name} has {alive} of at most {most} (max_workers of the type)"
         return Room(max(0, most - alive), Limiter.TYPE_MAX_WORKERS, text)
 
     def _cluster_max(self) -> Room:
         alive = self.scene.alive.total() + self.added.total()
-        most = self.scene.policy.max_workers
+        most = self.scene.policy.max_workers + surge(self.scene)
         text = f"the cluster has {alive} of at most {most} workers (max_workers)"
         return Room(max(0, most - alive), Limiter.MAX_WORKERS, text)
 
@@ -136,16 +137,12 @@ class Ledger:
 
 
 def offer_of(scene: Scene, node_type: NodeType) -> Offer | None:
-    offers = scene.view(node_type.backend).offers
-    return next((one for one in offers if one.node_type == node_type.name), None)
+    return scene.offers.get(node_type.name)
 
 
 def price_of(scene: Scene, node_type: NodeType) -> float:
     """Return $/h of one instance: what the backend offers now, else what the file says."""
-    offer = offer_of(scene, node_type)
-    if offer is not None and offer.price_usd_per_h is not None:
-        return offer.price_usd_per_h
-    return node_type.price_usd_per_h
+    return scene.prices.get(node_type.name, node_type.price_usd_per_h)
 
 
 def _times(count: int) -> str:

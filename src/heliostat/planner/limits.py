@@ -27,7 +27,22 @@ START_TIMEOUT_S = 300.0
 """How long an instance may start whose type is no longer in the file."""
 
 LEASE_NEAR_S = 120.0
-"""A node whose lease ends within this time is no supply."""
+"""A node whose lease ends within this time is no supply, or earlier where its type is slow to start."""
+
+LEASE_MARGIN_S = 30.0
+"""A replacement is asked for so much earlier than the slowest start that was observed."""
+
+LEASE_NOTICE_S = 120.0
+"""Work is told so long before its node's lease ends: time for a checkpoint."""
+
+LEASE_GRACE_S = 10.0
+"""The deadline that work is told is so long before the lease's end: the backend knows no mercy."""
+
+LEASE_SHARE = 0.5
+"""None of these spans is longer than this share of the lease itself."""
+
+NAMES_SHOWN = 3
+"""How many nodes a reason names before it counts the others."""
 
 FIRST_TRY = 3
 """A node type that never came up is tried with so many at once."""

@@ -12,6 +12,7 @@ from heliostat.model.instance import Instance, InstanceState, Intent
 from heliostat.model.node_type import Policy
 from heliostat.model.plan import Reason, Release, Why
 from heliostat.model.snapshot import Snapshot
+from heliostat.planner.leases import is_over
 from heliostat.planner.limits import LOST_AFTER_S, START_TIMEOUT_S
 
 _MAYBE_OVER = (
@@ -21,6 +22,8 @@ _MAYBE_OVER = (
     InstanceState.GONE,
     InstanceState.FAILED,
 )
+
+_OVER = frozenset({InstanceState.STOPPING, InstanceState.GONE, InstanceState.FAILED})
 
 
 def endings(snapshot: Snapshot, history: History, policy: Policy) -> tuple[Release, ...]:
@@ -38,6 +41,8 @@ def endings(snapshot: Snapshot, history: History, policy: Policy) -> tuple[Relea
 
 def ending(one: Instance, snapshot: Snapshot, history: History, policy: Policy) -> Reason | None:
     """Return why the instance is over, None if it is not. Its backend has answered."""
+    if one.state in _OVER and is_over(one, history, snapshot.now_s):
+        return _reason(one, Why.LEASE_ENDS, "left at the end of its lease")
     if one.state is InstanceState.FAILED:
         return _reason(one, Why.FAILED, f"failed: {said(one)}")
     if one.state in {InstanceState.GONE, InstanceState.STOPPING}:

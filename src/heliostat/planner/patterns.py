@@ -6,16 +6,25 @@ resource is counted. Where devices count one by one, each is filled on its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
+from heliostat.model.resources import SCALE
 from heliostat.planner.devices import Devices, copies_on, fresh, take
+from heliostat.planner.mixes import best_mix
 from heliostat.planner.problem import Item, Problem, Source
 from heliostat.planner.simplex import Columns, Floats, Ints
 
 ENDLESS = 2**31
+
+MIX_PRICES = (0.0, 0.15, 0.4)
+"""How dear the other resources are held, as parts of the node's cost, when devices are filled with mixes."""
+
+MIX_STEPS = 40
+"""How often another mix or whole bundle is looked for while one node's devices are filled."""
 
 Flags = NDArray[np.bool_]
 
@@ -42,6 +51,7 @@ class Patterns:
         self._divisors = np.where(self._vectors > 0, self._vectors, 1)
         self._free_of_charge = self._vectors == 0
         self._sizes = self._measures()
+        self._device_column = next(iter(problem.device_columns), 0)
 
     def _measures(self) -> Floats:
         """Return sizes (orders × sources × items): the sum of shares, the largest share, by each resource."""
@@ -68,6 +78,7 @@ class Patterns:
         each, ranking = self._rankings(kinds, values)
         if self._problem.device_columns:
             copies = self._one_by_one(each, ranking, left)
+            each, copies = self._with_mixes(each, copies, ranking, kinds=kinds, values=values, left=left)
         else:
             copies = self._together(each, ranking, left)
         driven = ((copies > 0) & self._allowed[each]).any(axis=1)
@@ -114,19 +125,77 @@ class Patterns:
             found.append(known[key])
         return np.array(found, dtype=np.int64).reshape(len(each), len(left))
 
-    def _by_device(self, kind: int, order: Ints, left: Ints) -> list[int]:
+    def _with_mixes(
+        self, each: Ints, copies: Ints, ranking: Ints, *, kinds: Ints, values: Floats, left: Ints
+    ) -> tuple[Ints, Ints]:
+        """Add patterns whose devices are filled one by one with the best mix of shares."""
+        found = []
+        orders = len(ranking) // len(kinds)
+        for number, kind in enumerate(kinds.tolist()):
+            order = ranking[number * orders]
+            for worth in self._worths(kind, values):
+                start = self._mixed(kind, worth, left)
+                found.append((kind, self._by_device(kind, order, left, start)))
+        more = np.array([one for _, one in found], dtype=np.int64).reshape(len(found), len(left))
+        return np.concatenate([each, [kind for kind, _ in found]]), np.concatenate([copies, more])
+
+    def _worths(self, kind: int, values: Floats) -> Iterator[Floats]:
+        """Return the items' worth beside other resources, held dear in several ways."""
+        others = [column for column in range(len(self._capacity[kind])) if column != self._device_column]
+        for first, rest in product(MIX_PRICES, MIX_PRICES if len(others) > 1 else (0.0,)):
+            dear = np.zeros(len(self._capacity[kind]))
+            dear[others] = rest
+            dear[others[:1]] = first
+            yield values - self._costs[kind] * self._vectors / np.maximum(self._capacity[kind], 1) @ dear
+
+    def _mixed(self, kind: int, values: Floats, left: Ints) -> list[int]:
+        """Fill a node's devices, each time with what is worth most for the devices it takes."""
+        column, capacity, worth = self._device_column, self._capacity[kind], values.tolist()
+        asked = [item.amounts[column] for item in self._problem.items]
+        rest, devices = left.tolist(), int(capacity[column]) // SCALE
+        copies, free = [0] * len(rest), capacity.copy()
+        able = np.flatnonzero(self._usable[kind] & (self._marks < 0) & (values > 0))
+        usable = able.tolist()
+        for _ in range(MIX_STEPS):
+            fit = [one for one in usable if rest[one] and (self._vectors[one] <= free).all()]
+            mix = best_mix({one: asked[one] for one in fit if 0 < asked[one] < SCALE}, worth)
+            options = [(sum(worth[one] * n for one, n in mix.items()), 1, mix)] if mix else []
+            for one in fit:
+                whole = asked[one] // SCALE
+                if whole and asked[one] % SCALE == 0 and whole <= devices:
+                    options.append((worth[one] / whole, whole, {one: 1}))
+            if not options or not devices:
+                break
+            _, taken, chosen = max(options, key=lambda option: option[0])
+            need = sum(self._vectors[one] * n for one, n in chosen.items())
+            times = min(devices // taken, *(rest[one] // n for one, n in chosen.items()))
+            asks = need > 0
+            times = min(times, int((free[asks] // need[asks]).min(initial=ENDLESS)))
+            if not times:
+                # The mix does not fit as a whole: without its largest part the next one may.
+                usable.remove(max(chosen, key=lambda one: (asked[one], one)))
+                continue
+            for one, n in chosen.items():
+                copies[one] += n * times
+                rest[one] -= n * times
+            free = free - need * times
+            devices -= taken * times
+        return copies
+
+    def _by_device(self, kind: int, order: Ints, left: Ints, start: Sequence[int] | None = None) -> list[int]:
         source = self._problem.sources[kind]
-        free, devices = list(source.capacity), _devices(self._problem, source)
-        copies, met = [0] * len(left), set[int]()
+        copies = self._in_one_order(source, start) if start else [0] * len(left)
+        free, devices = room_after(self._problem, source, copies)
+        met = {item.mark for item, n in zip(self._problem.items, copies, strict=True) if n and item.mark >= 0}
         for index in order.tolist():
             item = self._problem.items[index]
             if not self._usable[kind, index] or item.mark in met:
                 continue
-            count = min(fitting(item.amounts, free, devices), int(left[index]))
+            count = min(fitting(item.amounts, free, devices), int(left[index]) - copies[index])
             count = min(count, 1) if item.mark >= 0 else count
             if count <= 0:
                 continue
-            copies[index] = count
+            copies[index] += count
             if item.mark >= 0:
                 met.add(item.mark)
             _put(item, count, free=free, devices=devices)

@@ -7,7 +7,7 @@ and the steps of one bundle shape are taken for all rows at once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -48,8 +48,19 @@ class Pool:
                 self._table.append(Row(spot, tuple(spots[spot]), spot.devices, marks=spot.taken), spot.free)
 
     def uses(self) -> Uses:
-        """Return what was placed on whom."""
-        return {member: tuple(row.uses) for row in self._table.rows if row.uses for member in row.members}
+        """Return what was placed on whom, new nodes left out."""
+        return {
+            member: tuple(row.uses)
+            for row in self._table.rows
+            if row.uses and row.spot.kind is not Kind.NEW
+            for member in row.members
+        }
+
+    def new(self) -> Iterator[tuple[str, tuple[str, ...], tuple[Use, ...]]]:
+        """Return new nodes that hold the same: the type, the members, and what was placed on each."""
+        for row in self._table.rows:
+            if row.spot.kind is Kind.NEW:
+                yield row.spot.node_type, row.members, tuple(row.uses)
 
     def place(self, want: Want) -> Want:
         """Place as many of `want` as there is room for; return the want with what is left of it."""
@@ -103,7 +114,7 @@ class Pool:
         used = np.fromiter(
             (bool(row.uses) for row in self._table.rows), dtype=np.bool_, count=len(self._table)
         )
-        self._shut = (kinds > Kind.RUNNING) & ~(used & (kinds <= Kind.QUEUED))
+        self._shut = (kinds > Kind.RUNNING) & ~(used & (kinds <= Kind.NEW))
         left = self.place_all(wants)
         self._shut = None
         return left

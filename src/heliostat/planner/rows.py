@@ -21,7 +21,7 @@ Ints = NDArray[np.int64]
 class Kind(IntEnum):
     """The order in which room is used.
 
-    What starts comes before what was only asked for. JUST_JOINED is what is
+    What starts comes before what was only asked for, and that before what is new. JUST_JOINED is what is
     already taken on a node that joined a moment ago: demand that is older than the node may be
     the very work that runs there, reported a report late.
     """
@@ -30,10 +30,11 @@ class Kind(IntEnum):
     RUNNING = 1
     COMING = 2
     QUEUED = 3
-    JUST_JOINED = 4
+    NEW = 4
+    JUST_JOINED = 5
 
 
-ON_ITS_WAY = (Kind.COMING, Kind.QUEUED)
+ON_ITS_WAY = (Kind.COMING, Kind.QUEUED, Kind.NEW)
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Spot:
 
     `taken` holds the anti-affinity marks on it, `scarce` the devices it has of which any are
     there. `devices` (column, what is free on each) is exact where it is known; `doubted`
-    (column, least amount) names shares that the sum has room for and that found no place.
+    (column, least amount) names shares that the sum has room for and that found no place. Of rooms that
+    are alike, the cheaper is used first, so that the dearer may go.
     """
 
     kind: Kind
@@ -54,10 +56,11 @@ class Spot:
     devices: tuple[tuple[int, Devices], ...] = ()
     doubted: tuple[tuple[int, int], ...] = ()
     joined_s: float = 0.0
+    price_usd_per_h: float = 0.0
 
     def order(self) -> tuple[object, ...]:
         return (
-            *(self.kind, self.node_type, self.labels, self.free),
+            *(self.kind, self.price_usd_per_h, self.node_type, self.labels, self.free),
             *(
                 tuple(sorted(self.taken)),
                 tuple(sorted(self.scarce)),

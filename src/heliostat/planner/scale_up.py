@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from heliostat.model.demand import Bundle, Demand
 from heliostat.model.plan import Deferred, Infeasible, Launch, Limiter, Why
 from heliostat.planner.choose import Unmet
-from heliostat.planner.explain import lacking, launch_reason, rooms_text
+from heliostat.planner.explain import launch_reason, never, rooms_text
+from heliostat.planner.ledger import Ledger
 from heliostat.planner.scene import Scene
 from heliostat.planner.settle import New, Settlement
 from heliostat.planner.throttle import Throttled, Withheld, throttle
@@ -32,8 +33,15 @@ def grow(scene: Scene, settlement: Settlement) -> Growth:
         launches=_launches(scene, settlement, parts),
         deferred=(*_deferred(scene, settlement), *_held_back(settlement, parts.withheld)),
         infeasible=_infeasible(settlement),
-        wanted=Counter(one.shape.name for one in settlement.new),
+        wanted=_wanted(settlement),
     )
+
+
+def _wanted(settlement: Settlement) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for one in settlement.new:
+        counts[one.shape.name] += one.count
+    return counts
 
 
 def _launches(scene: Scene, settlement: Settlement, parts: Throttled) -> tuple[Launch, ...]:
@@ -42,8 +50,13 @@ def _launches(scene: Scene, settlement: Settlement, parts: Throttled) -> tuple[L
     for one in parts.launched:
         key = one.key if one.why is Why.GANG else ""
         groups.setdefault((one.shape.name, one.why, key), []).append(one)
+    if not groups:
+        return ()
+    ledger = Ledger(scene, _wanted(settlement).elements())
+    rooms = {shape.name: ledger.room(shape.node_type) for shape in settlement.shapes}
     return tuple(
-        Launch(name, len(new), launch_reason(scene, settlement, new)) for (name, _, _), new in groups.items()
+        Launch(name, sum(one.count for one in new), launch_reason(scene, settlement, new, rooms=rooms))
+        for (name, _, _), new in groups.items()
     )
 
 
@@ -75,15 +88,14 @@ def _held_back(settlement: Settlement, withheld: Iterable[Withheld]) -> list[Def
     waiting: dict[str, Deferred] = {}
     counts: Counter[tuple[Bundle, Limiter, str]] = Counter()
     for one in withheld:
-        kept = settlement.constraint_uses if one.new.why is Why.CONSTRAINT else settlement.uses
-        uses = kept.get(one.new.member, ())
+        uses = one.new.kept if one.new.why is Why.CONSTRAINT else one.new.uses
         for use in uses:
             if use.want.key in gangs:
                 waiting[use.want.key] = Deferred(gangs[use.want.key], one.limiter, one.text)
             else:
-                counts[use.want.bundle, one.limiter, one.text] += use.copies
+                counts[use.want.bundle, one.limiter, one.text] += use.copies * one.new.count
         if not uses:
-            counts[Bundle(one.new.shape.node_type.resources), one.limiter, one.text] += 1
+            counts[Bundle(one.new.shape.node_type.resources), one.limiter, one.text] += one.new.count
     found = [Deferred(Demand(bundle, n), limiter, text) for (bundle, limiter, text), n in counts.items()]
     return [*waiting.values(), *found]
 
@@ -91,13 +103,11 @@ def _held_back(settlement: Settlement, withheld: Iterable[Withheld]) -> list[Def
 def _infeasible(settlement: Settlement) -> tuple[Infeasible, ...]:
     shapes = settlement.shapes
 
-    def never(want: Want, *, from_constraint: bool) -> Infeasible:
-        text = lacking(want.bundle, shapes)
-        return Infeasible(Demand(want.bundle, want.count), text, from_constraint)
+    def of_want(want: Want, *, from_constraint: bool) -> Infeasible:
+        wanted = Demand(want.bundle, want.count)
+        return never(wanted, want.bundle, shapes, from_constraint=from_constraint)
 
-    found = [never(want, from_constraint=False) for want in settlement.impossible]
-    found += [never(want, from_constraint=True) for want in settlement.constraint_impossible]
-    found += [
-        Infeasible(gang.gang, lacking(want.bundle, shapes)) for gang, want in settlement.gangs_impossible
-    ]
+    found = [of_want(want, from_constraint=False) for want in settlement.impossible]
+    found += [of_want(want, from_constraint=True) for want in settlement.constraint_impossible]
+    found += [never(gang.gang, want.bundle, shapes) for gang, want in settlement.gangs_impossible]
     return tuple(found)

@@ -16,13 +16,15 @@ from heliostat.model.instance import (
     InstanceState,
     Intent,
     NodeStatus,
+    Offer,
     RayNode,
 )
 from heliostat.model.node_type import NodeType, Policy
 from heliostat.model.plan import Release
 from heliostat.model.snapshot import BackendView, OperatorSettings, RayState, Snapshot
-from heliostat.planner.limits import LEASE_NEAR_S
+from heliostat.planner.leases import Lease, lease_of
 from heliostat.planner.over import endings
+from heliostat.planner.surge import ending_counts, retiring, surge
 
 UNSEEN = BackendView()
 
@@ -70,6 +72,22 @@ class Scene:
         return chain.from_iterable(self.snapshot.by_state[state] for state in states)
 
     @cached_property
+    def offers(self) -> Mapping[str, Offer]:
+        """Return what backends offer just now, by node type."""
+        views = (self.view(name) for name in sorted({one.backend for one in self.policy.node_types}))
+        found = (offer for view in views for offer in view.offers if offer.node_type in self.types)
+        return {offer.node_type: offer for offer in found}
+
+    @cached_property
+    def prices(self) -> Mapping[str, float]:
+        """Return $/h of one instance per type: what the backend offers now, else what the file says."""
+        offered = {name: offer.price_usd_per_h for name, offer in self.offers.items()}
+        return {
+            name: node_type.price_usd_per_h if offered.get(name) is None else offered[name] or 0.0
+            for name, node_type in self.types.items()
+        }
+
+    @cached_property
     def alive(self) -> Counter[str]:
         """Count per type everything not yet gone: what every maximum is measured against."""
         counts = self.snapshot.counts
@@ -94,10 +112,12 @@ class Scene:
 
     @cached_property
     def staying_counts(self) -> Counter[str]:
-        """Count per type what is there or on its way, and not as good as gone."""
+        """Count per type what is there or on its way, and neither as good as gone nor retiring."""
         counts = Counter(self.snapshot.counts[InstanceState.RUNNING])
         if self.gone_soon:
             counts = Counter(one.node_type for one in self.staying_running)
+        if self.retiring:
+            counts.subtract(one.node_type for one in self.running if one.instance_id in self.retiring)
         counts.update(one.node_type for one in self.staying_coming if one.instance_id not in self.gone_soon)
         return counts
 
@@ -139,9 +159,27 @@ class Scene:
 
     def leaving(self, instance: Instance) -> bool:
         """Say whether a running node is as good as gone: removed by hand, or its lease ends soon."""
-        expires_s = instance.row.expires_at_s if instance.row else None
-        lease_ends = expires_s is not None and expires_s - self.now_s < LEASE_NEAR_S
-        return lease_ends or self.removed(instance)
+        return self.expiring(instance) or self.removed(instance)
+
+    @cached_property
+    def leases(self) -> Mapping[str, Lease]:
+        found = ((one.instance_id, lease_of(one, self.history)) for one in self.snapshot.leased)
+        return {instance_id: lease for instance_id, lease in found if lease is not None}
+
+    def expiring(self, instance: Instance) -> bool:
+        """Say whether the instance's lease is so near its end that nothing new is planned for it."""
+        lease = self.leases.get(instance.instance_id)
+        return lease is not None and self.now_s >= lease.near_at_s
+
+    @cached_property
+    def ending(self) -> Counter[str]:
+        """Count per type what ends by itself: `max_surge` allows something beside it."""
+        return ending_counts(self)
+
+    @cached_property
+    def retiring(self) -> frozenset[str]:
+        """Return nodes of an old shape that floors and `request_resources` do not count any more."""
+        return retiring(self)
 
     def withdrawal(self, instance: Instance) -> str | None:
         """Say why something on its way is not wanted at all any more: `removed`, `drift`, `over`."""
@@ -157,27 +195,33 @@ class Scene:
     def _surplus(self) -> frozenset[str]:
         """Return what is on its way beyond a maximum that was lowered, the latest first to go."""
         movable = [one for one in self.coming if not self.protected(one) and self.known(one)]
-        over = self.excess
+        latest = sorted(movable, key=soonest, reverse=True)
+        left = dict(self.excess)
         chosen: set[str] = set()
-        gone: Counter[str] = Counter()
-        for one in sorted(movable, key=soonest, reverse=True):
-            of_type = over.get(one.node_type, 0) - gone[one.node_type]
-            if of_type > 0 or over.get("", 0) - gone.total() > 0:
-                chosen.add(one.instance_id)
-                gone[one.node_type] += 1
+        # A type's own excess first: what goes for it is no longer part of the cluster's.
+        for part in ("type", "cluster"):
+            for one in latest:
+                key = one.node_type if part == "type" else ""
+                if left.get(key, 0) > 0 and one.instance_id not in chosen:
+                    chosen.add(one.instance_id)
+                    left[one.node_type] = left.get(one.node_type, 0) - 1
+                    left[""] -= 1
         return frozenset(chosen)
 
     @cached_property
     def excess(self) -> Mapping[str, int]:
-        """Return per type how many there are above its maximum; under "" those above the cluster's."""
+        """Return per type how many there are above its maximum; under "" those above the cluster's.
+
+        What `max_surge` allows beside nodes that end is not too many.
+        """
         held = (InstanceState.DRAINING, InstanceState.STOPPING)
         states = [state for state in InstanceState if state in ALIVE and state not in held]
         counts: Counter[str] = sum((self.snapshot.counts[state] for state in states), Counter())
         for one in self.ended_instances:
             if one.state in states:
                 counts[one.node_type] -= 1
-        over = {name: max(0, count - self._most(name)) for name, count in counts.items()}
-        return over | {"": max(0, counts.total() - self.policy.max_workers)}
+        over = {name: max(0, count - self._most(name) - surge(self, name)) for name, count in counts.items()}
+        return over | {"": max(0, counts.total() - self.policy.max_workers - surge(self))}
 
     def _most(self, name: str) -> int:
         node_type = self.types.get(name)

@@ -8,7 +8,7 @@ would find needless.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from heliostat.model.demand import Bundle
@@ -17,7 +17,7 @@ from heliostat.planner.choose import Choice, Chooser, Unmet, fits
 from heliostat.planner.ledger import Ledger, Room
 from heliostat.planner.limits import PASSES
 from heliostat.planner.pool import Pool, holds_empty, preference
-from heliostat.planner.rows import Uses
+from heliostat.planner.rows import Use, Uses
 from heliostat.planner.scene import Scene
 from heliostat.planner.supply import Shape, living, room, shapes, totals
 from heliostat.planner.wants import GangWant, Lens, Want, Wants, wants_of
@@ -25,12 +25,25 @@ from heliostat.planner.wants import GangWant, Lens, Want, Wants, wants_of
 
 @dataclass(frozen=True)
 class New:
-    """One node to be launched: its name in the pools, and what brought it."""
+    """Nodes to be launched that are alike: their names in the pools, what brought them, what each is to hold.
 
-    member: str
+    `uses` is waiting work, `kept` what `request_resources` asks to keep there.
+    """
+
+    members: tuple[str, ...]
     shape: Shape
     why: Why
     key: str = ""
+    uses: tuple[Use, ...] = ()
+    kept: tuple[Use, ...] = ()
+
+    @property
+    def count(self) -> int:
+        return len(self.members)
+
+    def cut(self, count: int) -> tuple[New, New]:
+        """Return the first `count` of them, and the others."""
+        return (replace(self, members=self.members[:count]), replace(self, members=self.members[count:]))
 
 
 @dataclass(frozen=True)
@@ -46,8 +59,8 @@ class Short:
 class Settlement:
     """What goes where, what is to be launched for it, and what has no place.
 
-    `uses` and `constraint_uses` map a member (an instance id, `node/<id>` of a foreign
-    node, a new node's name) to what was placed on it.
+    `uses` and `constraint_uses` map a member (an instance id, `node/<id>` of a foreign node) to what
+    was placed on it.
     """
 
     wants: Wants
@@ -71,47 +84,54 @@ def settle(scene: Scene) -> Settlement:
     """Return where everything goes. Without wants only floors are looked at."""
     wants = wants_of(scene)
     kinds = shapes(scene, wants.lens)
-    new, short = _floors(scene, kinds)
+    floors, short = _floors(scene, kinds)
     if not wants:
-        return Settlement(wants, kinds, tuple(new), short=tuple(short))
+        return Settlement(wants, kinds, floors, short=short)
     possible, gone = _sifted(scene, wants, kinds)
-    attempt = _Attempt(scene, possible, shapes=kinds, new=new, lens=wants.lens)
+    new = {one.shape.name: list(one.members) for one in floors}
+    attempt = _Attempt(scene, possible, wants.lens, shapes=kinds, new=new)
     for _ in range(PASSES):
         if not attempt.run():
             break
-        attempt = _Attempt(scene, possible, shapes=kinds, new=attempt.new, lens=wants.lens)
-    return attempt.settlement(gone, tuple(short))
+        attempt = _Attempt(scene, possible, wants.lens, shapes=kinds, new=attempt.new)
+    return attempt.settlement(gone, floors, short)
 
 
 class _Attempt:
     """One pass of packing; `new` grows by what it finds missing."""
 
     def __init__(
-        self, scene: Scene, wants: Wants, *, shapes: tuple[Shape, ...], new: Sequence[New], lens: Lens
+        self, scene: Scene, wants: Wants, lens: Lens, *, shapes: Sequence[Shape], new: Mapping[str, list[str]]
     ) -> None:
         self.scene = scene
         self.wants = wants
         self.lens = lens
         self.shapes = shapes
-        self.new = list(new)
-        self.ledger = Ledger(scene, (one.shape.name for one in new))
+        self.new = {shape.name: list(new.get(shape.name, ())) for shape in shapes}
+        self.ledger = Ledger(scene)
+        for name, members in self.new.items():
+            self.ledger.add(name, len(members))
         self.chooser = Chooser(shapes, lens)
         self.pool = room(scene, lens)
-        _put(self.pool, new)
-        self.kept: Uses = {}
+        self._put(self.pool)
+        self.kept: Pool | None = None
         self.unmet: list[Unmet] = []
         self.constraint_unmet: list[Unmet] = []
         self.gangs_unmet: list[tuple[GangWant, tuple[Room, ...]]] = []
 
     def run(self) -> bool:
         """Pack once; say whether the next pass may find that more is needed."""
-        before = len(self.new)
+        before = self.ledger.added.total()
         for gang in self.wants.gangs:
             self._gang(gang)
-        self.unmet, again = self._place(self.pool, self.wants.demands, Why.DEMAND)
+        self.unmet, again = self._place(self.pool, self.wants.demands)
+        if self.wants.endings:
+            unmet, more = self._place(self.pool, self.wants.endings)
+            self.unmet += unmet
+            again |= more
         if self.wants.constraint:
             again |= self._constraint()
-        return len(self.new) > before and (again or bool(self.wants.gangs))
+        return self.ledger.added.total() > before and (again or bool(self.wants.gangs))
 
     def _gang(self, gang: GangWant) -> None:
         """Place the whole gang, or leave everything as it was."""
@@ -125,9 +145,9 @@ class _Attempt:
             self.gangs_unmet.append((gang, unmet[0].rooms))
             return
         self.pool = pool
-        self._add(pool, choices, Why.GANG)
+        self._add(pool, choices)
 
-    def _place(self, pool: Pool, wants: Sequence[Want], why: Why) -> tuple[list[Unmet], bool]:
+    def _place(self, pool: Pool, wants: Sequence[Want]) -> tuple[list[Unmet], bool]:
         """Place wants on what is there, on what comes, and on new nodes; return what has no place.
 
         Also say whether new nodes were added beside others that come: the next pass may see it otherwise.
@@ -140,8 +160,8 @@ class _Attempt:
         if not left:
             return [], False
         choices, unmet = self.chooser.choose(left, self.ledger)
-        self._add(pool, choices, why)
-        return unmet, bool(coming) or why is Why.CONSTRAINT
+        self._add(pool, choices)
+        return unmet, bool(coming)
 
     def _on_the_way(self, pool: Pool, left: Sequence[Want], coming: Mapping[str, int]) -> list[Want]:
         """Place wants on what comes, in the way for which it was asked.
@@ -167,61 +187,84 @@ class _Attempt:
                 counts[want] -= nodes * copies
         return [replace(want, count=count) for want, count in counts.items() if count > 0]
 
-    def _add(self, pool: Pool, choices: Sequence[Choice], why: Why) -> None:
+    def _add(self, pool: Pool, choices: Sequence[Choice]) -> None:
         for choice in choices:
-            first = len(self.new)
-            name = choice.shape.name
-            added = [
-                New(_name(choice.shape, first + index), choice.shape, why, choice.want.key)
-                for index in range(choice.count)
-            ]
-            self.new += added
-            self.ledger.add(name, choice.count)
-            pool.add_holding(choice.shape.spot, [one.member for one in added], choice.contents)
+            known = self.new[choice.shape.name]
+            added = _names(choice.shape.name, len(known), choice.count)
+            known += added
+            self.ledger.add(choice.shape.name, choice.count)
+            pool.add_holding(choice.shape.spot, added, choice.contents)
+
+    def _put(self, pool: Pool, used: frozenset[str] = frozenset()) -> None:
+        """Add the new nodes as such, those first that are used already."""
+        for shape in self.shapes:
+            members = sorted(self.new[shape.name], key=lambda one: one not in used)
+            pool.add({shape.spot: members})
 
     def _constraint(self) -> bool:
-        used = frozenset(self.pool.uses())
-        pool = totals(self.scene, self.lens, used)
-        _put(pool, sorted(self.new, key=lambda one: one.member not in used))
-        self.constraint_unmet, again = self._place(pool, self.wants.constraint, Why.CONSTRAINT)
-        self.kept = pool.uses()
-        return again
+        held = {member for _, members, uses in self.pool.new() if uses for member in members}
+        used = frozenset(self.pool.uses()) | held
+        self.kept = totals(self.scene, self.lens, used)
+        self._put(self.kept, used)
+        self.constraint_unmet, _ = self._place(self.kept, self.wants.constraint)
+        return True
 
-    def settlement(self, gone: Settlement, short: tuple[Short, ...]) -> Settlement:
-        uses, kept = self.pool.uses(), self.kept
-        keys = frozenset(gang.wants[0].key for gang in self.wants.gangs)
-        renamed = (_after_use(one, uses, kept, keys) for one in self.new)
-        new = [one for one in renamed if one is not None]
-        return Settlement(
-            wants=self.wants,
-            shapes=self.shapes,
-            new=tuple(new),
-            uses=uses,
-            constraint_uses=kept,
+    def settlement(self, gone: Settlement, floors: Sequence[New], short: tuple[Short, ...]) -> Settlement:
+        return replace(
+            gone,
+            new=tuple(self._new(floors)),
+            uses=self.pool.uses(),
+            constraint_uses=self.kept.uses() if self.kept else {},
             unmet=tuple(self.unmet),
             constraint_unmet=tuple(self.constraint_unmet),
             gangs_unmet=tuple(self.gangs_unmet),
             short=short,
-            impossible=gone.impossible,
-            constraint_impossible=gone.constraint_impossible,
-            gangs_impossible=gone.gangs_impossible,
         )
 
+    def _new(self, floors: Sequence[New]) -> Iterator[New]:
+        """Return the new nodes by what they hold in the last pass; what nothing needs is left out."""
+        shapes = {shape.name: shape for shape in self.shapes}
+        keys = frozenset(gang.wants[0].key for gang in self.wants.gangs)
+        floor = {member: one.why for one in floors for member in one.members}
+        kept = {m: uses for _, members, uses in self.kept.new() for m in members} if self.kept else {}
+        known = list(self.pool.new())
+        # What only the constraint brought is not in the pool of demand.
+        there = {member for _, members, _ in known for member in members} if kept else frozenset[str]()
+        for name, each in self.new.items() if kept else ():
+            known += [(name, (member,), ()) for member in each if member not in there]
+        for name, members, uses in known:
+            for group, why, held in _alike(members, floor, kept):
+                one = _after_use(New(group, shapes[name], why or Why.DEMAND, "", uses, held), keys)
+                if why is not None or uses or held:
+                    yield one if why is None else replace(one, why=why)
 
-def _after_use(one: New, uses: Uses, kept: Uses, gangs: frozenset[str]) -> New | None:
-    """Return the node with what needs it in the last pass, whatever first brought it; None if nothing."""
-    if one.why is Why.MIN_WORKERS or one.why is Why.ADDED_BY_HAND:
-        return one
-    found = uses.get(one.member, ())
-    for use in found:
+
+def _alike(
+    members: tuple[str, ...], floor: Mapping[str, Why], kept: Mapping[str, tuple[Use, ...]]
+) -> Iterator[tuple[tuple[str, ...], Why | None, tuple[Use, ...]]]:
+    """Split members by the floor that wants them and by what a constraint holds on them."""
+    if not floor and not kept:
+        yield members, None, ()
+        return
+    groups: dict[tuple[Why | None, tuple[Use, ...]], list[str]] = {}
+    for member in members:
+        groups.setdefault((floor.get(member), kept.get(member, ())), []).append(member)
+    for (why, held), several in groups.items():
+        yield tuple(several), why, held
+
+
+def _after_use(new: New, gangs: frozenset[str]) -> New:
+    """Return the nodes with what needs them in the last pass, whatever first brought them."""
+    for use in new.uses:
         if use.want.key in gangs:
-            return replace(one, why=Why.GANG, key=use.want.key)
-    if found:
-        return one if one.why is Why.DEMAND else replace(one, why=Why.DEMAND, key=found[0].want.key)
-    return replace(one, why=Why.CONSTRAINT) if one.member in kept else None
+            return replace(new, why=Why.GANG, key=use.want.key)
+    if new.uses:
+        why = Why.REPLACEMENT if all(use.want.replaces for use in new.uses) else Why.DEMAND
+        return replace(new, why=why, key=new.uses[0].want.key)
+    return replace(new, why=Why.CONSTRAINT, key=new.kept[0].want.key if new.kept else "")
 
 
-def _floors(scene: Scene, kinds: Iterable[Shape]) -> tuple[list[New], list[Short]]:
+def _floors(scene: Scene, kinds: Iterable[Shape]) -> tuple[tuple[New, ...], tuple[Short, ...]]:
     """Bring every type up to its minimum first: what comes anyway is room for demand."""
     ledger = Ledger(scene)
     new: list[New] = []
@@ -232,12 +275,13 @@ def _floors(scene: Scene, kinds: Iterable[Shape]) -> tuple[list[New], list[Short
             continue
         count = min(lack, ledger.room(shape.node_type).count)
         by_hand = scene.floor(shape.node_type) > shape.node_type.min_workers
-        why = Why.ADDED_BY_HAND if by_hand else Why.MIN_WORKERS
-        new += [New(_name(shape, len(new) + index), shape, why) for index in range(count)]
+        if count:
+            why = Why.ADDED_BY_HAND if by_hand else Why.MIN_WORKERS
+            new.append(New(tuple(_names(shape.name, 0, count)), shape, why))
         ledger.add(shape.name, count)
         if count < lack:
             short.append(Short(shape, lack - count, ledger.room(shape.node_type)))
-    return new, short
+    return tuple(new), tuple(short)
 
 
 def staying(scene: Scene, node_type: str) -> int:
@@ -271,6 +315,7 @@ def _sifted(scene: Scene, wants: Wants, kinds: Sequence[Shape]) -> tuple[Wants, 
     left = Wants(
         gangs=tuple(one for one in wants.gangs if one.gang.gang_id not in bad),
         demands=tuple(want for want in wants.demands if possible(want.bundle)),
+        endings=tuple(want for want in wants.endings if possible(want.bundle)),
         constraint=tuple(want for want in wants.constraint if possible(want.bundle)),
     )
     return left, gone
@@ -285,15 +330,5 @@ def _fits_a_node(scene: Scene, wants: Wants, bundle: Bundle) -> bool:
     )
 
 
-def _name(shape: Shape, index: int) -> str:
-    return f"{shape.name}+{index:06d}"
-
-
-def _put(pool: Pool, new: Iterable[New]) -> None:
-    groups: dict[str, list[str]] = {}
-    found: dict[str, Shape] = {}
-    for one in new:
-        groups.setdefault(one.shape.name, []).append(one.member)
-        found[one.shape.name] = one.shape
-    for name, members in groups.items():
-        pool.add({found[name].spot: members})
+def _names(node_type: str, first: int, count: int) -> list[str]:
+    return [f"{node_type}+{index:06d}" for index in range(first, first + count)]

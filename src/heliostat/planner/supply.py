@@ -30,7 +30,7 @@ class Shape:
 
 def shape_of(node_type: NodeType, lens: Lens) -> Shape:
     labels = {NODE_GROUP_LABEL: node_type.name} | dict(node_type.labels)
-    spot = _spot(Kind.QUEUED, node_type.name, free=node_type.resources, labels=labels, lens=lens)
+    spot = _spot(Kind.NEW, node_type.name, free=node_type.resources, labels=labels, lens=lens)
     return Shape(node_type, labels, replace(spot, devices=lens.devices(spot.free)))
 
 
@@ -57,10 +57,13 @@ def room(scene: Scene, lens: Lens) -> Pool:
 def totals(scene: Scene, lens: Lens, used: frozenset[str]) -> Pool:
     """Return every node whole: what `request_resources` is held against.
 
-    Nodes that work or that demand needs (`used`) come first, so that idle ones may go.
+    Nodes that work or that demand needs (`used`) come first, so that idle ones may go. What retires is
+    left out: it is replaced before it goes.
     """
     groups: dict[Spot, list[str]] = {}
     for member, node in living(scene):
+        if member in scene.retiring:
+            continue
         busy = node.status is not NodeStatus.IDLE or member in used
         kind = Kind.BUSY if busy else Kind.RUNNING
         groups.setdefault(
@@ -90,9 +93,8 @@ def _add_coming(
     # A stable sort: what is used comes first, and among equals what is there soonest.
     for instance in sorted(scene.staying_coming, key=lambda one: one.instance_id not in used):
         if instance.node_type in known and not scene.leaving(instance):
-            spot = known[instance.node_type]
-            if instance.state is InstanceState.STARTING:
-                spot = replace(spot, kind=Kind.COMING)
+            starts = instance.state is InstanceState.STARTING
+            spot = replace(known[instance.node_type], kind=Kind.COMING if starts else Kind.QUEUED)
             groups.setdefault(spot, []).append(instance.instance_id)
 
 
@@ -106,6 +108,7 @@ def _just_joined(node: RayNode, joined_s: float, lens: Lens) -> Spot:
 def _node_spot(scene: Scene, node: RayNode, lens: Lens) -> Spot:
     """Return a running node's state. Of devices Ray tells the sum only: believed until it is doubted."""
     spot = _spot(Kind.RUNNING, node.node_type, free=node.available, labels=node.labels, lens=lens)
+    spot = replace(spot, price_usd_per_h=scene.prices.get(node.node_type, 0.0))
     if not lens.device_columns:
         return spot
     # A node that nothing uses has all its devices whole.

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from heliostat.model.instance import InstanceState
 from heliostat.model.plan import Limiter, Why
 from heliostat.planner.ledger import ENDLESS
 from heliostat.planner.limits import FIRST_TRY, SPEED_FLOOR
 from heliostat.planner.scene import Scene
 from heliostat.planner.settle import New, Settlement
 
-_ORDER = {Why.MIN_WORKERS: 0, Why.ADDED_BY_HAND: 0, Why.GANG: 1}
+_ORDER = {Why.MIN_WORKERS: 0, Why.ADDED_BY_HAND: 0, Why.GANG: 1, Why.REPLACEMENT: 3}
+_BY_SPEED = frozenset({Why.DEMAND, Why.CONSTRAINT, Why.REPLACEMENT})
 
 
 @dataclass(frozen=True)
 class Withheld:
-    """A new node that waits for a later round."""
+    """New nodes that wait for a later round."""
 
     new: New
     limiter: Limiter
@@ -42,9 +44,22 @@ def throttle(scene: Scene, settlement: Settlement) -> Throttled:
     withheld: list[Withheld] = []
     for batch in _batches(settlement):
         stop = gate.check(batch)
-        launched += batch[: stop.passing]
-        withheld += [Withheld(one, stop.limiter, stop.text) for one in batch[stop.passing :]]
+        through, held = _cut(batch, stop.passing)
+        launched += through
+        withheld += [Withheld(one, stop.limiter, stop.text) for one in held]
     return _whole_gangs(settlement, launched, withheld)
+
+
+def _cut(batch: list[New], count: int) -> tuple[list[New], list[New]]:
+    """Return the first `count` nodes of a batch, and the others."""
+    through: list[New] = []
+    for index, one in enumerate(batch):
+        if one.count > count:
+            first, rest = one.cut(count)
+            return ([*through, first] if count else through), [rest, *batch[index + 1 :]]
+        through.append(one)
+        count -= one.count
+    return through, []
 
 
 @dataclass(frozen=True)
@@ -62,20 +77,23 @@ class _Gate:
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
         self._coming = Counter(one.node_type for one in scene.coming)
-        self._running = Counter(one.node_type for one in scene.running)
+        self._running = scene.snapshot.counts[InstanceState.RUNNING]
 
     def check(self, batch: list[New]) -> _Stop:
         """Return what the tightest limit lets through of a batch, and count that as on its way."""
-        counts = Counter(one.shape.name for one in batch)
+        counts: Counter[str] = Counter()
+        for one in batch:
+            counts[one.shape.name] += one.count
         is_gang = batch[0].why is Why.GANG
         stops = [self._untried(name, count, gang=is_gang) for name, count in sorted(counts.items())]
-        if batch[0].why in {Why.DEMAND, Why.CONSTRAINT}:
+        if batch[0].why in _BY_SPEED:
             stops.append(self._speed(batch[0].shape.name))
         stop = min(stops, key=lambda one: one.passing)
         if is_gang and stop.passing < max(counts.values()):
             return replace(stop, passing=0)
-        passing = len(batch) if is_gang else min(len(batch), max(0, stop.passing))
-        self._coming.update(one.shape.name for one in batch[:passing])
+        passing = counts.total() if is_gang else min(counts.total(), max(0, stop.passing))
+        for one in _cut(batch, passing)[0]:
+            self._coming[one.shape.name] += one.count
         return replace(stop, passing=passing)
 
     def _untried(self, name: str, count: int, *, gang: bool) -> _Stop:
@@ -106,18 +124,13 @@ def _whole_gangs(settlement: Settlement, launched: list[New], withheld: list[Wit
     """Hold back what was meant for a gang that another gang's withheld node was to complete."""
     keys = {gang.wants[0].key for gang in settlement.wants.gangs}
     while True:
-        broken = {
-            use.want.key: one
-            for one in withheld
-            for use in settlement.uses.get(one.new.member, ())
-            if use.want.key in keys
-        }
-        drop = {one.member: broken[one.key] for one in launched if one.key in broken}
+        broken = {use.want.key: one for one in withheld for use in one.new.uses if use.want.key in keys}
+        drop = {one.members: broken[one.key] for one in launched if one.key in broken}
         if not drop:
             return Throttled(tuple(launched), tuple(withheld))
         withheld += [
-            Withheld(one, drop[one.member].limiter, drop[one.member].text)
+            Withheld(one, drop[one.members].limiter, drop[one.members].text)
             for one in launched
-            if one.member in drop
+            if one.members in drop
         ]
-        launched = [one for one in launched if one.member not in drop]
+        launched = [one for one in launched if one.members not in drop]

@@ -13,6 +13,7 @@ from heliostat.model.demand import Bundle, Demand, Gang, GangStrategy, LabelSele
 from heliostat.model.resources import NOTHING, SCALE, Resources
 from heliostat.planner.devices import Devices, fresh
 from heliostat.planner.limits import SCARCE, SELECTORS_MERGED
+from heliostat.planner.replacing import ending_work
 from heliostat.planner.scene import Scene
 
 # A task inside a placement group waits for the group, not for a node: the gang brings the node.
@@ -24,12 +25,16 @@ Labels = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Want:
-    """`count` equal bundles to place; `key` is the demand's or gang's text, `since_s` its age."""
+    """`count` equal bundles to place; `key` is the demand's or gang's text, `since_s` since when it waits.
+
+    `replaces`: it works still, on nodes that end soon.
+    """
 
     bundle: Bundle
     count: int
     key: str
     since_s: float
+    replaces: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,16 +81,18 @@ class Lens:
 
 @dataclass(frozen=True)
 class Wants:
-    """All of one round: gangs first, then demand, then what `request_resources` asks to keep."""
+    """All of one round: gangs first, then demand, then the work of nodes that end soon (`endings`), then
+    what `request_resources` asks to keep."""
 
     gangs: tuple[GangWant, ...]
     demands: tuple[Want, ...]
     constraint: tuple[Want, ...]
+    endings: tuple[Want, ...] = ()
 
     @cached_property
     def lens(self) -> Lens:
         bundles = [want.bundle for gang in self.gangs for want in gang.wants]
-        bundles += [want.bundle for want in (*self.demands, *self.constraint)]
+        bundles += [want.bundle for want in (*self.demands, *self.endings, *self.constraint)]
         names = tuple(sorted({name for bundle in bundles for name, _ in bundle.resources}))
         shared = {
             name
@@ -102,7 +109,7 @@ class Wants:
         )
 
     def __bool__(self) -> bool:
-        return bool(self.gangs or self.demands or self.constraint)
+        return bool(self.gangs or self.demands or self.endings or self.constraint)
 
 
 def key_of(wanted: Demand | Gang) -> str:
@@ -116,7 +123,17 @@ def wants_of(scene: Scene) -> Wants:
         gangs=_gangs(scene),
         demands=_ordered(scene, scene.ray.demands),
         constraint=_ordered(scene, scene.ray.constraint.demands if scene.ray.constraint else ()),
+        endings=_of_endings(scene),
     )
+
+
+def _of_endings(scene: Scene) -> tuple[Want, ...]:
+    """Return the work of nodes that end soon: it will wait like any other, and finds its place ahead."""
+    found = (
+        Want(one.demand.bundle, one.demand.count, one.key, scene.now_s, replaces=True)
+        for one in ending_work(scene)
+    )
+    return _hardest_first(scene, found)
 
 
 def _ordered(scene: Scene, demands: Iterable[Demand]) -> tuple[Want, ...]:

@@ -73,7 +73,10 @@ class FakeCluster:
         self.drains.append((node_id, reason))
         if self.refuses and reason is DrainReason.IDLE:
             return DrainReply(False, self.refuses)
-        self.nodes[node_id] = replace(self.nodes[node_id], status=NodeStatus.DEAD)
+        # A preempted node that works takes nothing new, and nothing happens at the deadline.
+        works = reason is DrainReason.PREEMPTION and self.nodes[node_id].status is NodeStatus.RUNNING
+        status = NodeStatus.DRAINING if works else NodeStatus.DEAD
+        self.nodes[node_id] = replace(self.nodes[node_id], status=status)
         return DrainReply(True)
 
     async def report(self, report: RoundReport) -> None:

@@ -7,7 +7,7 @@ import pytest
 from heliostat.model.instance import BackendState, NodeStatus, Offer
 from heliostat.model.plan import Launch, Why
 from heliostat.planner.limits import JOIN_SETTLE_S
-from tests.unit.planner.world import World, bundle, demand, drained, kind, launched, launches, policy
+from tests.unit.planner.world import World, demand, drained, kind, launched, launches, policy
 
 GPUS = kind("gpu", 8, 2, price_usd_per_h=4.0)
 
@@ -198,7 +198,7 @@ class TestLaunchReason:
         assert one.reason.text == (
             "5 × {CPU: 1} wait, nothing free holds them; cpu is the only type that fits"
         )
-        assert one.reason.data["demands"] == {str(bundle(CPU=1)): 5}
+        assert one.reason.data["demands"] == [{"text": "{CPU: 1}", "resources": {"CPU": 1}, "count": 5}]
 
     @pytest.mark.parametrize(
         ("rival", "words"),

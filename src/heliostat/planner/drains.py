@@ -1,0 +1,282 @@
+"""Which nodes are told to go, which are released at the deadline they were told, and why the others stay."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from heliostat.model.instance import DrainReason, Instance, InstanceState, NodeStatus, RayNode
+from heliostat.model.plan import Drain, Limiter, Reason, Release, Why
+from heliostat.planner.ledger import price_of
+from heliostat.planner.limits import IDLE_REPORTS
+from heliostat.planner.replacing import ending_work
+from heliostat.planner.scene import Scene
+from heliostat.planner.settle import Settlement, staying
+
+ASK_AGAIN = 3
+"""A node that a person wants gone is asked to drain in every third idle report: Ray may have refused."""
+
+_FULL = frozenset({Limiter.BUDGET, Limiter.CAPACITY, Limiter.MAX_WORKERS, Limiter.TYPE_MAX_WORKERS})
+"""What may hold back a replacement until the node that it replaces has gone."""
+
+
+def floor_of(scene: Scene, name: str) -> int:
+    """Return how many of the type must stay; none where the file no longer has the type."""
+    node_type = scene.types.get(name)
+    return scene.floor(node_type) if node_type else 0
+
+
+class Drains:
+    """Goes through nodes, the dearest and longest idle first; `going` counts what leaves the target."""
+
+    def __init__(self, scene: Scene, settlement: Settlement, surplus: tuple[Instance, ...]) -> None:
+        self.scene = scene
+        self.settlement = settlement
+        self.releases: list[Release] = []
+        self.drains: list[Drain] = []
+        self.kept: dict[str, Reason] = {}
+        self.going: Counter[str] = Counter()
+        self.spare = {name: staying(scene, name) - floor_of(scene, name) for name in scene.alive}
+        for one in surplus:
+            self.spare[one.node_type] -= 1
+        withdrawn = Counter(one.node_type for one in scene.coming if scene.withdrawal(one) == "over")
+        self.excess = {name: count - withdrawn[name] for name, count in scene.excess.items()}
+        self.excess[""] = scene.excess[""] - withdrawn.total()
+        self.may_drain = scene.policy.max_draining - len(scene.snapshot.by_state[InstanceState.DRAINING])
+        self.rolling = _Rolling(scene, settlement)
+        self.endings = {one.key: one for one in ending_work(scene)}
+        self.gangs = frozenset(gang.wants[0].key for gang in settlement.wants.gangs)
+
+    def run(self) -> None:
+        for one in sorted(self._in_question(), key=self._dearest):
+            node = one.node
+            assert node is not None, "what runs or drains is a node of Ray's"
+            if self._at_its_end(one, node):
+                continue
+            if self.scene.removed(one):
+                self._removed(one, node)
+            elif one.state is InstanceState.RUNNING and node.status is NodeStatus.IDLE:
+                self._idle(one, node)
+            elif one.state is InstanceState.RUNNING and node.available == node.total:
+                words = ", ".join(node.activity) or "Ray does not say with what"
+                self.kept[one.instance_id] = Reason(
+                    Why.BUSY, f"busy: {words}", {"activity": list(node.activity)}
+                )
+
+    def _in_question(self) -> Iterator[Instance]:
+        """Return running and draining nodes but for those that plainly work on: most do."""
+        yield from self.scene.in_states(InstanceState.DRAINING)
+        removals, leases = self.scene.operator.removals, self.scene.leases
+        for one in self.scene.running:
+            node = one.node
+            assert node is not None, "the table says so"
+            working = node.status is NodeStatus.RUNNING and node.available.amounts != node.total.amounts
+            if not working or one.instance_id in removals or one.instance_id in leases:
+                yield one
+
+    def _dearest(self, one: Instance) -> tuple[float, float, str]:
+        node_type = self.scene.types.get(one.node_type)
+        price = price_of(self.scene, node_type) if node_type else 0.0
+        return (-price, -self._idle_s(one.node), one.instance_id)
+
+    def _idle_s(self, node: RayNode | None) -> float:
+        since_s = self.scene.history.idle_since.get(node.node_id) if node else None
+        return self.scene.now_s - since_s if since_s is not None else 0.0
+
+    # -- what ends whether we want it or not ------------------------------------
+
+    def _at_its_end(self, one: Instance, node: RayNode) -> bool:
+        """Tell work that its node's lease ends, and release the node at the deadline that was told.
+
+        Nothing happens at a deadline by itself. It is ours to keep, and this is no work killed
+        to save money: the backend would take the machine a moment later. A protected node is told
+        like any other, and left to the backend. Say whether this was all there is to do.
+        """
+        lease, now_s = self.scene.leases.get(one.instance_id), self.scene.now_s
+        if lease is None or now_s < lease.notice_at_s:
+            return False
+        if one.state is InstanceState.DRAINING:
+            over = now_s >= lease.deadline_s and not self.scene.protected(one) and self.scene.known(one)
+            if over:
+                text = f"the lease of {one.display_name} ends in {lease.expires_at_s - now_s:.0f} s"
+                self.releases.append(
+                    Release(one.instance_id, Reason(Why.LEASE_ENDS, f"{text}, its deadline is over"))
+                )
+            return over
+        if node.status is not NodeStatus.RUNNING:
+            return False
+        left_s = lease.expires_at_s - now_s
+        reason = Reason(
+            Why.LEASE_ENDS,
+            f"{one.display_name} works and its lease ends in {left_s:.0f} s",
+            {"left_s": left_s},
+        )
+        removal_s = self.scene.operator.removals.get(one.instance_id) if self.scene.removed(one) else None
+        deadline_s = lease.deadline_s if removal_s is None else min(lease.deadline_s, removal_s)
+        self._tell(one, node, reason, max(now_s, deadline_s))
+        return True
+
+    def _tell(self, one: Instance, node: RayNode, reason: Reason, deadline_s: float) -> None:
+        # A notice is not held back by max_draining: the end comes all the same.
+        self.drains.append(Drain(one.instance_id, node.node_id, DrainReason.PREEMPTION, reason, deadline_s))
+
+    def _removed(self, one: Instance, node: RayNode) -> None:
+        deadline_s = self.scene.operator.removals[one.instance_id]
+        name = one.display_name
+        if deadline_s is not None and self.scene.now_s >= deadline_s:
+            if self.scene.known(one):
+                reason = Reason(Why.REMOVED_BY_HAND, f"{name} was removed by hand and its deadline is over")
+                self.releases.append(Release(one.instance_id, reason))
+            return
+        if one.state is InstanceState.DRAINING:
+            return
+        if deadline_s is not None:
+            left_s = deadline_s - self.scene.now_s
+            reason = Reason(Why.REMOVED_BY_HAND, f"{name} was removed by hand, to be gone in {left_s:.0f} s")
+            self._tell(one, node, reason, deadline_s)
+            return
+        reports = self.scene.history.reports.get(node.node_id, 0)
+        if node.status is NodeStatus.IDLE and reports >= IDLE_REPORTS:
+            if (reports - IDLE_REPORTS) % ASK_AGAIN == 0:
+                self._drain(one, node, Reason(Why.REMOVED_BY_HAND, f"{name} was removed by hand and is idle"))
+        elif node.status is NodeStatus.IDLE:
+            self.kept[one.instance_id] = Reason(Why.REMOVED_BY_HAND, "removed by hand, idle just now")
+
+    # -- idle nodes ---------------------------------------------------------------
+
+    def _idle(self, one: Instance, node: RayNode) -> None:
+        kept = self._needed(one, node)
+        if kept is None:
+            forced = self._forced(one)
+            if forced is not None:
+                kept = self._drain(one, node, forced)
+            elif self.scene.drifted(one):
+                kept = Reason(Why.DRIFT, "has a shape that the file no longer has; goes when a new one is up")
+            else:
+                kept = self._timed(one, node)
+        if kept is not None:
+            self.kept[one.instance_id] = kept
+
+    def _needed(self, one: Instance, node: RayNode) -> Reason | None:
+        """Return what keeps the node whatever else holds."""
+        if self.scene.protected(one):
+            return Reason(Why.PROTECTED, "protected by hand")
+        uses = self.settlement.uses.get(one.instance_id)
+        if uses:
+            return self._used_by(uses[0].want.key)
+        if self.scene.history.reports.get(node.node_id, 0) < IDLE_REPORTS:
+            return Reason(Why.IDLE_TIMEOUT, "idle just now; Ray says so in one report only")
+        return None
+
+    def _used_by(self, key: str) -> Reason:
+        if key in self.endings:
+            nodes = [one.instance_id for one in self.endings[key].nodes]
+            return Reason(Why.REPLACEMENT, f"{key} fits here, and has to leave there", {"replaces": nodes})
+        why = Why.GANG if key in self.gangs else Why.DEMAND
+        return Reason(why, f"{key} waits and fits here", {"wanted": key})
+
+    def _forced(self, one: Instance) -> Reason | None:
+        """Return why the node goes as soon as it is idle, whatever its timeout is."""
+        if self.scene.drifted(one) and not self.rolling.stays(one):
+            text = f"{one.display_name} is idle and has a shape that the file no longer has"
+            return Reason(Why.DRIFT, text)
+        lease = self.scene.leases.get(one.instance_id)
+        if lease is not None and self.scene.now_s >= lease.notice_at_s:
+            left_s = lease.expires_at_s - self.scene.now_s
+            text = f"{one.display_name} is idle and its lease ends in {left_s:.0f} s"
+            return Reason(Why.LEASE_ENDS, text, {"left_s": left_s})
+        if max(self.excess.get(one.node_type, 0), self.excess[""]) > 0:
+            text = f"{one.display_name} is idle, and there are more workers than max_workers allows"
+            return Reason(Why.OVER_MAX, text)
+        return None
+
+    def _timed(self, one: Instance, node: RayNode) -> Reason | None:
+        """Drain the node if its idle time is over and nothing holds it; return what keeps it otherwise."""
+        if one.instance_id in self.settlement.constraint_uses:
+            wanted = self.settlement.constraint_uses[one.instance_id][0].want.key
+            return Reason(Why.CONSTRAINT, "request_resources asks to keep it", {"wanted": wanted})
+        node_type = self.scene.types[one.node_type]
+        if not self.scene.leaving(one) and self.spare[one.node_type] <= 0:
+            return self._floor_reason(one)
+        idle_s, timeout_s = self._idle_s(node), self.scene.policy.idle_timeout_of(node_type)
+        if idle_s < timeout_s:
+            left_s = timeout_s - idle_s
+            text = f"idle for {idle_s:.0f} s of {timeout_s:.0f} s (idle timeout), {left_s:.0f} s left"
+            return Reason(Why.IDLE_TIMEOUT, text, {"idle_s": idle_s, "left_s": left_s})
+        if self.scene.leaving(one) and self.rolling.awaited(one):
+            return Reason(Why.LEASE_ENDS, "its lease ends soon; it stays until its replacement is up")
+        text = f"{one.display_name} has been idle for {idle_s:.0f} s, its timeout is {timeout_s:.0f} s"
+        return self._drain(one, node, Reason(Why.IDLE, text, {"idle_s": idle_s}))
+
+    def _floor_reason(self, one: Instance) -> Reason:
+        node_type = self.scene.types[one.node_type]
+        floor = self.scene.floor(node_type)
+        if floor > node_type.min_workers:
+            text = f"{floor} of {node_type.name} were asked for by hand"
+            return Reason(Why.ADDED_BY_HAND, text, {"floor": floor})
+        return Reason(Why.MIN_WORKERS, f"min_workers of {node_type.name} is {floor}", {"floor": floor})
+
+    def _drain(self, one: Instance, node: RayNode, reason: Reason) -> Reason | None:
+        if self.may_drain <= 0:
+            most = self.scene.policy.max_draining
+            return Reason(Why.IDLE, f"{reason.text}; {most} others drain first (max_draining)")
+        self.may_drain -= 1
+        self.drains.append(Drain(one.instance_id, node.node_id, DrainReason.IDLE, reason))
+        if not self.scene.leaving(one) and one.instance_id not in self.scene.retiring:
+            self.going[one.node_type] += 1
+            self.spare[one.node_type] -= 1
+        self.rolling.went(one)
+        self.excess[""] -= 1
+        self.excess[one.node_type] = self.excess.get(one.node_type, 0) - 1
+        return None
+
+
+class _Rolling:
+    """How many of each type are up, so that old nodes go no faster than new ones come.
+
+    With `max_surge` the new one comes first. Without it an old one goes first, and then the next
+    only when the new one is up: a new shape that does not come up costs one node and not all.
+    """
+
+    def __init__(self, scene: Scene, settlement: Settlement) -> None:
+        self.scene = scene
+        self.settlement = settlement
+        self.up = Counter(scene.snapshot.counts[InstanceState.RUNNING])
+        self.up.subtract(one.node_type for one in scene.running if one.instance_id in scene.gone_soon)
+        self.counted = Counter(self.up)
+        self.counted.subtract(one.node_type for one in scene.running if one.instance_id in scene.retiring)
+        going = scene.in_states(InstanceState.DRAINING, InstanceState.STOPPING)
+        self.ahead = Counter(one.node_type for one in going if scene.drifted(one))
+        coming = (one.instance_id in settlement.constraint_uses for one in scene.staying_coming)
+        self.kept_comes = any(coming) or any(one.kept for one in settlement.new)
+        self.full = {short.shape.name for short in settlement.short if short.room.limiter in _FULL}
+        limiters = {unmet.rooms[0].limiter for unmet in settlement.constraint_unmet if unmet.rooms}
+        self.kept_is_full = bool(limiters & _FULL)
+
+    def _counts(self, one: Instance) -> bool:
+        """Say whether floors and `request_resources` count the node as one that stays."""
+        return one.instance_id not in self.scene.retiring and not self.scene.leaving(one)
+
+    def awaited(self, one: Instance) -> bool:
+        """Say whether a floor or `request_resources` would lack the node: what replaces it is not up."""
+        counts = self._counts(one)
+        if one.instance_id in self.settlement.constraint_uses:
+            return True
+        if not counts and (self.kept_comes or self.settlement.constraint_unmet):
+            return True
+        return self.counted[one.node_type] - counts < floor_of(self.scene, one.node_type)
+
+    def stays(self, one: Instance) -> bool:
+        """Say whether an old node has to wait for a new one."""
+        if not self.awaited(one):
+            return False
+        name, backoff = one.node_type, self.scene.history.backoff.get(one.node_type)
+        failing = backoff is not None and backoff.until_s > self.scene.now_s
+        if failing or self.kept_comes or self.ahead[name] or self.up[name] < floor_of(self.scene, name):
+            return True
+        return self.scene.policy.max_surge > 0 and name not in self.full and not self.kept_is_full
+
+    def went(self, one: Instance) -> None:
+        self.ahead[one.node_type] += 1
+        self.up[one.node_type] -= 1
+        self.counted[one.node_type] -= self._counts(one)

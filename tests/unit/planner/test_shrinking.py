@@ -1,0 +1,197 @@
+"""When demand goes: in which order things go, what never goes, and what keeps everything that is idle."""
+
+from __future__ import annotations
+
+import pytest
+
+from heliostat.model.demand import GangStrategy
+from heliostat.model.instance import BackendState, NodeStatus
+from heliostat.model.plan import Release, Why
+from heliostat.model.snapshot import OperatorSettings
+from heliostat.planner.limits import VANISHED_S
+from heliostat.planner.scale_down import needless
+from heliostat.planner.settle import settle
+from tests.unit.planner.scenes import scene_of
+from tests.unit.planner.world import (
+    World,
+    bundle,
+    demand,
+    drained,
+    drains,
+    gang,
+    kind,
+    launched,
+    policy,
+    released,
+)
+
+CHEAP, DEAR = kind("cheap", price_usd_per_h=1.0), kind("dear", price_usd_per_h=2.0)
+
+
+def given_back(world: World) -> list[str]:
+    """Return what is given back, in the plan's order, once it has been needless for long enough."""
+    world.round()
+    made = world.round(VANISHED_S)
+    return [one.instance_id for one in made.actions if isinstance(one, Release)]
+
+
+class TestOrder:
+    def test_queued_then_starting_and_of_each_the_dearest_first(self) -> None:
+        world = World(policy=policy(CHEAP, DEAR))
+        late = {
+            (name, state): world.coming(name, state, ago_s=ago_s)
+            for ago_s, (name, state) in enumerate(
+                (name, state)
+                for name in ("cheap", "dear")
+                for state in (BackendState.STARTING, BackendState.QUEUED)
+            )
+        }
+        earlier = world.coming("cheap", BackendState.QUEUED, ago_s=900)
+        assert given_back(world) == [
+            late["dear", BackendState.QUEUED],
+            late["cheap", BackendState.QUEUED],
+            earlier,
+            late["dear", BackendState.STARTING],
+            late["cheap", BackendState.STARTING],
+        ]
+
+    def test_what_comes_goes_before_what_runs(self) -> None:
+        world = World(policy=policy(kind(min_workers=1)))
+        one = world.running(idle_s=900)
+        coming = world.coming()
+        world.round()
+        made = world.round(VANISHED_S)
+        assert (released(made), drained(made)) == ({coming: Why.NOT_NEEDED}, {})
+        assert made.kept[one].why is Why.MIN_WORKERS
+
+    def test_of_idle_nodes_the_dearest_and_then_the_longest_idle(self) -> None:
+        world = World(policy=policy(CHEAP, DEAR))
+        first = world.running("cheap", idle_s=900)
+        second = world.running("dear", idle_s=100)
+        third = world.running("dear", idle_s=200)
+        assert [one.instance_id for one in drains(world.round())] == [third, second, first]
+
+    def test_an_idle_node_past_its_timeout_and_not_before(self) -> None:
+        world = World()
+        early, late = world.running(idle_s=10), world.running(idle_s=900)
+        made = world.round()
+        assert drained(made) == {late: Why.IDLE}
+        assert made.kept[early].why is Why.IDLE_TIMEOUT
+
+
+class TestNever:
+    @pytest.mark.parametrize("state", [BackendState.QUEUED, BackendState.STARTING])
+    def test_below_the_minimum(self, state: BackendState) -> None:
+        world = World(policy=policy(kind(min_workers=2)))
+        several = [world.coming(state=state, ago_s=100 + index) for index in range(3)]
+        assert given_back(world) == [several[0]]
+        world = World(policy=policy(kind(min_workers=2)))
+        for _ in range(3):
+            world.running(idle_s=900)
+        assert len(drained(world.round())) == 1
+
+    def test_below_what_a_person_asked_for(self) -> None:
+        world = World(operator=OperatorSettings(floors={"cpu": 1}))
+        world.coming()
+        assert given_back(world) == []
+
+    def test_what_a_person_protects(self) -> None:
+        world = World()
+        coming, running = world.coming(), world.running(idle_s=900)
+        world.operator = OperatorSettings(protected=frozenset({coming, running}))
+        assert given_back(world) == []
+        assert drained(world.round()) == {}
+
+    def test_what_a_constraint_needs(self) -> None:
+        world = World(constraint=(demand(8),))
+        world.coming()
+        one = world.running(idle_s=900)
+        assert given_back(world) == []
+        made = world.round()
+        assert drained(made) == {}
+        assert (made.kept[one].why, made.kept[one].text) == (
+            Why.CONSTRAINT,
+            "request_resources asks to keep it",
+        )
+
+    def test_what_a_gang_needs_while_the_rest_of_it_comes(self) -> None:
+        wanted = gang(GangStrategy.STRICT_SPREAD, demand(2, CPU=4))
+        world = World(gangs=(wanted,))
+        coming, one = world.coming(), world.running(idle_s=900)
+        assert given_back(world) == []
+        made = world.round()
+        assert (drained(made), launched(made)) == ({}, {})
+        assert made.kept[one].why is Why.GANG
+        assert made.kept[one].text == f"{wanted} waits and fits here"
+        assert coming in world.intents
+
+    def test_what_waits_for_an_ending_node_as_for_demand(self) -> None:
+        """A planned use is all that counts here: whoever planned it."""
+        world = World()
+        coming = world.coming()
+        scene = scene_of(world)
+        assert [one.instance_id for one in needless(scene, settle(scene))] == [coming]
+        world.demands = (demand(1),)
+        scene = scene_of(world)
+        assert needless(scene, settle(scene)) == ()
+
+
+class TestSays:
+    """Every node that does nothing says what keeps it, in words and as data."""
+
+    def kept(self, world: World, one: str) -> tuple[Why, str, dict[str, object]]:
+        reason = world.round().kept[one]
+        return reason.why, reason.text, dict(reason.data)
+
+    def test_ray_activity(self) -> None:
+        world = World()
+        one = world.running()
+        world.change_node(one, status=NodeStatus.RUNNING, activity=("an actor lives here", "a task runs"))
+        assert self.kept(world, one) == (
+            Why.BUSY,
+            "busy: an actor lives here, a task runs",
+            {"activity": ["an actor lives here", "a task runs"]},
+        )
+
+    def test_the_minimum(self) -> None:
+        world = World(policy=policy(kind(min_workers=1)))
+        one = world.running(idle_s=900)
+        assert self.kept(world, one) == (Why.MIN_WORKERS, "min_workers of cpu is 1", {"floor": 1})
+
+    def test_a_floor_by_hand(self) -> None:
+        world = World(operator=OperatorSettings(floors={"cpu": 1}))
+        one = world.running(idle_s=900)
+        assert self.kept(world, one) == (Why.ADDED_BY_HAND, "1 of cpu were asked for by hand", {"floor": 1})
+
+    def test_a_constraint(self) -> None:
+        world = World(constraint=(demand(1, CPU=2),))
+        one = world.running(idle_s=900)
+        assert self.kept(world, one)[2] == {"wanted": "{CPU: 2}"}
+
+    def test_protection(self) -> None:
+        world = World()
+        one = world.running(idle_s=900)
+        world.operator = OperatorSettings(protected=frozenset({one}))
+        assert self.kept(world, one)[:2] == (Why.PROTECTED, "protected by hand")
+
+    def test_demand(self) -> None:
+        world = World(demands=(demand(1, CPU=2),))
+        one = world.running(idle_s=900)
+        assert self.kept(world, one) == (
+            Why.DEMAND,
+            "{CPU: 2} waits and fits here",
+            {"wanted": str(bundle(CPU=2))},
+        )
+
+    def test_its_timeout(self) -> None:
+        world = World()
+        one = world.running(idle_s=9)
+        why, _, data = self.kept(world, one)
+        assert (why, data) == (Why.IDLE_TIMEOUT, {"idle_s": 9.0, "left_s": 51.0})
+
+    def test_all_of_them_do(self) -> None:
+        world = World(policy=policy(kind(min_workers=1), max_draining=1), demands=(demand(1, CPU=4),))
+        several = [world.running(idle_s=idle_s) for idle_s in (0, 900, 10, 900, 20, 900)]
+        for _ in range(3):
+            made = world.round()
+            assert set(made.kept) | set(drained(made)) == set(several)
