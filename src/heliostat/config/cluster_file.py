@@ -185,6 +185,7 @@ def _spec(model: ClusterModel, *, source: str) -> ClusterSpec:
         upscaling_speed=model.upscaling_speed,
         max_cost_usd_per_h=model.provider.max_cost_usd_per_h,
         max_surge=model.provider.max_surge,
+        gangs_across_backends=model.provider.gangs_across_backends,
     )
     return ClusterSpec(
         name=model.cluster_name,

@@ -59,6 +59,7 @@ class ProviderModel(_Closed):
     module: str = "heliostat.launcher.NodeProvider"
     max_cost_usd_per_h: Amount | None = None
     max_surge: Count = 0
+    gangs_across_backends: bool = False
     orphan_timeout_s: Seconds = 300.0
     head_timeout_s: Seconds = 60.0
     defaults_from: str | None = None
@@ -112,6 +113,7 @@ ALLOWED: Mapping[KeyPath, str] = {
     ("provider", "backends", "*"): "a mapping; {} means the backend's defaults",
     ("provider", "max_cost_usd_per_h"): _AMOUNT,
     ("provider", "max_surge"): _COUNT,
+    ("provider", "gangs_across_backends"): "true or false",
     ("provider", "orphan_timeout_s"): _SECONDS,
     ("provider", "head_timeout_s"): _SECONDS,
     ("provider", "defaults_from"): "text: a file, seen from the cluster file's folder",

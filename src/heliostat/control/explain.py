@@ -131,7 +131,7 @@ def _action(one: Launch | Drain | Release) -> dict[str, object]:
 
 
 def _deferred(one: Deferred) -> dict[str, object]:
-    return {"wanted": str(one.wanted), "limiter": one.limiter.value, "text": one.text}
+    return {"wanted": str(one.wanted), "why": one.why.value, "limiter": one.limiter.value, "text": one.text}
 
 
 def _infeasible(one: Infeasible) -> dict[str, object]:

@@ -39,7 +39,8 @@ class Policy:
 
     `node_types` holds worker types only, in the file's order; the head's type is
     `head_type`. `upscaling_speed` is Ray's: up to `max(5, speed * running)` of a type
-    may be on their way at once; 0 or less means no such limit.
+    may be on their way at once; 0 or less means no such limit. A gang's nodes are of one
+    backend unless `gangs_across_backends`.
     """
 
     node_types: tuple[NodeType, ...]
@@ -49,6 +50,7 @@ class Policy:
     max_cost_usd_per_h: float | None = None
     max_surge: int = 0
     max_draining: int = 20
+    gangs_across_backends: bool = False
 
     def node_type(self, name: str) -> NodeType | None:
         return next((one for one in self.node_types if one.name == name), None)

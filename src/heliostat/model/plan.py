@@ -118,11 +118,13 @@ class Limiter(Enum):
 
 @dataclass(frozen=True)
 class Deferred:
-    """Wanted, but `limiter` holds it back now; `text` says it in words."""
+    """Wanted, but `limiter` holds it back now; `text` says it in words. `why` is what wants it: waiting
+    work, a gang, `request_resources`, a floor, or work on nodes that end."""
 
     wanted: Demand | Gang
     limiter: Limiter
     text: str
+    why: Why = Why.DEMAND
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from heliostat.model.demand import Bundle
 from heliostat.planner.cover import cover
 from heliostat.planner.ledger import Ledger, Room, price_of
 from heliostat.planner.limits import DEVICE_WEIGHT, NODE_WEIGHT, SCARCE, SIZE_WEIGHT
+from heliostat.planner.patience import Patience
 from heliostat.planner.pool import holds_empty, preference
 from heliostat.planner.problem import MICRO, Item, Problem, Source
+from heliostat.planner.scene import Scene
 from heliostat.planner.supply import Shape
 from heliostat.planner.wants import Lens, Want
 
@@ -48,25 +51,37 @@ def fits(shape: Shape, bundle: Bundle) -> bool:
 class Chooser:
     """Chooses for the wants of one round. What it is asked is a value, so equal questions cost one answer."""
 
-    def __init__(self, shapes: Sequence[Shape], lens: Lens) -> None:
+    def __init__(self, scene: Scene, shapes: Sequence[Shape], lens: Lens) -> None:
+        self.patience = Patience(scene, shapes)
+        self._scene = scene
         self._shapes = shapes
         self._lens = lens
         self._likes: dict[tuple[str, Bundle], int | None] = {}
 
+    @cached_property
+    def costs(self) -> Mapping[str, float]:
+        return weighed(self._shapes, self._scene.prices)
+
     def choose(
-        self, wants: Sequence[Want], ledger: Ledger, free: Mapping[str, int] | None = None
+        self,
+        wants: Sequence[Want],
+        ledger: Ledger,
+        free: Mapping[str, int] | None = None,
+        *,
+        within: frozenset[str] | None = None,
     ) -> tuple[list[Choice], list[Unmet]]:
         """Return new nodes that hold as much of `wants` as limits allow, and what they do not hold.
 
         `free` counts per type nodes that are on their way and may be chosen again: they cost what new ones
         cost, so that the answer to the same wants stays the same while its nodes come up. The ledger
-        must not count them.
+        must not count them. `within` are the types that may be chosen; None: all.
         """
         wants = [want for want in wants if want.count > 0]
-        solution = cover(self._problem(wants, ledger, free or {}))
+        shapes = [one for one in self._shapes if within is None or one.name in within]
+        solution = cover(self._problem(shapes, wants, ledger, free or {}))
         choices = [
             Choice(
-                shape=self._shapes[group.source],
+                shape=shapes[group.source],
                 count=group.count,
                 want=wants[group.driver],
                 contents=tuple((want, n) for want, n in zip(wants, group.copies, strict=True) if n),
@@ -77,24 +92,24 @@ class Chooser:
         for choice in choices:
             after.add(choice.shape.name, choice.count)
         short = ((want, left) for want, left in zip(wants, solution.left, strict=True) if left)
-        return choices, [self._unmet(replace(want, count=left), after) for want, left in short]
+        return choices, [self._unmet(shapes, replace(want, count=left), after) for want, left in short]
 
-    def _problem(self, wants: Sequence[Want], ledger: Ledger, free: Mapping[str, int]) -> Problem:
+    def _problem(
+        self, shapes: Sequence[Shape], wants: Sequence[Want], ledger: Ledger, free: Mapping[str, int]
+    ) -> Problem:
         marks = sorted({want.bundle.anti_affinity for want in wants if want.bundle.anti_affinity})
         numbers = {mark: index for index, mark in enumerate(marks)}
         items = tuple(
             Item(
-                amounts=self._lens.free(want.bundle.resources),
+                amounts=self._lens.asked(want.bundle),
                 count=want.count,
                 mark=numbers.get(want.bundle.anti_affinity or "", -1),
             )
             for want in wants
         )
-        prices = {shape.name: price_of(ledger.scene, shape.node_type) for shape in self._shapes}
-        costs = weighed(self._shapes, prices)
         sources = tuple(
-            self._source(shape, wants, ledger, cost=costs[shape.name], free=free.get(shape.name, 0))
-            for shape in self._shapes
+            self._source(shape, wants, ledger, cost=self.costs[shape.name], free=free.get(shape.name, 0))
+            for shape in shapes
         )
         budget = ledger.budget_left()
         return Problem(
@@ -126,11 +141,14 @@ class Chooser:
         if key not in self._likes:
             self._likes[key] = preference(want.bundle, shape.spot.labels)
         liked = self._likes[key]
-        # The selector first; within one, the type's priority, of which any number may be told apart.
-        return None if liked is None else (liked << 40) - shape.node_type.priority
+        if liked is None:
+            return None
+        # The selector first, then the type's priority (any number within Ray's range), then being in time.
+        late = self.patience.late_if_asked(shape.node_type, want)
+        return (liked << 40) - 2 * shape.node_type.priority + late
 
-    def _unmet(self, want: Want, ledger: Ledger) -> Unmet:
-        fitting = [shape for shape in self._shapes if fits(shape, want.bundle)]
+    def _unmet(self, shapes: Sequence[Shape], want: Want, ledger: Ledger) -> Unmet:
+        fitting = [shape for shape in shapes if fits(shape, want.bundle)]
         prices = {shape.name: price_of(ledger.scene, shape.node_type) for shape in fitting}
         ranked = sorted(fitting, key=lambda one: (-one.node_type.priority, prices[one.name], one.name))
         rooms = [ledger.room(one.node_type) for one in ranked]

@@ -68,6 +68,9 @@ SELECTORS_MERGED = 16
 SCARCE = frozenset({"GPU", "TPU", "NPU", "HPU", "neuron_cores"})
 """What a bundle without need of it should leave alone."""
 
+IMPLICIT_RESOURCE = "node:__internal_implicit_resource_"
+"""Every node has one of each resource that begins so, listed or not (Ray Serve spreads replicas with it)."""
+
 NODE_GROUP_LABEL = "ray.io/node-group"
 """Ray's own label for the node type's name; a planned node has it too."""
 

@@ -18,7 +18,7 @@ from heliostat.model.resources import SCALE
 from heliostat.planner.devices import Devices, copies_on, fresh, take
 from heliostat.planner.limits import SCARCE
 from heliostat.planner.rows import ON_ITS_WAY, Ints, Kind, Row, Rows, Spot, Use, Uses
-from heliostat.planner.wants import GangWant, Labels, Lens, Want
+from heliostat.planner.wants import GangWant, Labels, Lens, Want, implicit
 
 ENDLESS = 2**31
 
@@ -88,18 +88,30 @@ class Pool:
         left = [self.place(want) for want in wants]
         return [want for want in left if want.count > 0]
 
-    def place_gang(self, gang: GangWant) -> list[Want]:
+    def place_gang(self, gang: GangWant, *, within: frozenset[str] | None = None) -> list[Want]:
         """Place a gang's bundles; return what is left.
 
         PACK looks for one node first, SPREAD for a node each; where that can't be had, any nodes do.
+        `within` are the types whose nodes may be used beside nodes of no type of the file; None: any.
         """
-        wish = gang.wish
-        if wish:
+        if gang.wish:
             trial = self.copy()
-            if not trial.place_all(wish):
+            trial._shut = trial._others(within)
+            if not trial.place_all(gang.wish):
                 self._table = trial._table
                 return []
-        return self.place_all(gang.wants)
+        self._shut = self._others(within)
+        left = self.place_all(gang.wants)
+        self._shut = None
+        return left
+
+    def _others(self, types: frozenset[str] | None) -> NDArray[np.bool_] | None:
+        """Return which rows are of backends' types that are not among `types`."""
+        if types is None:
+            return None
+        names = (row.spot.node_type for row in self._table.rows)
+        shut = (name in self._lens.types and name not in types for name in names)
+        return np.fromiter(shut, dtype=np.bool_, count=len(self._table))
 
     def add_holding(self, spot: Spot, members: Sequence[str], contents: Sequence[tuple[Want, int]]) -> None:
         """Add nodes that are to hold `contents` (copies of wants), each of them."""
@@ -118,6 +130,16 @@ class Pool:
         left = self.place_all(wants)
         self._shut = None
         return left
+
+    def hedge(self, wants: Iterable[Want]) -> None:
+        """Let wants also have what they avoid: it is kept until they have found their place elsewhere."""
+        for want in wants:
+            if want.avoids:
+                shut = np.ones(len(self._table), dtype=np.bool_)
+                shut[self._queued_of(want.avoids)] = False
+                self._shut = shut
+                self.place(replace(want, avoids=frozenset()))
+                self._shut = None
 
     def empty_coming(self) -> Counter[str]:
         """Count per node type what is on its way and holds nothing yet."""
@@ -176,7 +198,13 @@ class Pool:
         per[late] = 0
         if self._shut is not None:
             per[: len(self._shut)][self._shut] = 0
+        if want.avoids:
+            per[self._queued_of(want.avoids)] = 0
         return per
+
+    def _queued_of(self, types: frozenset[str]) -> list[int]:
+        rows = enumerate(self._table.rows)
+        return [i for i, row in rows if row.spot.kind is Kind.QUEUED and row.spot.node_type in types]
 
     def _by_device(self, per: Ints, want: Want, amounts: Ints) -> None:
         """Where shares of devices matter, take the count from the devices, as far as they are known."""
@@ -262,7 +290,7 @@ def _less(
 def holds_empty(bundle: Bundle, free: Mapping[str, int]) -> bool:
     """Say whether a node with `free` whole and untouched has room for the bundle, device by device."""
     return all(
-        amount <= free.get(name, 0)
+        amount <= free.get(name, implicit(name))
         and (name not in SCARCE or amount % SCALE == 0 or copies_on(fresh(free[name]), amount) > 0)
         for name, amount in bundle.resources
     )

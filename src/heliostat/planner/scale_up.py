@@ -52,7 +52,9 @@ def _launches(scene: Scene, settlement: Settlement, parts: Throttled) -> tuple[L
         groups.setdefault((one.shape.name, one.why, key), []).append(one)
     if not groups:
         return ()
-    ledger = Ledger(scene, _wanted(settlement).elements())
+    ledger = Ledger(scene)
+    for name, count in _wanted(settlement).items():
+        ledger.add(name, count)
     rooms = {shape.name: ledger.room(shape.node_type) for shape in settlement.shapes}
     return tuple(
         Launch(name, sum(one.count for one in new), launch_reason(scene, settlement, new, rooms=rooms))
@@ -61,22 +63,26 @@ def _launches(scene: Scene, settlement: Settlement, parts: Throttled) -> tuple[L
 
 
 def _deferred(scene: Scene, settlement: Settlement) -> list[Deferred]:
-    found = [_of_unmet(unmet) for unmet in (*settlement.unmet, *settlement.constraint_unmet)]
+    found = [_of_unmet(unmet, Why.DEMAND) for unmet in settlement.unmet]
+    found += [_of_unmet(unmet, Why.CONSTRAINT) for unmet in settlement.constraint_unmet]
     for gang, rooms in settlement.gangs_unmet:
         limiter = rooms[0].limiter if rooms else Limiter.CAPACITY
         text = rooms_text(rooms, gang.wants[0].bundle)
-        found.append(Deferred(gang.gang, limiter, f"a part of it would not fit, so none is launched: {text}"))
+        words = f"a part of it would not fit, so none is launched: {text}"
+        found.append(Deferred(gang.gang, limiter, words, Why.GANG))
     for short in settlement.short:
         node_type = short.shape.node_type
         text = f"{scene.floor(node_type)} of {node_type.name} shall be there; {short.room.text}"
-        found.append(Deferred(Demand(Bundle(node_type.resources), short.count), short.room.limiter, text))
+        lacking = Demand(Bundle(node_type.resources), short.count)
+        found.append(Deferred(lacking, short.room.limiter, text, Why.MIN_WORKERS))
     return found
 
 
-def _of_unmet(unmet: Unmet) -> Deferred:
+def _of_unmet(unmet: Unmet, why: Why) -> Deferred:
     want = unmet.want
     limiter = unmet.rooms[0].limiter if unmet.rooms else Limiter.CAPACITY
-    return Deferred(Demand(want.bundle, want.count), limiter, rooms_text(unmet.rooms, want.bundle))
+    why = Why.REPLACEMENT if want.replaces else why
+    return Deferred(Demand(want.bundle, want.count), limiter, rooms_text(unmet.rooms, want.bundle), why)
 
 
 def _held_back(settlement: Settlement, withheld: Iterable[Withheld]) -> list[Deferred]:
@@ -86,17 +92,22 @@ def _held_back(settlement: Settlement, withheld: Iterable[Withheld]) -> list[Def
     """
     gangs = {gang.wants[0].key: gang.gang for gang in settlement.wants.gangs}
     waiting: dict[str, Deferred] = {}
-    counts: Counter[tuple[Bundle, Limiter, str]] = Counter()
+    counts: Counter[tuple[Bundle, Limiter, str, Why]] = Counter()
     for one in withheld:
         uses = one.new.kept if one.new.why is Why.CONSTRAINT else one.new.uses
         for use in uses:
             if use.want.key in gangs:
-                waiting[use.want.key] = Deferred(gangs[use.want.key], one.limiter, one.text)
+                waiting[use.want.key] = Deferred(gangs[use.want.key], one.limiter, one.text, Why.GANG)
             else:
-                counts[use.want.bundle, one.limiter, one.text] += use.copies * one.new.count
+                why = Why.REPLACEMENT if use.want.replaces else one.new.why
+                why = Why.DEMAND if why is Why.GANG else why
+                counts[use.want.bundle, one.limiter, one.text, why] += use.copies * one.new.count
         if not uses:
-            counts[Bundle(one.new.shape.node_type.resources), one.limiter, one.text] += one.new.count
-    found = [Deferred(Demand(bundle, n), limiter, text) for (bundle, limiter, text), n in counts.items()]
+            bundle = Bundle(one.new.shape.node_type.resources)
+            counts[bundle, one.limiter, one.text, one.new.why] += one.new.count
+    found = [
+        Deferred(Demand(bundle, n), limiter, text, why) for (bundle, limiter, text, why), n in counts.items()
+    ]
     return [*waiting.values(), *found]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from heliostat.model.demand import Bundle
 from heliostat.model.plan import Why
@@ -97,6 +98,16 @@ def settle(scene: Scene) -> Settlement:
     return attempt.settlement(gone, floors, short)
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """One way to place a gang: the pool with what is there used, and what has to be added to it."""
+
+    pool: Pool
+    choices: tuple[Choice, ...] = ()
+    unmet: tuple[Unmet, ...] = ()
+    weight: float = 0.0
+
+
 class _Attempt:
     """One pass of packing; `new` grows by what it finds missing."""
 
@@ -111,7 +122,7 @@ class _Attempt:
         self.ledger = Ledger(scene)
         for name, members in self.new.items():
             self.ledger.add(name, len(members))
-        self.chooser = Chooser(shapes, lens)
+        self.chooser = Chooser(scene, shapes, lens)
         self.pool = room(scene, lens)
         self._put(self.pool)
         self.kept: Pool | None = None
@@ -135,33 +146,53 @@ class _Attempt:
 
     def _gang(self, gang: GangWant) -> None:
         """Place the whole gang, or leave everything as it was."""
+        found = [self._try(gang, types) for types in self._within]
+        whole = [one for one in found if not one.unmet]
+        if whole:
+            # Of several backends, the one that brings least for it; then in the file's order.
+            best = min(whole, key=lambda one: one.weight)
+            self.pool = best.pool
+            self._add(self.pool, best.choices)
+        else:
+            rooms = (room for one in found for room in one.unmet[0].rooms)
+            self.gangs_unmet.append((gang, tuple(dict.fromkeys(rooms))))
+
+    @cached_property
+    def _within(self) -> list[frozenset[str] | None]:
+        """Return the sets of types within which a gang is placed: one backend's, or (None) any."""
+        backends = dict.fromkeys(shape.node_type.backend for shape in self.shapes)
+        if len(backends) <= 1 or self.scene.policy.gangs_across_backends:
+            return [None]
+        return [
+            frozenset(one.name for one in self.shapes if one.node_type.backend == backend)
+            for backend in backends
+        ]
+
+    def _try(self, gang: GangWant, types: frozenset[str] | None) -> _Trial:
         pool = self.pool.copy()
-        left = pool.place_gang(gang)
+        left = pool.place_gang(gang, within=types)
         if not left:
-            self.pool = pool
-            return
-        choices, unmet = self.chooser.choose(left, self.ledger)
-        if unmet:
-            self.gangs_unmet.append((gang, unmet[0].rooms))
-            return
-        self.pool = pool
-        self._add(pool, choices)
+            return _Trial(pool)
+        choices, unmet = self.chooser.choose(left, self.ledger, within=types)
+        weight = sum(self.chooser.costs[choice.shape.name] * choice.count for choice in choices)
+        return _Trial(pool, tuple(choices), tuple(unmet), weight)
 
     def _place(self, pool: Pool, wants: Sequence[Want]) -> tuple[list[Unmet], bool]:
         """Place wants on what is there, on what comes, and on new nodes; return what has no place.
 
         Also say whether new nodes were added beside others that come: the next pass may see it otherwise.
         """
-        left = pool.place_here(wants)
-        coming = pool.empty_coming()
+        waiting = self.chooser.patience.hedged(pool.place_here(wants), self.ledger)
+        coming, left = pool.empty_coming(), waiting
         if left and coming:
             left = self._on_the_way(pool, left, coming)
         left = pool.place_all(left)
-        if not left:
-            return [], False
-        choices, unmet = self.chooser.choose(left, self.ledger)
-        self._add(pool, choices)
-        return unmet, bool(coming)
+        unmet: list[Unmet] = []
+        if left:
+            choices, unmet = self.chooser.choose(left, self.ledger)
+            self._add(pool, choices)
+        pool.hedge(waiting)
+        return unmet, bool(left and coming)
 
     def _on_the_way(self, pool: Pool, left: Sequence[Want], coming: Mapping[str, int]) -> list[Want]:
         """Place wants on what comes, in the way for which it was asked.

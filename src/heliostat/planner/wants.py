@@ -12,7 +12,7 @@ from itertools import product
 from heliostat.model.demand import Bundle, Demand, Gang, GangStrategy, LabelSelector
 from heliostat.model.resources import NOTHING, SCALE, Resources
 from heliostat.planner.devices import Devices, fresh
-from heliostat.planner.limits import SCARCE, SELECTORS_MERGED
+from heliostat.planner.limits import IMPLICIT_RESOURCE, SCARCE, SELECTORS_MERGED
 from heliostat.planner.replacing import ending_work
 from heliostat.planner.scene import Scene
 
@@ -27,7 +27,7 @@ Labels = tuple[tuple[str, str], ...]
 class Want:
     """`count` equal bundles to place; `key` is the demand's or gang's text, `since_s` since when it waits.
 
-    `replaces`: it works still, on nodes that end soon.
+    `replaces`: it works still, on nodes that end soon. `avoids` are types whose queue is too long for it.
     """
 
     bundle: Bundle
@@ -35,6 +35,7 @@ class Want:
     key: str
     since_s: float
     replaces: bool = False
+    avoids: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class GangWant:
     wish: tuple[Want, ...] = ()
 
 
+def implicit(name: str) -> int:
+    """Return what every node has of a resource, listed or not."""
+    return SCALE if name.startswith(IMPLICIT_RESOURCE) else 0
+
+
 @dataclass(frozen=True)
 class Lens:
     """The resources and label keys that any want speaks of.
@@ -54,17 +60,23 @@ class Lens:
     is unique to each node (`ray.io/node-id`, `node:<ip>`) does not make every node a case
     of its own. `marks` are the gangs' anti-affinity marks: Ray shows the mark as a label on
     a node that already holds a part of the gang. `device_columns` are the places in `names` of
-    devices of which some want asks a share: only then do single devices matter.
+    devices of which some want asks a share: only then do single devices matter. `types` are the file's.
     """
 
     names: tuple[str, ...]
     keys: frozenset[str]
     marks: frozenset[str] = frozenset()
     device_columns: tuple[int, ...] = ()
+    types: frozenset[str] = frozenset()
 
     def free(self, whole: Resources) -> tuple[int, ...]:
+        """Return a node's amounts by `names`; of Ray's implicit resources every node has one."""
         known = whole.by_name
-        return tuple(known.get(name, 0) for name in self.names)
+        return tuple([known.get(name, 0) if name in known else implicit(name) for name in self.names])
+
+    def asked(self, bundle: Bundle) -> tuple[int, ...]:
+        """Return a bundle's amounts by `names`."""
+        return tuple([bundle.resources.get(name) for name in self.names])
 
     def labels(self, whole: Mapping[str, str]) -> Labels:
         if not self.keys:
@@ -88,6 +100,7 @@ class Wants:
     demands: tuple[Want, ...]
     constraint: tuple[Want, ...]
     endings: tuple[Want, ...] = ()
+    types: frozenset[str] = frozenset()
 
     @cached_property
     def lens(self) -> Lens:
@@ -105,6 +118,7 @@ class Wants:
             names=names,
             keys=frozenset(constraint.key for selector in selectors for constraint in selector),
             marks=frozenset(bundle.anti_affinity for bundle in bundles if bundle.anti_affinity),
+            types=self.types,
             device_columns=tuple(index for index, name in enumerate(names) if name in shared),
         )
 
@@ -124,6 +138,7 @@ def wants_of(scene: Scene) -> Wants:
         demands=_ordered(scene, scene.ray.demands),
         constraint=_ordered(scene, scene.ray.constraint.demands if scene.ray.constraint else ()),
         endings=_of_endings(scene),
+        types=frozenset(scene.types),
     )
 
 
