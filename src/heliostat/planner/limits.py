@@ -68,6 +68,8 @@ SELECTORS_MERGED = 16
 SCARCE = frozenset({"GPU", "TPU", "NPU", "HPU", "neuron_cores"})
 """What a bundle without need of it should leave alone."""
 
+SCARCE_NAMES = tuple(sorted(SCARCE))
+
 IMPLICIT_RESOURCE = "node:__internal_implicit_resource_"
 """Every node has one of each resource that begins so, listed or not (Ray Serve spreads replicas with it)."""
 

@@ -96,6 +96,9 @@ class Patterns:
         return each, np.argsort(-np.round(keys, 9), axis=1, kind="stable")
 
     def _together(self, each: Ints, ranking: Ints, left: Ints) -> Ints:
+        # What is placed already takes no steps: towards the end that is most of it.
+        wanted = int((left > 0).sum())
+        ranking = ranking[(left > 0)[ranking]].reshape(len(each), wanted)
         rows = np.arange(len(each))
         free = self._capacity[each].copy()
         copies = np.zeros((len(each), len(left)), dtype=np.int64)

@@ -50,7 +50,7 @@ class Pool:
     def uses(self) -> Uses:
         """Return what was placed on whom, new nodes left out."""
         return {
-            member: tuple(row.uses)
+            member: row.uses
             for row in self._table.rows
             if row.uses and row.spot.kind is not Kind.NEW
             for member in row.members
@@ -60,7 +60,7 @@ class Pool:
         """Return new nodes that hold the same: the type, the members, and what was placed on each."""
         for row in self._table.rows:
             if row.spot.kind is Kind.NEW:
-                yield row.spot.node_type, row.members, tuple(row.uses)
+                yield row.spot.node_type, row.members, row.uses
 
     def place(self, want: Want) -> Want:
         """Place as many of `want` as there is room for; return the want with what is left of it."""
@@ -247,13 +247,16 @@ class Pool:
             return
         self._table.free[rows] -= per[:, None] * amounts
         mark = want.bundle.anti_affinity
+        table = self._table.rows
         for index, copies in zip(rows.tolist(), per.tolist(), strict=True):
-            row = self._table.rows[index]
-            row.uses.append(Use(want, copies, row.spot.kind))
-            if mark is not None:
-                row.marks |= {mark}
-            if row.devices:
-                row.devices = _less(row.devices, amounts, copies)
+            row = table[index]
+            table[index] = Row(
+                spot=row.spot,
+                members=row.members,
+                devices=_less(row.devices, amounts, copies) if row.devices else (),
+                uses=(*row.uses, Use(want, copies, row.spot.kind)),
+                marks=row.marks if mark is None else row.marks | {mark},
+            )
 
     def _fill_one(self, index: int, contents: Sequence[tuple[Want, int]]) -> None:
         """Put a pattern on a row, what takes most of a device first, as it was counted."""

@@ -6,7 +6,7 @@ Nothing is decided here; pool.py does that.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -83,18 +83,15 @@ class Use:
 Uses = Mapping[str, tuple[Use, ...]]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Row:
-    """What a row's arrays do not hold."""
+    """What a row's arrays do not hold. A value, so that a copy of the table can share it."""
 
     spot: Spot
     members: tuple[str, ...]
     devices: tuple[tuple[int, Devices], ...]
-    uses: list[Use] = field(default_factory=list)
+    uses: tuple[Use, ...] = ()
     marks: frozenset[str] = frozenset()
-
-    def copy(self) -> Row:
-        return Row(self.spot, self.members, self.devices, list(self.uses), self.marks)
 
 
 class Rows:
@@ -110,7 +107,7 @@ class Rows:
 
     def copy(self) -> Rows:
         other = Rows.__new__(Rows)
-        other.rows = [row.copy() for row in self.rows]
+        other.rows = list(self.rows)
         other.faces = dict(self.faces)
         other._free, other._facts = self._free.copy(), self._facts.copy()
         other._joined = self._joined.copy()
@@ -164,13 +161,12 @@ class Rows:
 
     def keep(self, index: int, members: tuple[str, ...]) -> None:
         """Leave only these members in the row."""
-        self.rows[index].members = members
+        self.rows[index] = replace(self.rows[index], members=members)
         self._facts[index, 0] = len(members)
 
     def split(self, index: int, members: tuple[str, ...]) -> int:
         """Give some of a row's members a row of their own, in the same state; return its number."""
-        other = self.rows[index].copy()
-        other.members = members
+        other = replace(self.rows[index], members=members)
         free = tuple(self._free[index].tolist())
         return self.append(other, free, rank=int(self._facts[index, 3]))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from heliostat.model.instance import Instance, InstanceState, NodeStatus, RayNode
 from heliostat.model.node_type import NodeType
 from heliostat.model.resources import Resources
-from heliostat.planner.limits import JOIN_SETTLE_S, NODE_GROUP_LABEL, SCARCE, SHARE_REPORTS
+from heliostat.planner.limits import JOIN_SETTLE_S, NODE_GROUP_LABEL, SCARCE, SCARCE_NAMES, SHARE_REPORTS
 from heliostat.planner.pool import Pool
 from heliostat.planner.rows import Kind, Spot
 from heliostat.planner.scene import Scene
@@ -41,10 +41,7 @@ def shapes(scene: Scene, lens: Lens) -> tuple[Shape, ...]:
 
 def room(scene: Scene, lens: Lens) -> Pool:
     """Return what is free now, what comes, and what just-joined nodes may have taken already."""
-    groups: dict[Spot, list[str]] = {}
-    for member, node in living(scene):
-        spot = _node_spot(scene, node, lens)
-        groups.setdefault(spot, []).append(member)
+    groups = _there(scene, lens)
     _add_coming(groups, scene, lens)
     for instance in scene.staying_running:
         joined_s = scene.history.joined_at.get(instance.instance_id)
@@ -105,21 +102,43 @@ def _just_joined(node: RayNode, joined_s: float, lens: Lens) -> Spot:
     return replace(spot, joined_s=joined_s)
 
 
+def _there(scene: Scene, lens: Lens) -> dict[Spot, list[str]]:
+    """Return the living nodes by state. Thousands come by, so a state is made once and found by its facts."""
+    known: dict[tuple[object, ...], list[str]] = {}
+    spots: dict[Spot, list[str]] = {}
+    for member, node in living(scene):
+        facts = (
+            node.node_type,
+            lens.free(node.available),
+            lens.labels(node.labels) if lens.keys else (),
+            lens.taken(node.labels) if lens.marks else None,
+            tuple([name in node.available.by_name for name in SCARCE_NAMES]),
+            _shares(scene, node, lens) if lens.device_columns else None,
+        )
+        members = known.get(facts)
+        if members is None:
+            members = known[facts] = spots.setdefault(_node_spot(scene, node, lens), [])
+        members.append(member)
+    return spots
+
+
 def _node_spot(scene: Scene, node: RayNode, lens: Lens) -> Spot:
     """Return a running node's state. Of devices Ray tells the sum only: believed until it is doubted."""
     spot = _spot(Kind.RUNNING, node.node_type, free=node.available, labels=node.labels, lens=lens)
-    spot = replace(spot, price_usd_per_h=scene.prices.get(node.node_type, 0.0))
-    if not lens.device_columns:
-        return spot
-    # A node that nothing uses has all its devices whole.
-    if node.available == node.total:
-        return replace(spot, devices=lens.devices(spot.free))
+    price = scene.prices.get(node.node_type, 0.0)
+    whole, doubted = _shares(scene, node, lens)
+    devices = lens.devices(spot.free) if whole else ()
+    return replace(spot, price_usd_per_h=price, devices=devices, doubted=doubted)
+
+
+def _shares(scene: Scene, node: RayNode, lens: Lens) -> tuple[bool, tuple[tuple[int, int], ...]]:
+    """Return whether all devices of the node are whole (nothing uses it), and what shares are doubted."""
+    if not lens.device_columns or node.available == node.total:
+        return bool(lens.device_columns), ()
     known = scene.history.shares.get(node.node_id)
     if known is None or known.reports < SHARE_REPORTS or known.available != node.available:
-        return spot
-    return replace(
-        spot, doubted=tuple(sorted((lens.names.index(n), a) for n, a in known.asked if n in lens.names))
-    )
+        return False, ()
+    return False, tuple(sorted((lens.names.index(n), a) for n, a in known.asked if n in lens.names))
 
 
 def _spot(kind: Kind, node_type: str, *, free: Resources, labels: Mapping[str, str], lens: Lens) -> Spot:
