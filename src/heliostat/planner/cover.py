@@ -21,6 +21,10 @@ REMEMBERED = 64
 """Answers that are kept: demand that a limit holds back asks the same in every round."""
 
 
+NEARLY = 0.99
+"""A pattern worth this part of the best one is taken in the same step."""
+
+
 @lru_cache(maxsize=REMEMBERED)
 def cover(problem: Problem) -> Solution:
     """Return groups of new nodes that hold the items, within every limit, and what is left of them.
@@ -134,9 +138,11 @@ class _Cover:
             found = patterns.fill(np.maximum(values, 1e-12), left, opened)
             if not found.copies.shape[1]:
                 return
-            best = _best(found, values)
-            copies, kind = found.copies[:, best], int(found.kinds[best])
-            if not self._take(items, copies, kind, most=ENDLESS):
+            taken = [
+                self._take(items, found.copies[:, index], int(found.kinds[index]), most=ENDLESS)
+                for index in _best(found, values)
+            ]
+            if not any(taken):
                 return
 
     def _take(self, items: Ints, copies: Ints, kind: int, *, most: int) -> bool:
@@ -206,7 +212,12 @@ def _alone(patterns: Patterns, problem: Problem, left: Ints) -> Columns:
     return Columns(copies, costs, kinds)
 
 
-def _best(found: Columns, values: Floats) -> int:
-    """Return the pattern worth most for its cost, then the one that holds more, then the first."""
+def _best(found: Columns, values: Floats) -> list[int]:
+    """Return the patterns worth most for their cost, then those that hold more, then the first.
+
+    What is nearly as good as the best goes with it, if it is still wanted then: that saves sweeps.
+    """
     worth = np.round(values @ found.copies / found.costs, 9)
-    return int(np.lexsort((found.kinds, -found.copies.sum(axis=0), -worth))[0])
+    order = np.lexsort((found.kinds, -found.copies.sum(axis=0), -worth)).tolist()
+    least = NEARLY * worth[order[0]]
+    return [index for index in order if worth[index] >= least]

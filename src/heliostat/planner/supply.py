@@ -12,7 +12,7 @@ from heliostat.planner.limits import JOIN_SETTLE_S, NODE_GROUP_LABEL, SCARCE, SC
 from heliostat.planner.pool import Pool
 from heliostat.planner.rows import Kind, Spot
 from heliostat.planner.scene import Scene
-from heliostat.planner.wants import Lens
+from heliostat.planner.wants import Lens, implicit
 
 
 @dataclass(frozen=True)
@@ -106,13 +106,15 @@ def _there(scene: Scene, lens: Lens) -> dict[Spot, list[str]]:
     """Return the living nodes by state. Thousands come by, so a state is made once and found by its facts."""
     known: dict[tuple[object, ...], list[str]] = {}
     spots: dict[Spot, list[str]] = {}
+    columns = [(name, implicit(name)) for name in lens.names]
     for member, node in living(scene):
+        free = dict(node.available.amounts)
         facts = (
             node.node_type,
-            lens.free(node.available),
+            *[free.get(name, always) for name, always in columns],
             lens.labels(node.labels) if lens.keys else (),
             lens.taken(node.labels) if lens.marks else None,
-            tuple([name in node.available.by_name for name in SCARCE_NAMES]),
+            *[name in free for name in SCARCE_NAMES],
             _shares(scene, node, lens) if lens.device_columns else None,
         )
         members = known.get(facts)

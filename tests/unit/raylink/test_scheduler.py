@@ -216,7 +216,7 @@ def test_outdated(recorded: str, wanted: str, checked: bool, goes: bool) -> None
         running("2", "one", CPU_1, idle_s=1, shape=recorded),
         running("3", "one", CPU_1, {"CPU": 0}, shape=recorded),
     ]
-    found = answer(node_type("one", CPU_1, least=3, shape=wanted), instances=there, checked=checked)
+    found = answer(node_type("one", CPU_1, least=2, shape=wanted), instances=there, checked=checked)
     assert brief(found).gone == ({"1": "OUTDATED", "2": "OUTDATED"} if goes else {})
 
 
