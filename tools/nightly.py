@@ -5,7 +5,7 @@ other tests against every Ray version of tools/ray-versions.txt, each in an envi
 under `.tools/`. Goes on after a failure, and says at the end what failed.
 
     python -m tools.nightly            everything
-    python -m tools.nightly 2.55.1     only that Ray version
+    python -m tools.nightly 2.56.1     only that Ray version
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -42,6 +43,7 @@ LOOK_S = 0.25
 HEARTBEAT_LOOK_S = 2.0
 DRAIN_AGAIN_S = 5.0
 KILL_S = 5.0
+FAREWELL_S = 1.0
 PARENT_LOOK_S = 0.1
 NEWS_S = 3.0
 LOG_LINES = 15
@@ -59,6 +61,8 @@ PORTS = (
 )
 
 IDLE_TERMINATION, PREEMPTION = 1, 2
+LEAVE_SOON, STOP = "leave soon", "stop"
+"""What the parent says on the child's line."""
 DEATHS = {
     1: "terminated as expected",
     2: "terminated unexpectedly",
@@ -366,18 +370,22 @@ class Parent:
 
     def act_on(self, number: int) -> None:
         if number == signal.SIGUSR1:
-            self.send("leave soon")
+            self.send(LEAVE_SOON)
         elif number != signal.SIGCHLD and self.stopping_since_s is None:
             self.stop(signal.Signals(number).name)
 
     def stop(self, why: str) -> None:
-        """Let Ray drain and end; before it runs there is nothing to drain, and Ray would not hear."""
+        """Have the child drain and end; before Ray runs there is nothing to drain."""
         self.stopping_since_s = time.monotonic()
         runs = self.raylet is not None
         say(f"{why}: stopping" + ("" if runs else ", nothing runs here yet"))
         self.tell(state="stopping", detail=why)
         self.end = (ENDED, f"asked to stop ({why})")
-        self.child.send_signal(signal.SIGTERM if runs else signal.SIGKILL)
+        # Not by a signal: what Ray makes of one differs, and before 2.57 it ends busy tasks at once.
+        if runs:
+            self.send(STOP)
+        else:
+            self.child.kill()
 
     def is_over(self) -> bool:
         """Say whether the child has to be ended: it overstays, or its raylet is gone.
@@ -459,7 +467,8 @@ class Child:
         self.heartbeat: bytes | None = None
         self.heard_s = time.monotonic()
         self.next_look_s = 0.0
-        self.said = ""
+        self.said = self.complained = ""
+        self.one_call = threading.Lock()
 
     def tell(self, **message: object) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -514,33 +523,70 @@ class Child:
 
     def ask(self, method: str, *arguments: object) -> Any:
         """Call the head; raise Failed(UNREACHABLE) if it does not answer."""
+        call = getattr(self.gcs, method)
         try:
-            return getattr(self.gcs, method)(*arguments, timeout=CALL_S)
+            try:
+                return call(*arguments, timeout=CALL_S)
+            except TypeError:
+                # Before 2.57 Ray's `drain_node` takes no timeout and waits as long as the head is silent.
+                return self.within_deadline(lambda: call(*arguments))
         except errors() as error:
             raise Failed(UNREACHABLE, f"the head does not answer: {error}") from error
+
+    def within_deadline(self, call: Callable[[], Any]) -> Any:
+        """Return what `call` does; raise TimeoutError after CALL_S. At most one is left behind unanswered."""
+        outcomes: list[Any] = []
+
+        def work() -> None:
+            try:
+                outcomes.append(call())
+            except errors() as error:
+                outcomes.append(error)
+            finally:
+                self.one_call.release()
+
+        if self.one_call.acquire(timeout=CALL_S):
+            waiting = threading.Thread(target=work, daemon=True)
+            waiting.start()
+            waiting.join(CALL_S)
+        found = outcomes[0] if outcomes else TimeoutError(f"no answer within {CALL_S:g} s")
+        if isinstance(found, BaseException):
+            raise found
+        return found
 
     # The threads.
 
     def watch_parent(self) -> None:
-        """Hear the parent; when its line closes it is dead, and everything ends, with grace if Ray runs."""
-        for _ in self.line:
+        """Hear the parent; when it says so, or is dead and its line closes, everything ends."""
+        for word in self.line:
+            if word.strip() == STOP:
+                break
             self.asked.set()
-        until_s = time.monotonic() + grace_s(self.document)
         if self.node_id is not None:
-            self.drain(
-                PREEMPTION, "the bootstrap's parent process died", time.time() + grace_s(self.document)
-            )
-            while raylet_of(os.getpid()) is not None and time.monotonic() < until_s:
-                time.sleep(LOOK_S)
+            self.guarded(self.leave)
         kill_all()
         # This process's main thread may still be making files there, so they go after it.
         remove_after(os.getpid(), self.document["temp_dir"])
         os._exit(RAY_FAILED)
 
+    def leave(self) -> None:
+        """Let tasks run on for up to `drain_grace_s`, then let the raylet take its leave of the head."""
+        end_s = time.monotonic() + grace_s(self.document)
+        # Ray refuses no preemption: without a yes no head is there to wait for.
+        if self.drain(PREEMPTION, "the worker stops", time.time() + grace_s(self.document)):
+            wait_for(lambda: raylet_of(os.getpid()) is None or time.monotonic() > end_s)
+        with contextlib.suppress(ProcessLookupError):
+            if raylet := raylet_of(os.getpid()):
+                os.kill(raylet, signal.SIGTERM)
+        end_s = time.monotonic() + FAREWELL_S
+        wait_for(lambda: raylet_of(os.getpid()) is None or time.monotonic() > end_s)
+
     def watch(self) -> None:
         """Announce the node, then look after its lease and the controller until the raylet has gone."""
         raylet = wait_for(lambda: raylet_of(os.getpid()))
-        node = wait_for(lambda: self.own_node(alive=True) or (process(raylet) is None and "gone"))
+        node = wait_for(
+            lambda: self.guarded(lambda: self.own_node(alive=True)) or (process(raylet) is None and "gone")
+        )
         if node == "gone":
             self.tell(exit_code=RAYLET_DIED, detail="the raylet ended during its start, see the lines above")
             return
@@ -548,9 +594,20 @@ class Child:
         self.tell(state="running", detail=f"node {node_id} runs", ray_pid=raylet, node_id=node_id)
         while process(raylet) == (os.getpid(), "raylet"):
             time.sleep(LOOK_S)
-            self.watch_lease()
-            self.watch_controller()
-        self.say_why_gone()
+            self.guarded(self.watch_lease)
+            self.guarded(self.watch_controller)
+        self.guarded(self.say_why_gone)
+
+    def guarded(self, step: Callable[[], Any]) -> Any:
+        """Return what `step` does; an error that nobody expects is printed, a repeated one once."""
+        try:
+            return step()
+        except Exception:  # noqa: BLE001 -- the guard of the threads: nobody else looks after this worker
+            found = traceback.format_exc()
+            if found != self.complained:
+                self.complained = found
+                say(f"an error that was not expected; this goes on:\n{found}")
+            return None
 
     def own_node(self, *, alive: bool) -> Any:
         nodes: dict[Any, Any] = {}

@@ -11,10 +11,12 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from heliostat.raylink.token import PATH_VARIABLE
+from heliostat.raylink.token import MODE_VARIABLE, PATH_VARIABLE
 
 ANSWER_S = 0.5
 FILE_NAME = "ray_current_cluster"
+USES_A_TOKEN_IT_FINDS = "maybe_enable_token_auth_if_token_available"
+"""What `ray.init()` of a Ray that turns authentication on by itself calls."""
 
 
 def address_file(environment: Mapping[str, str]) -> Path:
@@ -31,7 +33,7 @@ def claim_address_file(address: str, environment: Mapping[str, str]) -> str:
     path = address_file(environment)
     owner = _read(path)
     if owner == address:
-        return ""
+        return _without_the_mode(environment)
     if owner and answers(owner):
         return (
             f'plain ray.init(address="auto") goes to the cluster at {owner}, which was here first; '
@@ -41,7 +43,7 @@ def claim_address_file(address: str, environment: Mapping[str, str]) -> str:
         _write(path, address)
     except OSError as error:
         return f"{path} can't be written ({error.strerror}): set RAY_ADDRESS={address} ({PATH_VARIABLE} too)"
-    return ""
+    return _without_the_mode(environment)
 
 
 def release_address_file(address: str, environment: Mapping[str, str]) -> None:
@@ -61,6 +63,18 @@ def answers(address: str) -> bool:
             return True
     except OSError:
         return False
+
+
+def _without_the_mode(environment: Mapping[str, str]) -> str:
+    """Say what plain `ray.init()` lacks here: Ray before 2.59 uses no token unless it is told to."""
+    import ray._private.worker
+
+    if environment.get(MODE_VARIABLE) == "token" or hasattr(ray._private.worker, USES_A_TOKEN_IT_FINDS):
+        return ""
+    return (
+        f'plain ray.init(address="auto") uses no token with Ray {ray.__version__}: '
+        f"set {MODE_VARIABLE}=token, or run `heliostat shell`"
+    )
 
 
 def _read(path: Path) -> str:

@@ -98,7 +98,8 @@ class Answer:
         )
 
     def _unneeded(self) -> dict[str, Any]:
-        most_s = self.asked.request.pending_idle_timeout_s
+        # A field of Ray 2.60 and later.
+        most_s = getattr(self.asked.request, "pending_idle_timeout_s", None)
         found: dict[str, Any] = {}
         for key, since_s in self.history.unneeded_since.items():
             member, needless_s = self.asked.members[key], self.now_s - since_s

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,14 +18,12 @@ from typing import Any
 import pytest
 
 from heliostat.model.instance import NodeStatus
-from heliostat.raylink.head import HeadOptions, choose_ports, driver_environment, head_command
 from heliostat.raylink.reader import GcsReader
-from heliostat.raylink.ready import HeadReady, wait_until_ready
-from heliostat.raylink.token import ensure_token, read_token
+from heliostat.raylink.ready import HeadReady
+from tests.integration.real_head import real_head
 
 BOOTSTRAP = Path(__file__).parents[3] / "src" / "heliostat" / "node" / "bootstrap.py"
 UID = "uid-of-the-node-tests"
-READY_S = 60.0
 PUT = """
 import sys
 from ray._raylet import GcsClient
@@ -140,6 +136,12 @@ class Head:
 
     def occupy(self, resource: str, seconds: float) -> subprocess.Popen[bytes]:
         """Start a driver whose one task holds `resource`; return it once the task runs."""
+        driver, flag = self.submit(resource, seconds)
+        until("the task runs", flag.exists)
+        return driver
+
+    def submit(self, resource: str, seconds: float) -> tuple[subprocess.Popen[bytes], Path]:
+        """Start a driver whose one task holds `resource`; return it and the file that the task makes."""
         code = (
             "import ray, sys, time\nray.init(address='auto', logging_level='ERROR', log_to_driver=False)\n"
             f"@ray.remote(num_cpus=0, max_retries=0, resources={{{resource!r}: 1}})\n"
@@ -154,61 +156,16 @@ class Head:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        until("the task runs", flag.exists)
-        return driver
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(4)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(4)
+        return driver, flag
 
 
 @pytest.fixture(scope="module")
 def running_head() -> Iterator[Head]:
-    folder = Path(tempfile.mkdtemp(prefix="hn-", dir="/tmp"))
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    token_path = ensure_token({**environ, "RAY_AUTH_TOKEN_PATH": str(folder / "auth_token")})
-    options = HeadOptions(
-        temp_dir=str(folder / "h"),
-        token_path=token_path,
-        node_type="head",
-        resources={"object_store_memory": 80 * 2**20},
-        port=free_port(),
-        dashboard_port=free_port(),
-        client_port=free_port(),
-    )
-    ports = choose_ports(options)
-    command = head_command(options, ports, environment=environ)
-    with (folder / "head.log").open("wb") as log:
-        process = subprocess.Popen(
-            command.argv, env=command.environment, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        address, token = f"127.0.0.1:{ports.gcs}", read_token(token_path)
-        ready = wait_until_ready(
-            address,
-            token=token,
-            temp_dir=options.temp_dir,
-            deadline_s=READY_S,
-            alive=lambda: process.poll() is None,
-        )
-        driver = driver_environment(address=address, dashboard_url="", token_path=token_path)
-        head = Head(ready, {**environ, **driver}, folder, GcsReader(address, token))
+    with real_head("hn-", resources={"object_store_memory": 80 * 2**20}) as found:
+        reader = GcsReader(found.ready.address, found.token)
+        head = Head(found.ready, found.environment, found.folder, reader)
         head.put("cluster_uid", UID)
         yield head
-    finally:
-        end(process)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from heliostat.model.instance import NodeStatus
-from tests.integration.node.conftest import Head, free_port, until
+from tests.integration.node.conftest import Head, until
+from tests.integration.real_head import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -119,6 +120,19 @@ def test_term_lets_a_busy_worker_finish_its_task(head: Head) -> None:
     one.leaves_nothing()
 
 
+def test_a_task_that_outlasts_the_grace_is_ended_and_the_head_is_told(head: Head) -> None:
+    one = head.start("endless", drain_grace_s=1)
+    one.reaches("running")
+    driver = head.occupy("endless", 60)
+    one.process.terminate()
+    assert one.ends(within_s=6) == 0
+    one.leaves_nothing()
+    # Soon: by the raylet's own word, not because its heartbeats stopped.
+    until("Ray knows", lambda: head.node("endless") is NodeStatus.DEAD, timeout_s=3)
+    driver.kill()
+    driver.wait(5)
+
+
 def test_it_ends_soon_after_an_accepted_drain(head: Head) -> None:
     one = head.start("drained")
     one.reaches("running")
@@ -135,10 +149,11 @@ def test_it_ends_soon_after_an_accepted_drain(head: Head) -> None:
 
 
 def test_without_a_controller_it_stays_while_busy_and_then_leaves(head: Head) -> None:
-    one = head.start("forgotten", orphan_timeout_s=1)
-    one.reaches("running")
-    driver = head.occupy("forgotten", 4)
-    until("a refusal", lambda: "no controller was heard for 1 s; " in one.log(), timeout_s=15)
+    # The task waits already: it must be there before the worker has been alone for long.
+    driver, flag = head.submit("forgotten", 8)
+    one = head.start("forgotten", orphan_timeout_s=3)
+    until("the task runs", flag.exists)
+    until("a refusal", lambda: "no controller was heard for 3 s; " in one.log(), timeout_s=15)
     output, _ = driver.communicate(timeout=20)
     assert b"done" in output.split(), output
     assert one.ends(within_s=20) == 0

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -277,7 +278,97 @@ def test_a_signal_of_the_lease_reaches_the_child_as_a_line(start: Start, tmp_pat
     assert "heard: leave soon" in output
 
 
+def test_term_reaches_a_child_with_ray_as_a_line_and_not_as_a_signal(start: Start, tmp_path: Path) -> None:
+    parent = start(
+        "tell(state='running', detail='up', ray_pid=1)\n"
+        "tell(state='running', detail='heard: ' + sys.stdin.readline().strip())\n"
+        "time.sleep(60)"
+    )
+    until(lambda: status(tmp_path).get("state") == "running")
+    parent.terminate()
+    output, _ = parent.communicate(timeout=15)
+    assert parent.returncode == 0
+    assert "heard: stop" in output
+
+
 def test_a_status_file_that_can_not_be_written_ends_nothing(start: Start) -> None:
     parent = start("tell(exit_code=0, detail='fine'); time.sleep(60)", status_file="/no/such/folder/status")
     parent.communicate(timeout=10)
     assert parent.returncode == 0
+
+
+# The child's calls to the head, and the guard of its threads.
+
+
+class OldGcs:
+    """A head's client as Ray had it before 2.57: no timeout for a drain."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self.act = act
+        self.calls: list[tuple[object, ...]] = []
+
+    def drain_node(self, *arguments: object) -> object:
+        self.calls.append(arguments)
+        return self.act()
+
+
+class NewGcs(OldGcs):
+    def drain_node(self, *arguments: object, timeout: float) -> object:
+        return super().drain_node(*arguments, timeout)
+
+
+def child_with(gcs: object) -> bootstrap.Child:
+    """Return a child that has come to its head, and whose line nobody reads."""
+    news = os.open(os.devnull, os.O_WRONLY)
+    line, sender = os.pipe()
+    os.write(sender, json.dumps(DOCUMENT).encode() + b"\n")
+    os.close(sender)
+    kept = os.dup(0)
+    try:
+        os.dup2(line, 0)
+        child = bootstrap.Child(news)
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+        os.close(line)
+    child.gcs = gcs
+    return child
+
+
+@pytest.mark.parametrize(("client", "last"), [(OldGcs, ("n", 1)), (NewGcs, ("n", 1, bootstrap.CALL_S))])
+def test_a_call_has_a_deadline_with_every_ray(client: type[OldGcs], last: tuple[object, ...]) -> None:
+    gcs = client(lambda: (True, ""))
+    assert child_with(gcs).ask("drain_node", "n", 1) == (True, "")
+    assert gcs.calls == [last]
+
+
+def test_an_error_of_an_old_rays_call_is_the_heads_silence() -> None:
+    def lost() -> object:
+        raise RuntimeError("connection lost")
+
+    with pytest.raises(Failed, match="the head does not answer: connection lost"):
+        child_with(OldGcs(lost)).ask("drain_node", "n", 1)
+
+
+def test_a_silent_head_holds_up_nobody_and_one_thread_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "CALL_S", 0.05)
+    answer = threading.Event()
+    gcs = OldGcs(lambda: answer.wait(10))
+    child = child_with(gcs)
+    for _ in range(3):
+        with pytest.raises(Failed, match=r"no answer within 0\.05 s"):
+            child.ask("drain_node", "n", 1)
+    assert len(gcs.calls) == 1
+    answer.set()
+    until(lambda: not child.one_call.locked())
+    assert child.ask("drain_node", "n", 1) is True
+
+
+def test_a_watch_outlives_what_nobody_expects_and_says_it_once(capsys: pytest.CaptureFixture[str]) -> None:
+    child = child_with(OldGcs(lambda: 0 / 0))
+    for _ in range(3):
+        assert child.guarded(lambda: {}["nothing"]) is None
+    assert child.guarded(lambda: "fine") == "fine"
+    printed = capsys.readouterr().out
+    assert printed.count("bootstrap: an error that was not expected") == 1
+    assert "KeyError: 'nothing'" in printed

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 from heliostat.ports.errors import ClusterUnreachable, ConfigError
-from heliostat.raylink.address_file import claim_address_file, release_address_file
+from heliostat.raylink.address_file import (
+    USES_A_TOKEN_IT_FINDS,
+    claim_address_file,
+    release_address_file,
+)
 from heliostat.raylink.free_port import is_free, near
 from heliostat.raylink.head import (
     TEMP_DIR_CHARS,
@@ -198,7 +202,7 @@ def test_a_place_that_refuses_writing_is_said(tmp_path: Path) -> None:
 
 
 def test_the_address_file_is_taken_from_the_dead_only(tmp_path: Path) -> None:
-    environment = {"RAY_TMPDIR": str(tmp_path)}
+    environment = {"RAY_TMPDIR": str(tmp_path), "RAY_AUTH_MODE": "token"}
     path = tmp_path / "ray" / "ray_current_cluster"
     with listening() as port:
         living = f"127.0.0.1:{port}"
@@ -211,6 +215,24 @@ def test_the_address_file_is_taken_from_the_dead_only(tmp_path: Path) -> None:
     assert path.exists()
     release_address_file("127.0.0.1:1", environment)
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("by_itself", "mode", "said"),
+    [(True, {}, False), (False, {}, True), (False, {"RAY_AUTH_MODE": "token"}, False)],
+)
+def test_a_ray_that_uses_no_token_by_itself_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_itself: bool, mode: dict[str, str], said: bool
+) -> None:
+    import ray._private.worker
+
+    monkeypatch.setattr(ray._private.worker, USES_A_TOKEN_IT_FINDS, None, raising=False)
+    if not by_itself:
+        monkeypatch.delattr(ray._private.worker, USES_A_TOKEN_IT_FINDS)
+    # The second time the file is ours already, which changes nothing.
+    for _ in range(2):
+        note = claim_address_file("h:1", {"RAY_TMPDIR": str(tmp_path), **mode})
+        assert ("set RAY_AUTH_MODE=token, or run `heliostat shell`" in note) is said
 
 
 def test_an_address_file_that_refuses_is_said(tmp_path: Path) -> None:

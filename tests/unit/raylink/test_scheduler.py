@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
+from ray.autoscaler.v2.scheduler import SchedulingRequest
 
 from tests.unit.raylink.asks import (
     HEAD,
@@ -26,6 +28,11 @@ from tests.unit.raylink.builders import GROUP_ID, counted, pb, request, selector
 
 CPU_1 = {"CPU": 1}
 ONE = node_type("one", CPU_1)
+
+gives_pending_idle_timeout = pytest.mark.skipif(
+    "pending_idle_timeout_s" not in {one.name for one in fields(SchedulingRequest)},
+    reason="this Ray's scheduler is not told pending_idle_timeout_s (2.60 and later are)",
+)
 
 
 def answer(*types: Any, **asked: Any) -> Any:
@@ -287,6 +294,7 @@ class Rounds:
         return self.scheduler.schedule(ask([ONE], **asked))
 
 
+@gives_pending_idle_timeout
 @pytest.mark.parametrize("status", SUPPLY[:-1], ids=Status.InstanceStatus.Name)
 def test_what_nothing_needs_is_cancelled_after_its_timeout(status: int) -> None:
     rounds = Rounds()
@@ -308,6 +316,7 @@ def test_without_a_timeout_what_nothing_needs_stays() -> None:
         assert brief(rounds.after(1_000, instances=[pending("1", "one")])).gone == {}
 
 
+@gives_pending_idle_timeout
 def test_what_was_needed_meanwhile_is_unneeded_anew() -> None:
     rounds = Rounds()
     asked: dict[str, Any] = {"instances": [pending("1", "one")], "pending_idle_timeout_s": 30.0}
@@ -317,6 +326,7 @@ def test_what_was_needed_meanwhile_is_unneeded_anew() -> None:
     assert brief(rounds.after(31, **asked)).gone == {"1": "IDLE"}
 
 
+@gives_pending_idle_timeout
 def test_what_the_minimum_needs_is_needed() -> None:
     rounds = Rounds()
     asked = ask([node_type("one", CPU_1, least=1)], instances=[pending("1", "one")], pending_idle_timeout_s=1)

@@ -68,5 +68,5 @@ def test_ray_versions_agree_with_the_lock_and_the_lower_bound() -> None:
 
 def test_another_ray_takes_the_place_of_the_locked_one() -> None:
     locked = "raylike==1.0\nray==2.60.0 ; python_version < '4'\nrich==15.0.0\n"
-    assert nightly.with_ray(locked, "2.55.1").splitlines()[1].startswith("ray[default]==2.55.1")
-    assert "raylike==1.0\n" in nightly.with_ray(locked, "2.55.1")
+    assert nightly.with_ray(locked, "2.56.1").splitlines()[1].startswith("ray[default]==2.56.1")
+    assert "raylike==1.0\n" in nightly.with_ray(locked, "2.56.1")
