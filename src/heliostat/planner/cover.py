@@ -16,6 +16,7 @@ import numpy as np
 from heliostat.planner.patterns import ENDLESS, Flags, Patterns, copies_in_one, fitting, room_after
 from heliostat.planner.problem import Group, Problem, Solution
 from heliostat.planner.simplex import Columns, Floats, Ints, relax
+from heliostat.planner.tail import Tail
 
 REMEMBERED = 64
 """Answers that are kept: demand that a limit holds back asks the same in every round."""
@@ -23,6 +24,14 @@ REMEMBERED = 64
 
 NEARLY = 0.99
 """A pattern worth this part of the best one is taken in the same step."""
+
+
+FEW_ITEMS = 4
+"""With so few shapes one node of each pattern is held back from the whole part, and searched for anew."""
+
+SEARCHED_ITEMS = 12
+SEARCHED_BUNDLES = 2_000
+"""With more shapes, or more bundles left over, the last nodes are filled greedily, not searched for."""
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -123,13 +132,20 @@ class _Cover:
         opened = self._opened()
         answer = relax(left, start, lambda values: patterns.fill(values, left, opened))
         worth = answer.values @ answer.columns.copies / answer.columns.costs
-        for index in np.lexsort((answer.columns.kinds, -np.round(worth, 9))).tolist():
-            whole = int(answer.amounts[index] + 1e-6)
+        # Where a limit leaves something over, it is not the hardest: items come in that order.
+        hardest = (answer.columns.copies > 0).argmax(axis=0)
+        held_back = 1 if len(items) <= FEW_ITEMS else 0
+        for index in np.lexsort((answer.columns.kinds, -np.round(worth, 9), hardest)).tolist():
+            whole = int(answer.amounts[index] + 1e-6) - held_back
             self._take(items, answer.columns.copies[:, index], int(answer.columns.kinds[index]), most=whole)
         return answer.values
 
     def _rest(self, patterns: Patterns, values: Floats, items: Ints) -> None:
         """Fill node by node what the whole part left, while a source that suits can be had."""
+        left = self._left[items]
+        if len(items) <= SEARCHED_ITEMS and left.sum() <= SEARCHED_BUNDLES:
+            for kind, copies in Tail(patterns, values, self._opened()).search(left):
+                self._take(items, copies, kind, most=1)
         while True:
             left = self._left[items]
             opened = self._opened()
@@ -163,7 +179,8 @@ class _Cover:
     def _share(self) -> None:
         """Put what found no source of its own into what the new nodes have left."""
         for item in np.flatnonzero(self._left > 0).tolist():
-            for index, group in enumerate(list(self._groups)):
+            # A group that is filled in part is split: the list grows, and its rest comes by too.
+            for index, group in enumerate(self._groups):
                 if self._left[item] > 0:
                     self._share_one(item, index, group)
 
