@@ -1,7 +1,8 @@
 """From wants, node types and limits to the covering problem, and back to nodes by type.
 
 Among the types that can hold a bundle: the preferred label, then the highest priority, then
-one that will be there in time, then the lowest cost of the whole. docs/planner.md has examples.
+one that will be there in time, then one without a device that nobody asked for, then the lowest cost of the
+whole. docs/planner.md has examples.
 """
 
 from __future__ import annotations
@@ -94,6 +95,23 @@ class Chooser:
         short = ((want, left) for want, left in zip(wants, solution.left, strict=True) if left)
         return choices, [self._unmet(shapes, replace(want, count=left), after) for want, left in short]
 
+    def standing(self, choices: Sequence[Choice]) -> tuple[float, int]:
+        """Return how well the types suit what they are for, the worst of it; lower is better.
+
+        By label, priority and time first, then by devices that nobody asked for.
+        """
+        found = [
+            (float(level), self._burden(choice.shape, want))
+            for choice in choices
+            for want, _ in choice.contents
+            if (level := self._level(choice.shape, want)) is not None
+        ]
+        return max(found, default=(float("-inf"), 0))
+
+    def _burden(self, shape: Shape, want: Want) -> int:
+        spare = SCARCE.intersection(shape.node_type.resources.by_name)
+        return len(spare - want.bundle.resources.by_name.keys())
+
     def _problem(
         self, shapes: Sequence[Shape], wants: Sequence[Want], ledger: Ledger, free: Mapping[str, int]
     ) -> Problem:
@@ -125,7 +143,6 @@ class Chooser:
     ) -> Source:
         room = ledger.type_room(shape.node_type)
         levels = tuple(self._level(shape, want) for want in wants)
-        spare = SCARCE.intersection(shape.node_type.resources.by_name)
         return Source(
             capacity=shape.spot.free,
             cost=cost,
@@ -133,7 +150,7 @@ class Chooser:
             most=max(room.count, free),
             hold=room.hold and room.count == 0,
             levels=levels,
-            burdens=tuple(len(spare - want.bundle.resources.by_name.keys()) for want in wants),
+            burdens=tuple(self._burden(shape, want) for want in wants),
         )
 
     def _level(self, shape: Shape, want: Want) -> int | None:

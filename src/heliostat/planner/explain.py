@@ -9,6 +9,7 @@ from heliostat.model.demand import Bundle, Demand, Gang
 from heliostat.model.plan import Infeasible, Reason, Why
 from heliostat.model.resources import SCALE
 from heliostat.planner.ledger import Room, price_of
+from heliostat.planner.pool import holds_empty
 from heliostat.planner.replacing import Ending, ending_work, names_of
 from heliostat.planner.rivals import fits, rivals
 from heliostat.planner.scene import Scene
@@ -141,7 +142,7 @@ def never(
 def _lacking(bundle: Bundle, shapes: Sequence[Shape]) -> tuple[str, Shape | None]:
     if not shapes:
         return f"no node type can hold {bundle}: the file has none for workers", None
-    roomy = [shape for shape in shapes if bundle.resources.fits_in(shape.node_type.resources)]
+    roomy = [shape for shape in shapes if holds_empty(bundle, shape.node_type.resources.by_name)]
     labelled = [shape for shape in shapes if bundle.allows(shape.labels)]
     if roomy and not labelled:
         what = f"no node type has the labels that {bundle} asks for"
@@ -159,9 +160,8 @@ def _lacking(bundle: Bundle, shapes: Sequence[Shape]) -> tuple[str, Shape | None
 
 def lacks(bundle: Bundle, shape: Shape) -> dict[str, tuple[float, float]]:
     """Return what an empty node of the type has too little of: (asked, there), in plain units."""
-    have = shape.node_type.resources
-    short = [(name, amount) for name, amount in bundle.resources if have.get(name) < amount]
-    return {name: (amount / SCALE, have.get(name) / SCALE) for name, amount in short}
+    short = [(name, amount) for name, amount in bundle.resources if shape.has(name) < amount]
+    return {name: (amount / SCALE, shape.has(name) / SCALE) for name, amount in short}
 
 
 def _unmet_labels(bundle: Bundle, shape: Shape) -> tuple[str, ...]:
@@ -179,8 +179,9 @@ def _label_gap(bundle: Bundle, shape: Shape) -> str:
 
 def _nearest(bundle: Bundle, shapes: Sequence[Shape]) -> Shape:
     def shortage(shape: Shape) -> tuple[int, float, str]:
-        have = shape.node_type.resources
-        parts = [1 - have.get(name) / amount for name, amount in bundle.resources if have.get(name) < amount]
+        parts = [
+            1 - shape.has(name) / amount for name, amount in bundle.resources if shape.has(name) < amount
+        ]
         return (len(parts), sum(parts), shape.name)
 
     return min(shapes, key=shortage)

@@ -56,9 +56,6 @@ BACKOFF_MOST_S = 600.0
 PASSES = 6
 """How often the packing is repeated until it agrees with itself; two is the rule."""
 
-GANG_TRIES = 3
-"""How often new nodes are added for what one gang still lacks, before it is put off."""
-
 WAITING_KEPT = 1000
 """How many demands' waiting times are remembered."""
 

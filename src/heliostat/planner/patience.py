@@ -55,6 +55,15 @@ class Patience:
     def _late(self, node_type: NodeType, want: Want, at_s: float) -> bool:
         return max(at_s, self._scene.now_s) - want.since_s > node_type.patience_s
 
+    def started(self, wants: Sequence[Want]) -> frozenset[str]:
+        """Return the types of which something starts, where another that is asked for now would be late.
+
+        Its wait is over, so it is used before what would be asked for instead.
+        """
+        names = {one.node_type for one in self._scene.in_states(InstanceState.STARTING)}
+        types = [one for one in self._scene.policy.node_types if one.patience_s > 0 and one.name in names]
+        return frozenset(one.name for one in types if any(self.late_if_asked(one, want) for want in wants))
+
     def hedged(self, wants: Iterable[Want], ledger: Ledger) -> list[Want]:
         """Return the wants, each with the types whose queued instances it does not count on (`avoids`).
 

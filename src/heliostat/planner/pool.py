@@ -120,23 +120,33 @@ class Pool:
         index = self._table.append(Row(spot, tuple(members), spot.devices, marks=spot.taken), spot.free)
         self._fill_one(index, contents)
 
-    def place_here(self, wants: Iterable[Want]) -> list[Want]:
-        """As `place_all`, but leave alone what is on its way and still empty, and all after it."""
+    def place_here(self, wants: Iterable[Want], started: frozenset[str] = frozenset()) -> list[Want]:
+        """As `place_all`, but leave alone what is on its way and still empty, and all after it.
+
+        Of the types `started` what starts is used as if it were here.
+        """
         kinds = self._table.kinds
         used = np.fromiter(
             (bool(row.uses) for row in self._table.rows), dtype=np.bool_, count=len(self._table)
         )
-        self._shut = (kinds > Kind.RUNNING) & ~(used & (kinds <= Kind.NEW))
+        starts = [row.spot.kind is Kind.COMING and row.spot.node_type in started for row in self._table.rows]
+        here = (used | np.array(starts, dtype=np.bool_)) & (kinds <= Kind.NEW)
+        self._shut = (kinds > Kind.RUNNING) & ~here
         left = self.place_all(wants)
         self._shut = None
         return left
+
+    def waits(self, key: str) -> bool:
+        """Say whether some of a want was placed on what is not here yet."""
+        coming = (row for row in self._table.rows if row.spot.kind in ON_ITS_WAY)
+        return any(use.want.key == key for row in coming for use in row.uses)
 
     def hedge(self, wants: Iterable[Want]) -> None:
         """Let wants also have what they avoid: it is kept until they have found their place elsewhere."""
         for want in wants:
             if want.avoids:
                 shut = np.ones(len(self._table), dtype=np.bool_)
-                shut[self._queued_of(want.avoids)] = False
+                shut[self._of(want.avoids, Kind.QUEUED)] = False
                 self._shut = shut
                 self.place(replace(want, avoids=frozenset()))
                 self._shut = None
@@ -199,12 +209,12 @@ class Pool:
         if self._shut is not None:
             per[: len(self._shut)][self._shut] = 0
         if want.avoids:
-            per[self._queued_of(want.avoids)] = 0
+            per[self._of(want.avoids, Kind.QUEUED)] = 0
         return per
 
-    def _queued_of(self, types: frozenset[str]) -> list[int]:
+    def _of(self, types: frozenset[str], kind: Kind) -> list[int]:
         rows = enumerate(self._table.rows)
-        return [i for i, row in rows if row.spot.kind is Kind.QUEUED and row.spot.node_type in types]
+        return [index for index, row in rows if row.spot.kind is kind and row.spot.node_type in types]
 
     def _by_device(self, per: Ints, want: Want, amounts: Ints) -> None:
         """Where shares of devices matter, take the count from the devices, as far as they are known."""

@@ -11,6 +11,7 @@ from heliostat.model.plan import Limiter, Rival
 from heliostat.model.resources import SCALE
 from heliostat.planner.ledger import Room, offer_of, price_of
 from heliostat.planner.limits import SCARCE
+from heliostat.planner.pool import holds_empty
 from heliostat.planner.scene import Scene
 from heliostat.planner.supply import Shape
 
@@ -43,7 +44,7 @@ class _Entrant:
 
 def fits(shape: Shape, bundle: Bundle) -> bool:
     """Say whether an empty node of the type holds the bundle, labels included."""
-    return bundle.resources.fits_in(shape.node_type.resources) and bundle.allows(shape.labels)
+    return holds_empty(bundle, shape.node_type.resources.by_name) and bundle.allows(shape.labels)
 
 
 def rivals(
@@ -113,17 +114,17 @@ def _rival(best: _Entrant, one: _Entrant, room: Room | None, wanted: Mapping[Bun
 def _misfit(one: _Entrant, wanted: Mapping[Bundle, int]) -> tuple[str, str] | None:
     if one.holds:
         return None
-    have, name = one.shape.node_type.resources, one.shape.name
+    shape, name = one.shape, one.shape.name
     unheld = [bundle for bundle in wanted if not fits(one.shape, bundle)]
     most = max(unheld, key=lambda bundle: (wanted[bundle], str(bundle)))
-    if most.resources.fits_in(have):
+    if holds_empty(most, shape.node_type.resources.by_name):
         return "label", f"{name} does not have the labels of {most}"
     gaps = [
-        f"{what} ({amount / SCALE:g} asked, {have.get(what) / SCALE:g} there)"
+        f"{what} ({amount / SCALE:g} asked, {shape.has(what) / SCALE:g} there)"
         for what, amount in most.resources
-        if have.get(what) < amount
+        if shape.has(what) < amount
     ]
-    return "fit", f"{name} lacks {', '.join(gaps)}"
+    return "fit", f"{name} lacks {', '.join(gaps) or 'room on one device'}"
 
 
 def _shut(room: Room | None) -> tuple[str, str] | None:

@@ -105,6 +105,7 @@ class _Trial:
     pool: Pool
     choices: tuple[Choice, ...] = ()
     unmet: tuple[Unmet, ...] = ()
+    standing: tuple[float, int] = (float("-inf"), 0)
     weight: float = 0.0
 
 
@@ -146,16 +147,24 @@ class _Attempt:
 
     def _gang(self, gang: GangWant) -> None:
         """Place the whole gang, or leave everything as it was."""
+        hedged = self.chooser.patience.hedged(gang.wants, self.ledger)
+        gang = replace(gang, wants=tuple(hedged), wish=self._hedged_as(gang.wish, hedged))
         found = [self._try(gang, types) for types in self._within]
         whole = [one for one in found if not one.unmet]
         if whole:
-            # Of several backends, the one that brings least for it; then in the file's order.
-            best = min(whole, key=lambda one: one.weight)
+            # Of several backends, the one that suits it best at the lowest cost; then in the file's order.
+            best = min(whole, key=lambda one: (one.standing, one.weight))
             self.pool = best.pool
             self._add(self.pool, best.choices)
+            if any(want.avoids for want in hedged) and self.pool.waits(hedged[0].key):
+                self.pool.hedge(hedged)
         else:
             rooms = (room for one in found for room in one.unmet[0].rooms)
             self.gangs_unmet.append((gang, tuple(dict.fromkeys(rooms))))
+
+    def _hedged_as(self, wish: Sequence[Want], hedged: Sequence[Want]) -> tuple[Want, ...]:
+        avoids = frozenset[str]().union(*(want.avoids for want in hedged))
+        return tuple(replace(want, avoids=avoids) for want in wish) if avoids else tuple(wish)
 
     @cached_property
     def _within(self) -> list[frozenset[str] | None]:
@@ -174,15 +183,17 @@ class _Attempt:
         if not left:
             return _Trial(pool)
         choices, unmet = self.chooser.choose(left, self.ledger, within=types)
+        standing = self.chooser.standing(choices)
         weight = sum(self.chooser.costs[choice.shape.name] * choice.count for choice in choices)
-        return _Trial(pool, tuple(choices), tuple(unmet), weight)
+        return _Trial(pool, tuple(choices), tuple(unmet), standing, weight)
 
     def _place(self, pool: Pool, wants: Sequence[Want]) -> tuple[list[Unmet], bool]:
         """Place wants on what is there, on what comes, and on new nodes; return what has no place.
 
         Also say whether new nodes were added beside others that come: the next pass may see it otherwise.
         """
-        waiting = self.chooser.patience.hedged(pool.place_here(wants), self.ledger)
+        patience = self.chooser.patience
+        waiting = patience.hedged(pool.place_here(wants, patience.started(wants)), self.ledger)
         coming, left = pool.empty_coming(), waiting
         if left and coming:
             left = self._on_the_way(pool, left, coming)

@@ -27,6 +27,10 @@ class Shape:
     def name(self) -> str:
         return self.node_type.name
 
+    def has(self, resource: str) -> int:
+        """Return what an empty node has, in 1/10000; of Ray's implicit resources every node has one."""
+        return self.node_type.resources.by_name.get(resource, implicit(resource))
+
 
 def shape_of(node_type: NodeType, lens: Lens) -> Shape:
     labels = {NODE_GROUP_LABEL: node_type.name} | dict(node_type.labels)
