@@ -37,6 +37,8 @@ NODE_STATUS: Mapping[int, NodeStatus] = {
 LABEL_OPERATOR: Mapping[int, LabelOperator] = {1: LabelOperator.IN, 2: LabelOperator.NOT_IN}
 
 
+HALF = 0.5 / SCALE
+
 NodeMemo = dict[bytes, RayNode]
 """Nodes by the bytes of Ray's message: most do not change from one second to the next."""
 
@@ -87,14 +89,14 @@ def node_resources(amounts: Mapping[str, float]) -> Resources:
 
     What those bundles hold is already missing from the plain names.
     """
-    # Thousands of nodes come by every second, so this is written out: what is not above zero goes too.
+    # Thousands of nodes come by every second, so this is written out. What rounds to nothing goes too.
     found = [
-        (name, round(amount * SCALE))
+        (name, int(amount * SCALE + 0.5))
         for name, amount in amounts.items()
-        if amount > 0 and ("_group_" not in name or not is_placed_bundle(name))
+        if amount >= HALF and ("_group_" not in name or not is_placed_bundle(name))
     ]
     found.sort()
-    return Resources(tuple([pair for pair in found if pair[1]]))
+    return Resources(tuple(found))
 
 
 def task_demands(by_count: Iterable[Any]) -> tuple[Demand, ...]:
