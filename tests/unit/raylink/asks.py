@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import count
 from typing import Any
 
+import pytest
 from ray.autoscaler.v2.instance_manager.config import NodeTypeConfig
 from ray.autoscaler.v2.scheduler import SchedulingRequest
 from ray.autoscaler.v2.schema import AutoscalerInstance
@@ -22,6 +23,13 @@ HEAD: Any = im.NodeKind.HEAD
 WORKER: Any = im.NodeKind.WORKER
 
 NOW_S = 1_700_000_000.0
+
+IS_RAY_2_60 = "pending_idle_timeout_s" in {one.name for one in fields(SchedulingRequest)}
+"""Whether Ray's own scheduler is the one that ours is compared with: older ones choose other idle nodes."""
+
+gives_pending_idle_timeout = pytest.mark.skipif(
+    not IS_RAY_2_60, reason="this Ray's scheduler is not told pending_idle_timeout_s (2.60 and later are)"
+)
 Units = dict[str, float]
 
 

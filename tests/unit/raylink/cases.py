@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.autoscaler.v2.scheduler import ResourceDemandScheduler
 
-from tests.unit.raylink.asks import Brief, Units, ask, brief, scheduler
+from tests.unit.raylink.asks import IS_RAY_2_60, Brief, Units, ask, brief, scheduler
 
 
 @dataclass(frozen=True)
@@ -39,4 +39,5 @@ def check(one: Case) -> None:
         assert replace(ours, launch={}) == replace(rays, launch={})
         return
     assert ours == one.expected
-    assert (rays != ours) is bool(one.otherwise), f"Ray says {rays}"
+    if IS_RAY_2_60:
+        assert (rays != ours) is bool(one.otherwise), f"Ray says {rays}"

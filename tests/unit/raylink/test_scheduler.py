@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import pytest
-from ray.autoscaler.v2.scheduler import SchedulingRequest
 
 from tests.unit.raylink.asks import (
     HEAD,
@@ -16,6 +14,7 @@ from tests.unit.raylink.asks import (
     Watch,
     ask,
     brief,
+    gives_pending_idle_timeout,
     group,
     head,
     node_type,
@@ -28,11 +27,6 @@ from tests.unit.raylink.builders import GROUP_ID, counted, pb, request, selector
 
 CPU_1 = {"CPU": 1}
 ONE = node_type("one", CPU_1)
-
-gives_pending_idle_timeout = pytest.mark.skipif(
-    "pending_idle_timeout_s" not in {one.name for one in fields(SchedulingRequest)},
-    reason="this Ray's scheduler is not told pending_idle_timeout_s (2.60 and later are)",
-)
 
 
 def answer(*types: Any, **asked: Any) -> Any:
