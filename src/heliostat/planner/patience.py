@@ -7,7 +7,7 @@ when the work has found its place (hedging). Without `patience_s` waiting costs 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from statistics import median
@@ -48,9 +48,11 @@ class Patience:
 
     def _if_asked_s(self, node_type: NodeType) -> float:
         offer = self._scene.offers.get(node_type.name)
-        if offer is not None and offer.ready_at_s is not None:
-            return offer.ready_at_s
-        return self._scene.now_s + median(self._scene.history.start_s.get(node_type.name, (0.0,)))
+        at_s = offer.ready_at_s if offer else None
+        if at_s is None:
+            at_s = self._scene.now_s + median(self._scene.history.start_s.get(node_type.name, (0.0,)))
+        # Whatever is promised: what is asked for now does not overtake what queues already.
+        return max(at_s, self._queued.get(node_type.name, at_s))
 
     def _late(self, node_type: NodeType, want: Want, at_s: float) -> bool:
         return max(at_s, self._scene.now_s) - want.since_s > node_type.patience_s
@@ -72,9 +74,14 @@ class Patience:
         """
         if not self._queued:
             return list(wants)
-        return [replace(want, avoids=self._avoided(want, ledger)) for want in wants]
+        ranked = ((want, *self._ranks(want, ledger)) for want in wants)
+        return [
+            replace(want, late=frozenset(late), avoids=_avoided(late, in_time))
+            for want, late, in_time in ranked
+        ]
 
-    def _avoided(self, want: Want, ledger: Ledger) -> frozenset[str]:
+    def _ranks(self, want: Want, ledger: Ledger) -> tuple[dict[str, tuple[int, int]], list[tuple[int, int]]]:
+        """Return how well types suit the want that queue too long for it, and those that will be in time."""
         late, in_time = dict[str, tuple[int, int]](), list[tuple[int, int]]()
         for shape in self._shapes:
             liked = preference(want.bundle, shape.spot.labels)
@@ -86,9 +93,13 @@ class Patience:
                 late[shape.name] = rank
             elif not self.late_if_asked(shape.node_type, want) and self._to_be_had(shape, ledger):
                 in_time.append(rank)
-        best = min(in_time, default=None)
-        return frozenset(name for name, rank in late.items() if best is not None and best <= rank)
+        return late, in_time
 
     def _to_be_had(self, shape: Shape, ledger: Ledger) -> bool:
         comes = any(one.node_type == shape.name for one in self._scene.staying_coming)
         return comes or ledger.added[shape.name] > 0 or ledger.room(shape.node_type).count > 0
+
+
+def _avoided(late: Mapping[str, tuple[int, int]], in_time: Sequence[tuple[int, int]]) -> frozenset[str]:
+    best = min(in_time, default=None)
+    return frozenset(name for name, rank in late.items() if best is not None and best <= rank)

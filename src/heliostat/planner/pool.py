@@ -142,14 +142,21 @@ class Pool:
         return any(use.want.key == key for row in coming for use in row.uses)
 
     def hedge(self, wants: Iterable[Want]) -> None:
-        """Let wants also have what they avoid: it is kept until they have found their place elsewhere."""
+        """Let wants also have what queues too long for them, of each type as much as they take.
+
+        It is kept until they have found their place. Of a type on whose queue they count they have enough.
+        """
         for want in wants:
-            if want.avoids:
+            for name in sorted(want.late - self._queues_of(want.key)):
                 shut = np.ones(len(self._table), dtype=np.bool_)
-                shut[self._of(want.avoids, Kind.QUEUED)] = False
+                shut[self._of(frozenset({name}), Kind.QUEUED)] = False
                 self._shut = shut
                 self.place(replace(want, avoids=frozenset()))
                 self._shut = None
+
+    def _queues_of(self, key: str) -> frozenset[str]:
+        queued = [row for row in self._table.rows if row.spot.kind is Kind.QUEUED]
+        return frozenset(row.spot.node_type for row in queued if any(use.want.key == key for use in row.uses))
 
     def empty_coming(self) -> Counter[str]:
         """Count per node type what is on its way and holds nothing yet."""
@@ -227,7 +234,8 @@ class Pool:
             for column, amount in asked:
                 if column in devices:
                     per[index] = min(int(per[index]), copies_on(devices[column], amount))
-                if amount % SCALE and any(known == column and amount >= least for known, least in doubted):
+                # Where no device has room for a share, none is whole.
+                if any(known == column and amount >= least for known, least in doubted):
                     per[index] = 0
 
     def _views(self, bundle: Bundle) -> tuple[Ints, Ints]:

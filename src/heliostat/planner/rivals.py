@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from heliostat.model.demand import Bundle
 from heliostat.model.plan import Limiter, Rival
 from heliostat.model.resources import SCALE
-from heliostat.planner.ledger import Room, offer_of, price_of
+from heliostat.planner.ledger import ENDLESS, Room, offer_of, price_of
 from heliostat.planner.limits import SCARCE
 from heliostat.planner.pool import holds_empty
 from heliostat.planner.scene import Scene
@@ -79,12 +79,7 @@ def rivals(
 def _entrant(scene: Scene, shape: Shape, wanted: Mapping[Bundle, int]) -> _Entrant:
     held = {bundle: count for bundle, count in wanted.items() if fits(shape, bundle)}
     asked = {name for bundle in wanted for name, _ in bundle.resources}
-    # One bundle with an anti-affinity mark has a node of its own.
-    shares = (
-        count / (bundle.resources.times_in(shape.node_type.resources) if bundle.anti_affinity is None else 1)
-        for bundle, count in held.items()
-    )
-    nodes = max(1, math.ceil(sum(shares) - 1e-9))
+    nodes = max(1, math.ceil(sum(n / _in_one(shape, bundle) for bundle, n in held.items()) - 1e-9))
     offer = offer_of(scene, shape.node_type)
     return _Entrant(
         shape=shape,
@@ -95,6 +90,13 @@ def _entrant(scene: Scene, shape: Shape, wanted: Mapping[Bundle, int]) -> _Entra
         cost_usd_per_h=nodes * price_of(scene, shape.node_type),
         ready_at_s=offer.ready_at_s if offer else None,
     )
+
+
+def _in_one(shape: Shape, bundle: Bundle) -> int:
+    """Return how many of a bundle that fits one node holds; with an anti-affinity mark it is one."""
+    if bundle.anti_affinity is not None:
+        return 1
+    return min((shape.has(name) // amount for name, amount in bundle.resources), default=ENDLESS)
 
 
 def _level(shape: Shape, bundle: Bundle) -> int:

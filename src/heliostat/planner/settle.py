@@ -156,7 +156,7 @@ class _Attempt:
             best = min(whole, key=lambda one: (one.standing, one.weight))
             self.pool = best.pool
             self._add(self.pool, best.choices)
-            if any(want.avoids for want in hedged) and self.pool.waits(hedged[0].key):
+            if any(want.late for want in hedged) and self.pool.waits(hedged[0].key):
                 self.pool.hedge(hedged)
         else:
             rooms = (room for one in found for room in one.unmet[0].rooms)
@@ -238,10 +238,12 @@ class _Attempt:
             pool.add_holding(choice.shape.spot, added, choice.contents)
 
     def _put(self, pool: Pool, used: frozenset[str] = frozenset()) -> None:
-        """Add the new nodes as such, those first that are used already."""
-        for shape in self.shapes:
-            members = sorted(self.new[shape.name], key=lambda one: one not in used)
-            pool.add({shape.spot: members})
+        """Add the new nodes as such, those first that are used already.
+
+        All in one go, so that they stand in the order in which they will stand when they come.
+        """
+        named = {shape.spot: self.new[shape.name] for shape in self.shapes}
+        pool.add({spot: sorted(each, key=lambda one: one not in used) for spot, each in named.items()})
 
     def _constraint(self) -> bool:
         held = {member for _, members, uses in self.pool.new() if uses for member in members}

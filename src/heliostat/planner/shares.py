@@ -18,30 +18,29 @@ from heliostat.planner.limits import SCARCE
 
 def shares_of(history: History, ray: RayState) -> Mapping[str, Shares]:
     """Return what nodes promise by their sums and have not kept so far; call once per report."""
-    asking = [demand.bundle for demand in ray.demands if _shares(demand.bundle)]
+    asking = [demand.bundle for demand in ray.demands if SCARCE & demand.bundle.resources.by_name.keys()]
     if not asking:
         return {}
     found = {}
     for node in ray.nodes:
-        if node.status is NodeStatus.RUNNING and _shared(node):
+        if node.status is NodeStatus.RUNNING and SCARCE & node.available.by_name.keys():
             asked = _promised(node, asking)
             if asked:
                 found[node.node_id] = _followed(history.shares.get(node.node_id), node, asked)
     return found
 
 
-def _shares(bundle: Bundle) -> frozenset[tuple[str, int]]:
-    return frozenset((name, amount) for name, amount in bundle.resources if name in SCARCE and amount % SCALE)
-
-
-def _shared(node: RayNode) -> bool:
-    """Say whether some device of the node is used in part: only then can a sum mislead."""
-    return any(amount % SCALE for name, amount in node.available if name in SCARCE)
-
-
 def _promised(node: RayNode, asking: Iterable[Bundle]) -> frozenset[tuple[str, int]]:
     fitting = (one for one in asking if one.resources.fits_in(node.available) and one.allows(node.labels))
-    return frozenset(pair for one in fitting for pair in _shares(one))
+    pairs = (pair for one in fitting for pair in one.resources if pair[0] in SCARCE)
+    return frozenset((name, amount) for name, amount in pairs if _unsure(node, name, amount))
+
+
+def _unsure(node: RayNode, name: str, amount: int) -> bool:
+    """Say whether the node's sum may mislead: about a share where anything is used, since shares may be in
+    use; about whole devices only where the sum shows that they are."""
+    free = node.available.get(name)
+    return free % SCALE > 0 or (amount % SCALE > 0 and free < node.total.get(name))
 
 
 def _followed(known: Shares | None, node: RayNode, asked: frozenset[tuple[str, int]]) -> Shares:

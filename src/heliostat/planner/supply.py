@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from heliostat.model.demand import Bundle
 from heliostat.model.instance import Instance, InstanceState, NodeStatus, RayNode
 from heliostat.model.node_type import NodeType
 from heliostat.model.resources import Resources
@@ -103,7 +104,8 @@ def _just_joined(node: RayNode, joined_s: float, lens: Lens) -> Spot:
     free = {name: amount - node.available.get(name) for name, amount in node.total}
     taken = Resources.from_scaled((name, max(0, amount)) for name, amount in free.items())
     spot = _spot(Kind.JUST_JOINED, node.node_type, free=taken, labels=node.labels, lens=lens)
-    return replace(spot, joined_s=joined_s)
+    # Not even of Ray's implicit resources is anything taken that no report shows.
+    return replace(spot, joined_s=joined_s, free=lens.asked(Bundle(taken)))
 
 
 def _there(scene: Scene, lens: Lens) -> dict[Spot, list[str]]:
@@ -111,8 +113,12 @@ def _there(scene: Scene, lens: Lens) -> dict[Spot, list[str]]:
     known: dict[tuple[object, ...], list[str]] = {}
     spots: dict[Spot, list[str]] = {}
     columns = [(name, implicit(name)) for name in lens.names]
+    implied = [name for name, always in columns if always]
     for member, node in living(scene):
         free = dict(node.available.amounts)
+        for name in implied:
+            if name in node.total.by_name:
+                free.setdefault(name, 0)
         facts = (
             node.node_type,
             *[free.get(name, always) for name, always in columns],
@@ -131,6 +137,7 @@ def _there(scene: Scene, lens: Lens) -> dict[Spot, list[str]]:
 def _node_spot(scene: Scene, node: RayNode, lens: Lens) -> Spot:
     """Return a running node's state. Of devices Ray tells the sum only: believed until it is doubted."""
     spot = _spot(Kind.RUNNING, node.node_type, free=node.available, labels=node.labels, lens=lens)
+    spot = replace(spot, free=lens.free(node.available, node.total))
     price = scene.prices.get(node.node_type, 0.0)
     whole, doubted = _shares(scene, node, lens)
     devices = lens.devices(spot.free) if whole else ()

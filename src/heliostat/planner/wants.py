@@ -27,7 +27,8 @@ Labels = tuple[tuple[str, str], ...]
 class Want:
     """`count` equal bundles to place; `key` is the demand's or gang's text, `since_s` since when it waits.
 
-    `replaces`: it works still, on nodes that end soon. `avoids` are types whose queue is too long for it.
+    `replaces`: it works still, on nodes that end soon. `late` are types whose queue is too long for it, and
+    `avoids` those of them that it does not count on.
     """
 
     bundle: Bundle
@@ -35,6 +36,7 @@ class Want:
     key: str
     since_s: float
     replaces: bool = False
+    late: frozenset[str] = frozenset()
     avoids: frozenset[str] = frozenset()
 
 
@@ -69,10 +71,11 @@ class Lens:
     device_columns: tuple[int, ...] = ()
     types: frozenset[str] = frozenset()
 
-    def free(self, whole: Resources) -> tuple[int, ...]:
-        """Return a node's amounts by `names`; of Ray's implicit resources every node has one."""
-        known = whole.by_name
-        return tuple([known.get(name, 0) if name in known else implicit(name) for name in self.names])
+    def free(self, whole: Resources, total: Resources = NOTHING) -> tuple[int, ...]:
+        """Return a node's amounts by `names`. Of Ray's implicit resources every node has one that is free,
+        unless its `total` lists them: then what is not listed as free is taken."""
+        known, listed = whole.by_name, total.by_name
+        return tuple([known.get(name, 0 if name in listed else implicit(name)) for name in self.names])
 
     def asked(self, bundle: Bundle) -> tuple[int, ...]:
         """Return a bundle's amounts by `names`."""
@@ -94,13 +97,14 @@ class Lens:
 @dataclass(frozen=True)
 class Wants:
     """All of one round: gangs first, then demand, then the work of nodes that end soon (`endings`), then
-    what `request_resources` asks to keep."""
+    what `request_resources` asks to keep. Of devices that are `doubted` some node's sum may say too much."""
 
     gangs: tuple[GangWant, ...]
     demands: tuple[Want, ...]
     constraint: tuple[Want, ...]
     endings: tuple[Want, ...] = ()
     types: frozenset[str] = frozenset()
+    doubted: frozenset[str] = frozenset()
 
     @cached_property
     def lens(self) -> Lens:
@@ -111,7 +115,7 @@ class Wants:
             name
             for bundle in bundles
             for name, amount in bundle.resources
-            if name in SCARCE and amount % SCALE
+            if name in SCARCE and (amount % SCALE or name in self.doubted)
         }
         selectors = [selector for bundle in bundles for selector in bundle.selectors]
         return Lens(
@@ -139,6 +143,7 @@ def wants_of(scene: Scene) -> Wants:
         constraint=_ordered(scene, scene.ray.constraint.demands if scene.ray.constraint else ()),
         endings=_of_endings(scene),
         types=frozenset(scene.types),
+        doubted=frozenset(name for one in scene.history.shares.values() for name, _ in one.asked),
     )
 
 

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from random import Random
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from heliostat.model.demand import Demand
+from heliostat.model.demand import Bundle, Demand, Gang
+from heliostat.model.instance import BackendState
+from heliostat.model.node_type import NodeType
 from heliostat.model.plan import Launch
+from heliostat.model.resources import NOTHING
 from heliostat.model.snapshot import OperatorSettings
+from heliostat.planner.problem import Item, Problem, Source
+from tests.unit.planner.optimum import cheapest
 from tests.unit.planner.placer import all_fit
-from tests.unit.planner.world import World, drained, launched, released
+from tests.unit.planner.world import World, drained, kind, launched, policy, released
 from tests.unit.planner.worlds import (
     bins_after,
     bundles_of,
     claimed,
     demands,
+    gangs,
     over_a_limit,
     refused_by,
     shuffled,
@@ -146,3 +155,118 @@ def test_ray_places_all_that_no_limit_holds_back_and_then_all_goes(world: World)
         world.obey(world.round(9))
         world.tick(places=True)
     assert world.intents == {}
+
+
+# More demand, more types, and what comes already.
+
+PRICED = (
+    kind("small", 2, price_usd_per_h=1.0),
+    kind("middle", 4, price_usd_per_h=1.8),
+    kind("large", 16, price_usd_per_h=5.0),
+    kind("gpu", 8, 2, price_usd_per_h=6.0),
+    kind("far", 8, labels={"zone": "b"}, price_usd_per_h=2.5),
+)
+some_types = st.lists(st.sampled_from(PRICED), min_size=1, max_size=4, unique_by=lambda one: one.name)
+few_demands = st.lists(demands.map(lambda one: replace(one, count=min(one.count, 4))), min_size=1, max_size=3)
+
+
+@QUICK
+@given(worlds(asks_for_gangs=False), demands)
+def test_more_demand_takes_no_node_away(world: World, more: Demand) -> None:
+    """Which of equal nodes goes may differ, but no more of them go."""
+    other = copy_of(world)
+    other.demands = (*other.demands, more)
+    for _ in range(4):
+        fewer, with_more = drained(world.round()), drained(other.round())
+        assert len(with_more) <= len(fewer)
+
+
+@QUICK
+@given(some_types, few_demands, demands)
+def test_what_it_costs_at_least_grows_with_demand_and_so_does_the_bill(
+    types: list[NodeType], some: list[Demand], more: Demand
+) -> None:
+    """The least that a cover costs, by brute force, bounds the bill from below: of all, and of a part."""
+    least, bill = bounds(types, some)
+    least_of_more, bill_of_more = bounds(types, [*some, more])
+    assert least <= least_of_more + 1e-9
+    assert least - 1e-9 <= bill
+    assert least_of_more - 1e-9 <= bill_of_more
+    assert least - 1e-9 <= bill_of_more
+
+
+@QUICK
+@given(some_types, st.lists(demands, min_size=1, max_size=4), st.lists(gangs, max_size=1), st.booleans())
+def test_a_tight_packing_is_asked_for_once(
+    types: list[NodeType], some: list[Demand], groups: list[Gang], priced: bool
+) -> None:
+    """Whatever state its nodes come up in, one after another: nothing is added and nothing is given back."""
+    kinds = [replace(one, price_usd_per_h=one.price_usd_per_h * priced, max_workers=50) for one in types]
+    world = World(policy=policy(*kinds, max_workers=200), demands=tuple(some), gangs=tuple(groups))
+    world.obey(world.round())
+    for index in range(8):
+        made = world.round()
+        assert (launched(made), released(made), drained(made)) == ({}, {}, {})
+        for one in list(world.rows)[: index + 1]:
+            starts = world.rows[one].state is BackendState.QUEUED
+            world.change_row(one, state=BackendState.STARTING if starts else BackendState.RUNNING)
+            if not starts and f"n-{one}" not in world.nodes and index > 4:
+                world.join(one, NOTHING)
+
+
+@QUICK
+@given(some_types, few_demands, st.randoms(use_true_random=False))
+def test_the_order_of_node_types_in_the_file_is_no_matter(
+    types: list[NodeType], some: list[Demand], order: Random
+) -> None:
+    """Their prices and sizes differ, so there are no ties to be broken by it."""
+    mixed = order.sample(types, len(types))
+    bills = [bounds(each, some)[1] for each in (types, mixed)]
+    assert bills[0] == pytest.approx(bills[1])
+    counts = [launched(World(policy=policy(*each), demands=tuple(some)).round()) for each in (types, mixed)]
+    assert counts[0] == counts[1]
+
+
+def bounds(types: list[NodeType], some: list[Demand]) -> tuple[float, float]:
+    """Return the least that any cover of what can be served costs, in $/h, and the bill of the plan."""
+    kinds = [replace(one, max_workers=100) for one in types]
+    made = World(policy=policy(*kinds, max_workers=100), demands=tuple(some)).round()
+    never = {one.wanted.bundle for one in made.infeasible if isinstance(one.wanted, Demand)}
+    counts: Counter[Bundle] = Counter()
+    for one in some:
+        if one.bundle not in never:
+            counts[one.bundle] += one.count
+    prices = {one.name: one.price_usd_per_h for one in types}
+    bill = sum(prices[name] * count for name, count in launched(made).items())
+    return (cheapest(plain(types, counts)) or 0.0) if counts else 0.0, bill
+
+
+def plain(types: list[NodeType], counts: Counter[Bundle]) -> Problem:
+    """Return the cover as a problem of prices alone: every type that fits will do."""
+    names = sorted({name for bundle in counts for name, _ in bundle.resources})
+    items = tuple(Item(tuple(one.resources.get(name) for name in names), n) for one, n in counts.items())
+    sources = tuple(
+        Source(
+            capacity=tuple(one.resources.get(name) for name in names),
+            cost=one.price_usd_per_h,
+            price_micro=0,
+            most=100,
+            hold=False,
+            levels=tuple(0 if bundle.allows(one.labels) else None for bundle in counts),
+            burdens=(0,) * len(items),
+        )
+        for one in types
+    )
+    return Problem(items, sources, total=100)
+
+
+def copy_of(world: World) -> World:
+    other = replace(
+        world,
+        intents=dict(world.intents),
+        rows=dict(world.rows),
+        nodes=dict(world.nodes),
+        work={name: list(work) for name, work in world.work.items()},
+    )
+    other.history = world.history
+    return other
