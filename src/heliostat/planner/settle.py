@@ -91,10 +91,13 @@ def settle(scene: Scene) -> Settlement:
     possible, gone = _sifted(scene, wants, kinds)
     new = {one.shape.name: list(one.members) for one in floors}
     attempt = _Attempt(scene, possible, wants.lens, shapes=kinds, new=new)
-    for _ in range(PASSES):
+    for _ in range(PASSES - 1):
         if not attempt.run():
             break
         attempt = _Attempt(scene, possible, wants.lens, shapes=kinds, new=attempt.new)
+    else:
+        # The last pass counts whatever it finds: what it still adds, the next round will see.
+        attempt.run()
     return attempt.settlement(gone, floors, short)
 
 
