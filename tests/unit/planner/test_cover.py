@@ -27,7 +27,7 @@ WORST_OF_SHARES = 2.25
 """How many times the optimum an answer may cost. Of 50,000 random problems the dearest cost 1.5 times as
 much, with shares of devices 2 times: two nodes where one would do. Nobody places shares but in one order."""
 
-MEAN = 1.005
+MEAN = 1.002
 """And on the average; 1.0005 was measured."""
 
 
@@ -168,6 +168,11 @@ class TestRules:
         eight = (replace(ITEM, count=8),)
         assert self.answer(eight, self.source(1.9, size=8), self.source(1.0)) == {0: 1}
         assert self.answer(eight, self.source(2.1, size=8), self.source(1.0)) == {1: 2}
+
+    def test_the_last_few_nodes_are_searched_and_not_only_filled_by_worth(self) -> None:
+        nine = (replace(ITEM, count=9),)
+        assert self.answer(nine, self.source(2.0, size=8), self.source(2.8, size=12)) == {1: 1}
+        assert self.answer((ITEM,), self.source(1.0), self.source(1.5, size=8)) == {1: 1}
 
     def test_no_node_with_a_device_that_is_not_needed_however_cheap(self) -> None:
         with_device, without = self.source(0.1, burdens=(1,)), self.source(1.0)

@@ -171,7 +171,7 @@ GPUS = kind("gpu", 32, 2)
 def nodes(*asked: tuple[int, float], gpus: int = 2, name: str = "GPU") -> int:
     """Return how many new nodes with so many devices are launched for (count, devices each)."""
     resources = Resources.of({"CPU": 64, name: gpus})
-    world = World(policy=policy(kind(resources=resources, max_workers=50), max_workers=50))
+    world = World(policy=policy(kind(resources=resources, max_workers=200), max_workers=200))
     world.demands = tuple(demand(count, "", **{name: each}) for count, each in asked)
     return launched(world.round()).get("cpu", 0)
 
@@ -232,11 +232,16 @@ class TestNewNodes:
         need = next(n for n in range(1, 20) if splits(tuple(parts), n))
         assert need <= nodes(*asked) <= need + 1
 
+    def test_many_shares_are_mixed_so_that_they_fill_devices(self) -> None:
+        """In all they are 77.65 devices; filled by size and worth alone they took 85."""
+        assert 78 <= nodes((73, 0.45), (96, 0.3), (64, 0.25), gpus=1) <= 80
+
     def test_what_comes_and_what_is_unused_is_counted_by_device_too(self) -> None:
-        world = World(policy=policy(GPUS), demands=(demand(4, GPU=0.6),))
+        """The sums of both have room for the third."""
+        world = World(policy=policy(GPUS), demands=(demand(3, GPU=0.6),))
         world.coming("gpu", BackendState.STARTING)
         assert launched(world.round()) == {"gpu": 1}
-        world = World(policy=policy(GPUS), demands=(demand(4, GPU=0.6),))
+        world = World(policy=policy(GPUS), demands=(demand(3, GPU=0.6),))
         world.running("gpu")
         assert launched(world.round()) == {"gpu": 1}
 
@@ -400,3 +405,8 @@ def test_a_label_that_the_node_lacks_makes_no_doubt() -> None:
     world = World(policy=policy(replace(GPUS, labels={"zone": "b"})), demands=(demand(1, "zone=b", GPU=0.6),))
     world.foreign(CPU=8, GPU=2, used={"GPU": 1.2})
     assert launched(world.round()) == {"gpu": 1}
+    world.policy = policy(GPUS)
+    for _ in range(4):
+        world.round()
+    world.demands = (*world.demands, demand(1, GPU=0.6))
+    assert [sum(launched(world.round()).values()) for _ in range(3)] == [0, 0, 1]

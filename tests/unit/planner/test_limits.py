@@ -82,6 +82,10 @@ class TestFloors:
         world = World(policy=policy(kind(min_workers=2)), demands=(demand(8),))
         assert launched(world.round()) == {"cpu": 2}
 
+    def test_and_all_of_it_comes_whatever_demand_takes(self) -> None:
+        world = World(policy=policy(kind(min_workers=2)), demands=(demand(1),))
+        assert launched(world.round()) == {"cpu": 2}
+
     def test_what_is_on_its_way_counts(self) -> None:
         world = World(policy=policy(kind(min_workers=2)))
         world.coming()

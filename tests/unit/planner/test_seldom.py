@@ -7,6 +7,7 @@ from dataclasses import replace
 from heliostat.model.demand import GangStrategy
 from heliostat.model.history import History
 from heliostat.model.instance import BackendState, NodeStatus
+from heliostat.model.node_type import NodeType
 from heliostat.model.plan import Why
 from heliostat.model.snapshot import OperatorSettings
 from heliostat.planner import fold
@@ -52,6 +53,35 @@ def test_demand_keeps_the_node_with_the_label_it_prefers() -> None:
     made = world.round()
     assert drained(made) == {fallback: Why.IDLE}
     assert made.kept[liked].why is Why.DEMAND
+
+
+class TestWhichRoomFirst:
+    """Each pair is so named that the other one stands first where nothing else decides."""
+
+    def kept(self, *types: NodeType, where: str = "") -> list[str]:
+        """Return which of idle nodes, one of each type, one bundle is placed on."""
+        world = World(policy=policy(*types), demands=(demand(1, where),))
+        names = {world.running(one.name, idle_s=100): one.name for one in types}
+        made = world.round()
+        assert len(drained(made)) == len(types) - 1
+        return [names[one] for one in made.kept]
+
+    def test_the_preferred_label(self) -> None:
+        types = kind("a", labels=B), kind("z", labels=A)
+        assert self.kept(*types, where="zone=a|zone=b") == ["z"]
+
+    def test_the_one_without_an_unneeded_device(self) -> None:
+        assert self.kept(kind("a", 4, 1), kind("z", 4)) == ["z"]
+
+    def test_the_cheaper_one_of_those_that_are_alike(self) -> None:
+        assert self.kept(kind("a", price_usd_per_h=5.0), kind("z", price_usd_per_h=1.0)) == ["z"]
+
+    def test_the_tighter_one_so_that_large_rooms_stay_whole(self) -> None:
+        world = World(policy=policy(kind("a", 8, labels=A), kind("z", 2, labels=A)))
+        world.running("a")
+        world.running("z")
+        world.demands = (demand(3, "zone=a", CPU=2), demand(1, CPU=4))
+        assert launched(world.round()) == {}
 
 
 def test_different_bundles_of_a_spread_gang_are_on_nodes_of_their_own_too() -> None:
