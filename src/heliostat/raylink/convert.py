@@ -24,7 +24,7 @@ from heliostat.model.demand import (
 from heliostat.model.instance import NodeStatus, RayNode
 from heliostat.model.resources import SCALE, Resources
 from heliostat.model.snapshot import RayState
-from heliostat.raylink.names import HEAD_RESOURCE, is_placed_bundle
+from heliostat.raylink.names import HEAD_RESOURCE, IMPLICIT_RESOURCE, is_placed_bundle
 
 # Numbers of the enums in autoscaler.proto and common.proto.
 NODE_STATUS: Mapping[int, NodeStatus] = {
@@ -72,7 +72,7 @@ def ray_node(state: Any) -> RayNode:
     return RayNode(
         node_id=state.node_id.hex(),
         status=NODE_STATUS.get(state.status, NodeStatus.UNKNOWN),
-        total=node_resources(state.total_resources),
+        total=_total(state),
         available=node_resources(state.available_resources),
         instance_id=state.instance_id,
         node_type=state.ray_node_type_name,
@@ -82,6 +82,18 @@ def ray_node(state: Any) -> RayNode:
         activity=tuple(sorted(state.node_activity)),
         is_head=HEAD_RESOURCE in state.total_resources,
     )
+
+
+def _total(state: Any) -> Resources:
+    """Return a node's total, with one of each implicit resource that is in use there.
+
+    Ray lists such a resource as available, down to 0, and never in the total.
+    """
+    total = node_resources(state.total_resources)
+    implied = [name for name in state.available_resources if name.startswith(IMPLICIT_RESOURCE)]
+    if not implied:
+        return total
+    return Resources.from_scaled({**dict.fromkeys(implied, SCALE), **total.by_name}.items())
 
 
 def node_resources(amounts: Mapping[str, float]) -> Resources:

@@ -158,3 +158,12 @@ def test_what_is_sent_back_reads_as_what_was_asked() -> None:
     for kind, strategy in (("together", "STRICT_PACK"), ("apart", "STRICT_SPREAD")):
         message = pb.GangResourceRequest(requests=strict(kind), details=f"{GROUP_ID}:{strategy}|PENDING")
         assert gang_message(gang(message)) == message
+
+
+@pytest.mark.parametrize("left", [0.0, 0.5])
+def test_an_implicit_resource_in_use_is_part_of_the_total(left: float) -> None:
+    """Ray lists what is left of it, down to nothing, and never what there is (seen on 2.60)."""
+    name = "node:__internal_implicit_resource_x"
+    state = pb.NodeState(total_resources={"CPU": 2}, available_resources={"CPU": 1, name: left})
+    found = ray_node(state)
+    assert (found.total.get(name), found.available.get(name)) == (10_000, round(left * 10_000))
