@@ -12,6 +12,9 @@ from functools import cached_property
 
 SCALE = 10_000
 
+IMPLICIT_RESOURCE = "node:__internal_implicit_resource_"
+"""Every node has one of each resource that begins so, listed or not (Ray Serve spreads replicas with it)."""
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -65,10 +68,6 @@ class Resources:
 
     def fits_in(self, room: Resources) -> bool:
         return all(amount <= room.get(name) for name, amount in self.amounts)
-
-    def times_in(self, room: Resources) -> int:
-        """Return how many copies fit into `room` at once; an empty bundle fits without end (2**31)."""
-        return min((room.get(name) // amount for name, amount in self.amounts), default=2**31)
 
     def plus(self, other: Resources) -> Resources:
         names = self.by_name.keys() | other.by_name.keys()

@@ -17,7 +17,7 @@ from heliostat.planner.cover import cover
 from heliostat.planner.ledger import Ledger, Room, price_of
 from heliostat.planner.limits import DEVICE_WEIGHT, NODE_WEIGHT, SCARCE, SIZE_WEIGHT
 from heliostat.planner.patience import Patience
-from heliostat.planner.pool import holds_empty, preference
+from heliostat.planner.pool import preference
 from heliostat.planner.problem import MICRO, Item, Problem, Source
 from heliostat.planner.scene import Scene
 from heliostat.planner.supply import Shape
@@ -40,13 +40,6 @@ class Unmet:
 
     want: Want
     rooms: tuple[Room, ...]
-
-
-def fits(shape: Shape, bundle: Bundle) -> bool:
-    """Say whether an empty node of the type holds the bundle, labels and single devices included."""
-    return preference(bundle, tuple(shape.labels.items())) is not None and holds_empty(
-        bundle, shape.node_type.resources.by_name
-    )
 
 
 class Chooser:
@@ -165,7 +158,7 @@ class Chooser:
         return (liked << 40) - 2 * shape.node_type.priority + late
 
     def _unmet(self, shapes: Sequence[Shape], want: Want, ledger: Ledger) -> Unmet:
-        fitting = [shape for shape in shapes if fits(shape, want.bundle)]
+        fitting = [shape for shape in shapes if shape.holds(want.bundle)]
         prices = {shape.name: price_of(ledger.scene, shape.node_type) for shape in fitting}
         ranked = sorted(fitting, key=lambda one: (-one.node_type.priority, prices[one.name], one.name))
         rooms = [ledger.room(one.node_type) for one in ranked]

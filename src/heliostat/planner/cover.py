@@ -13,7 +13,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from heliostat.planner.patterns import ENDLESS, Flags, Patterns, copies_in_one, fitting, room_after
+from heliostat.planner.limits import ENDLESS
+from heliostat.planner.patterns import Flags, Patterns, by_device_size, copies_in_one, more_of
 from heliostat.planner.problem import Group, Problem, Solution
 from heliostat.planner.simplex import Columns, Floats, Ints, relax
 from heliostat.planner.tail import Tail
@@ -177,8 +178,8 @@ class _Cover:
         return True
 
     def _share(self) -> None:
-        """Put what found no source of its own into what the new nodes have left."""
-        for item in np.flatnonzero(self._left > 0).tolist():
+        """Put what found no source of its own into what the new nodes have left, the largest first."""
+        for item in [one for one in by_device_size(self._problem) if self._left[one] > 0]:
             # A group that is filled in part is split: the list grows, and its rest comes by too.
             for index, group in enumerate(self._groups):
                 if self._left[item] > 0:
@@ -192,9 +193,8 @@ class _Cover:
         if wanted.mark >= 0:
             # A gang's own nodes hold one each; sharing is decided when its nodes are there.
             return
-        free, devices = room_after(self._problem, source, group.copies)
         left = int(self._left[item])
-        each = min(fitting(wanted.amounts, free, devices), left)
+        each = more_of(self._problem, group, item, left)
         if not each:
             return
         nodes = min(group.count, left // each)

@@ -9,9 +9,8 @@ from heliostat.model.demand import Bundle, Demand, Gang
 from heliostat.model.plan import Infeasible, Reason, Why
 from heliostat.model.resources import SCALE
 from heliostat.planner.ledger import Room, price_of
-from heliostat.planner.pool import holds_empty
 from heliostat.planner.replacing import Ending, ending_work, names_of
-from heliostat.planner.rivals import fits, rivals
+from heliostat.planner.rivals import rivals
 from heliostat.planner.scene import Scene
 from heliostat.planner.settle import New, Settlement, staying
 from heliostat.planner.supply import Shape
@@ -86,7 +85,7 @@ def _floor_text(scene: Scene, new: New) -> str:
 
 def _standing(scene: Scene, settlement: Settlement, shape: Shape, served: Counter[Bundle]) -> str:
     """Say what sets the chosen type apart from the others that could hold the same."""
-    rivalling = [one for one in settlement.shapes if any(fits(one, bundle) for bundle in served)]
+    rivalling = [one for one in settlement.shapes if any(one.holds(bundle) for bundle in served)]
     others = [one for one in rivalling if one.name != shape.name]
     if not others:
         return "is the only type that fits"
@@ -142,7 +141,7 @@ def never(
 def _lacking(bundle: Bundle, shapes: Sequence[Shape]) -> tuple[str, Shape | None]:
     if not shapes:
         return f"no node type can hold {bundle}: the file has none for workers", None
-    roomy = [shape for shape in shapes if holds_empty(bundle, shape.node_type.resources.by_name)]
+    roomy = [shape for shape in shapes if shape.roomy(bundle)]
     labelled = [shape for shape in shapes if bundle.allows(shape.labels)]
     if roomy and not labelled:
         what = f"no node type has the labels that {bundle} asks for"

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from heliostat.model.instance import ALIVE, InstanceState, Offer
 from heliostat.model.node_type import NodeType
 from heliostat.model.plan import Limiter
-from heliostat.planner.limits import BACKEND_PATIENCE_S
+from heliostat.planner.limits import BACKEND_PATIENCE_S, ENDLESS
 from heliostat.planner.scene import Scene
 from heliostat.planner.surge import surge
-
-ENDLESS = 2**31
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,8 @@ SCARCE = frozenset({"GPU", "TPU", "NPU", "HPU", "neuron_cores"})
 
 SCARCE_NAMES = tuple(sorted(SCARCE))
 
-IMPLICIT_RESOURCE = "node:__internal_implicit_resource_"
-"""Every node has one of each resource that begins so, listed or not (Ray Serve spreads replicas with it)."""
+ENDLESS = 2**31
+"""More than can ever be counted."""
 
 NODE_GROUP_LABEL = "ray.io/node-group"
 """Ray's own label for the node type's name; a planned node has it too."""

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from heliostat.model.resources import SCALE
 from heliostat.planner.devices import Devices, copies_on, fresh, take
+from heliostat.planner.limits import ENDLESS
 from heliostat.planner.mixes import best_mix
-from heliostat.planner.problem import Item, Problem, Source
+from heliostat.planner.problem import Group, Item, Problem, Source
 from heliostat.planner.simplex import Columns, Floats, Ints
-
-ENDLESS = 2**31
 
 MIX_PRICES = (0.0, 0.15, 0.4)
 """How dear the other resources are held, as parts of the node's cost, when devices are filled with mixes."""
@@ -187,7 +186,7 @@ class Patterns:
 
     def _by_device(self, kind: int, order: Ints, left: Ints, start: Sequence[int] | None = None) -> list[int]:
         source = self._problem.sources[kind]
-        copies = self._in_one_order(source, start) if start else [0] * len(left)
+        copies = in_one_order(self._problem, source, start) if start else [0] * len(left)
         free, devices = room_after(self._problem, source, copies)
         met = {item.mark for item, n in zip(self._problem.items, copies, strict=True) if n and item.mark >= 0}
         for index in order.tolist():
@@ -202,17 +201,7 @@ class Patterns:
             if item.mark >= 0:
                 met.add(item.mark)
             _put(item, count, free=free, devices=devices)
-        return self._in_one_order(source, copies)
-
-    def _in_one_order(self, source: Source, copies: Sequence[int]) -> list[int]:
-        """Return what of a pattern also fits when it is placed in the order in which everybody places it."""
-        free, devices = list(source.capacity), _devices(self._problem, source)
-        kept = [0] * len(copies)
-        for index in by_device_size(self._problem):
-            item = self._problem.items[index]
-            kept[index] = min(copies[index], fitting(item.amounts, free, devices))
-            _put(item, kept[index], free=free, devices=devices)
-        return kept
+        return in_one_order(self._problem, source, copies)
 
 
 def by_device_size(problem: Problem) -> list[int]:
@@ -222,6 +211,38 @@ def by_device_size(problem: Problem) -> list[int]:
         return tuple(-problem.items[index].amounts[column] for column in problem.device_columns)
 
     return sorted(range(len(problem.items)), key=largest)
+
+
+def in_one_order(problem: Problem, source: Source, copies: Sequence[int]) -> list[int]:
+    """Return what of a pattern also fits when it is placed in the order in which everybody places it."""
+    free, devices = list(source.capacity), _devices(problem, source)
+    kept = [0] * len(copies)
+    for index in by_device_size(problem):
+        item = problem.items[index]
+        kept[index] = min(copies[index], fitting(item.amounts, free, devices))
+        _put(item, kept[index], free=free, devices=devices)
+    return kept
+
+
+def more_of(problem: Problem, group: Group, item: int, most: int) -> int:
+    """Return how many more of an item, `most` at most, each node of a group holds.
+
+    All of it is placed anew, in one order: shares that came one by one leave gaps that those have not.
+    """
+
+    source = problem.sources[group.source]
+
+    def hold(count: int) -> bool:
+        more = [n + count * (index == item) for index, n in enumerate(group.copies)]
+        return in_one_order(problem, source, more) == more
+
+    free, devices = room_after(problem, source, group.copies)
+    count = min(fitting(problem.items[item].amounts, free, devices), most)
+    while count and not hold(count):
+        count -= 1
+    while count < most and hold(count + 1):
+        count += 1
+    return count
 
 
 def room_after(

@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 from heliostat.model.demand import Bundle
 from heliostat.model.resources import SCALE
 from heliostat.planner.devices import Devices, copies_on, fresh, take
-from heliostat.planner.limits import SCARCE
+from heliostat.planner.limits import ENDLESS, SCARCE
 from heliostat.planner.rows import ON_ITS_WAY, Ints, Kind, Row, Rows, Spot, Use, Uses
 from heliostat.planner.wants import GangWant, Labels, Lens, Want, implicit
-
-ENDLESS = 2**31
 
 
 class Pool:

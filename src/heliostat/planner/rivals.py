@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from heliostat.model.demand import Bundle
 from heliostat.model.plan import Limiter, Rival
 from heliostat.model.resources import SCALE
-from heliostat.planner.ledger import ENDLESS, Room, offer_of, price_of
-from heliostat.planner.limits import SCARCE
-from heliostat.planner.pool import holds_empty
+from heliostat.planner.ledger import Room, offer_of, price_of
+from heliostat.planner.limits import ENDLESS, SCARCE
 from heliostat.planner.scene import Scene
 from heliostat.planner.supply import Shape
 
@@ -40,11 +39,6 @@ class _Entrant:
     nodes: int
     cost_usd_per_h: float
     ready_at_s: float | None
-
-
-def fits(shape: Shape, bundle: Bundle) -> bool:
-    """Say whether an empty node of the type holds the bundle, labels included."""
-    return holds_empty(bundle, shape.node_type.resources.by_name) and bundle.allows(shape.labels)
 
 
 def rivals(
@@ -77,7 +71,7 @@ def rivals(
 
 
 def _entrant(scene: Scene, shape: Shape, wanted: Mapping[Bundle, int]) -> _Entrant:
-    held = {bundle: count for bundle, count in wanted.items() if fits(shape, bundle)}
+    held = {bundle: count for bundle, count in wanted.items() if shape.holds(bundle)}
     asked = {name for bundle in wanted for name, _ in bundle.resources}
     nodes = max(1, math.ceil(sum(n / _in_one(shape, bundle) for bundle, n in held.items()) - 1e-9))
     offer = offer_of(scene, shape.node_type)
@@ -117,9 +111,9 @@ def _misfit(one: _Entrant, wanted: Mapping[Bundle, int]) -> tuple[str, str] | No
     if one.holds:
         return None
     shape, name = one.shape, one.shape.name
-    unheld = [bundle for bundle in wanted if not fits(one.shape, bundle)]
+    unheld = [bundle for bundle in wanted if not one.shape.holds(bundle)]
     most = max(unheld, key=lambda bundle: (wanted[bundle], str(bundle)))
-    if holds_empty(most, shape.node_type.resources.by_name):
+    if shape.roomy(most):
         return "label", f"{name} does not have the labels of {most}"
     gaps = [
         f"{what} ({amount / SCALE:g} asked, {shape.has(what) / SCALE:g} there)"

@@ -14,7 +14,7 @@ from functools import cached_property
 
 from heliostat.model.demand import Bundle
 from heliostat.model.plan import Why
-from heliostat.planner.choose import Choice, Chooser, Unmet, fits
+from heliostat.planner.choose import Choice, Chooser, Unmet
 from heliostat.planner.ledger import Ledger, Room
 from heliostat.planner.limits import PASSES
 from heliostat.planner.pool import Pool, holds_empty, preference
@@ -342,7 +342,7 @@ def _sifted(scene: Scene, wants: Wants, kinds: Sequence[Shape]) -> tuple[Wants, 
 
     def possible(bundle: Bundle) -> bool:
         if bundle not in verdicts:
-            verdicts[bundle] = any(fits(shape, bundle) for shape in kinds) or _fits_a_node(
+            verdicts[bundle] = any(shape.holds(bundle) for shape in kinds) or _fits_a_node(
                 scene, wants, bundle
             )
         return verdicts[bundle]

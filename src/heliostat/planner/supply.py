@@ -10,7 +10,7 @@ from heliostat.model.instance import Instance, InstanceState, NodeStatus, RayNod
 from heliostat.model.node_type import NodeType
 from heliostat.model.resources import Resources
 from heliostat.planner.limits import JOIN_SETTLE_S, NODE_GROUP_LABEL, SCARCE, SCARCE_NAMES, SHARE_REPORTS
-from heliostat.planner.pool import Pool
+from heliostat.planner.pool import Pool, holds_empty
 from heliostat.planner.rows import Kind, Spot
 from heliostat.planner.scene import Scene
 from heliostat.planner.wants import Lens, implicit
@@ -27,6 +27,14 @@ class Shape:
     @property
     def name(self) -> str:
         return self.node_type.name
+
+    def holds(self, bundle: Bundle) -> bool:
+        """Say whether an empty node holds the bundle, labels and single devices included."""
+        return bundle.allows(self.labels) and self.roomy(bundle)
+
+    def roomy(self, bundle: Bundle) -> bool:
+        """Say whether an empty node has the room, labels aside."""
+        return holds_empty(bundle, self.node_type.resources.by_name)
 
     def has(self, resource: str) -> int:
         """Return what an empty node has, in 1/10000; of Ray's implicit resources every node has one."""

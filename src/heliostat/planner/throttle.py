@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 from heliostat.model.instance import InstanceState
 from heliostat.model.plan import Limiter, Why
-from heliostat.planner.ledger import ENDLESS
-from heliostat.planner.limits import FIRST_TRY, SPEED_FLOOR
+from heliostat.planner.limits import ENDLESS, FIRST_TRY, SPEED_FLOOR
 from heliostat.planner.scene import Scene
 from heliostat.planner.settle import New, Settlement
 

@@ -10,9 +10,9 @@ from functools import cached_property
 from itertools import product
 
 from heliostat.model.demand import Bundle, Demand, Gang, GangStrategy, LabelSelector
-from heliostat.model.resources import NOTHING, SCALE, Resources
+from heliostat.model.resources import IMPLICIT_RESOURCE, NOTHING, SCALE, Resources
 from heliostat.planner.devices import Devices, fresh
-from heliostat.planner.limits import IMPLICIT_RESOURCE, SCARCE, SELECTORS_MERGED
+from heliostat.planner.limits import SCARCE, SELECTORS_MERGED
 from heliostat.planner.replacing import ending_work
 from heliostat.planner.scene import Scene
 

@@ -22,9 +22,9 @@ from heliostat.model.demand import (
     LabelSelector,
 )
 from heliostat.model.instance import NodeStatus, RayNode
-from heliostat.model.resources import SCALE, Resources
+from heliostat.model.resources import IMPLICIT_RESOURCE, SCALE, Resources
 from heliostat.model.snapshot import RayState
-from heliostat.raylink.names import HEAD_RESOURCE, IMPLICIT_RESOURCE, is_placed_bundle
+from heliostat.raylink.names import HEAD_RESOURCE, is_placed_bundle
 
 # Numbers of the enums in autoscaler.proto and common.proto.
 NODE_STATUS: Mapping[int, NodeStatus] = {

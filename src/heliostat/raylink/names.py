@@ -22,9 +22,6 @@ CLAIM_PREFIX = b"claim:"
 HEAD_RESOURCE = "node:__internal_head__"
 """Ray gives this resource to the head node, and to no other."""
 
-IMPLICIT_RESOURCE = "node:__internal_implicit_resource_"
-"""Every node has one of each resource that begins so, listed or not."""
-
 _PLACED_BUNDLE = re.compile(r".+_group_(\d+_)?[0-9a-f]{36}")
 
 

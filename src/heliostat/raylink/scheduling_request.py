@@ -25,10 +25,9 @@ from heliostat.model.instance import (
     RayNode,
 )
 from heliostat.model.node_type import NodeType, Policy
-from heliostat.model.resources import Resources
+from heliostat.model.resources import IMPLICIT_RESOURCE, Resources
 from heliostat.model.snapshot import BackendView, RayState, Snapshot
 from heliostat.raylink import convert
-from heliostat.raylink.names import IMPLICIT_RESOURCE
 
 pb: Any = instance_manager_pb2
 

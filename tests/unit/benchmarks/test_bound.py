@@ -9,8 +9,6 @@ from random import Random
 import numpy as np
 import pytest
 
-pytest.importorskip("highspy", reason="the extra `bench` is not installed")
-
 from benchmarks.planner_cases.bound import Bin, lower_bound
 from benchmarks.planner_cases.knapsack import Item, Knapsacks
 

@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-pytest.importorskip("highspy", reason="the extra `bench` is not installed")
-
 from benchmarks.planner_cases.cases import shape
 from benchmarks.planner_cases.judge import Judged, judge
 from benchmarks.planner_cases.placer import unplaced

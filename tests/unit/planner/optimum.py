@@ -55,6 +55,26 @@ def holds(problem: Problem, source: Source, copies: Sequence[int]) -> bool:
     )
 
 
+def holds_in_one_order(problem: Problem, source: Source, copies: Sequence[int]) -> bool:
+    """Say whether there is room when devices are shared out plainly: the largest first, the fullest first."""
+    return holds(problem, source, copies) and all(
+        _plainly(_parts(problem.items, copies, column), source.capacity[column] // DEVICE)
+        for column in problem.device_columns
+    )
+
+
+def _plainly(parts: Sequence[int], devices: int) -> bool:
+    free = [DEVICE] * devices
+    for part in parts:
+        each = min(part, DEVICE)
+        for _ in range(part // each):
+            spot = min((left for left in free if left >= each), default=None)
+            if spot is None:
+                return False
+            free[free.index(spot)] -= each
+    return True
+
+
 def _parts(items: Iterable[Item], copies: Sequence[int], column: int) -> list[int]:
     parts = [item.amounts[column] for item, n in zip(items, copies, strict=True) for _ in range(n)]
     return sorted((part for part in parts if part), reverse=True)

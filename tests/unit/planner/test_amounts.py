@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from heliostat.model.demand import Demand, GangStrategy
 from heliostat.model.instance import NodeStatus
-from heliostat.model.resources import Resources
-from heliostat.planner.limits import IMPLICIT_RESOURCE
+from heliostat.model.resources import IMPLICIT_RESOURCE, Resources
 from tests.unit.planner.world import World, bundle, demand, gang, kind, launched, policy
 
 GIB = 2.0**30

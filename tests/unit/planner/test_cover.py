@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from heliostat.planner.cover import cover
 from heliostat.planner.problem import MICRO, Group, Item, Problem, Solution, Source
 from heliostat.planner.simplex import Columns, Floats, Ints, relax
-from tests.unit.planner.optimum import cheapest, holds
+from tests.unit.planner.optimum import cheapest, holds, holds_in_one_order
 from tests.unit.planner.problems import UNIT, devices_apart, limited, problems
 
 MANY = settings(
@@ -125,10 +125,10 @@ class TestEveryAnswer:
 
 
 def has_room(problem: Problem, group: Group, item: int) -> bool:
-    """Say whether a group's nodes, which suit the item, could hold one more of it."""
+    """Say whether a group's nodes, which suit the item, could hold one more, devices shared out plainly."""
     more = [n + (index == item) for index, n in enumerate(group.copies)]
     source = problem.sources[group.source]
-    return source.levels[item] is not None and holds(problem, source, more)
+    return source.levels[item] is not None and holds_in_one_order(problem, source, more)
 
 
 class TestRules:
@@ -212,6 +212,15 @@ class TestRules:
         answer = cover(Problem(items, (best, other), total=100))
         assert (answer.left, sum(one.count for one in answer.groups)) == ((3, 0), 2)
 
+    def test_shares_of_devices_that_ride_are_placed_the_largest_first(self) -> None:
+        """Two quarters are there first, side by side or not: four of 0.75 go on four devices with them."""
+        items = (Item((2500,), 2), Item((7500,), 5))
+        best = self.source(most=0, hold=True, levels=(None, 0), burdens=(0, 0))
+        other = self.source(levels=(0, 1), burdens=(0, 0))
+        answer = cover(Problem(items, (best, other), total=100, device_columns=(0,)))
+        assert answer.left == (0, 1)
+        assert [(one.source, one.count, one.copies) for one in answer.groups] == [(1, 1, (2, 4))]
+
 
 class TestRelaxed:
     """The relaxed program over patterns that are all given, against HiGHS."""
@@ -219,7 +228,6 @@ class TestRelaxed:
     @settings(MANY, max_examples=300)
     @given(st.randoms(use_true_random=True))
     def test_the_same_value_as_an_lp_solver_and_values_that_prove_it(self, chance: Random) -> None:
-        pytest.importorskip("highspy", reason="it is in the extra `bench`, not in every environment")
         counts, known = program_of(chance)
         start = known.at(np.arange(len(counts)))
         answer = relax(counts, start, lambda _: known)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from heliostat.raylink.names import IMPLICIT_RESOURCE
+from heliostat.model.resources import IMPLICIT_RESOURCE
 from tests.unit.raylink.asks import Brief, Status, Units, group, node_type, pending, running
 from tests.unit.raylink.cases import Case, case, check, times
 
