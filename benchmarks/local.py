@@ -224,6 +224,8 @@ def main() -> None:
         # Ray reads the mode when it is imported, which has happened by now.
         with_token = os.environ | auth_environment(token_path(os.environ))
         os.execve(sys.executable, [sys.executable, *sys.argv], with_token)
+    # Ended from outside, it takes its cluster down too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     say: Callable[[str], None] = (lambda _: None) if arguments.json else print
     with tempfile.TemporaryDirectory(prefix="hel-bench-", dir="/tmp") as folder:
         os.environ |= {"HELIOSTAT_STATE_DIR": f"{folder}/s", "HELIOSTAT_RUNTIME_DIR": f"{folder}/r"}

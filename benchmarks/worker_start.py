@@ -282,6 +282,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(RECIPES), default=list(RECIPES), metavar="NAME")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    # Ended from outside, it ends its head too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     found = measure(options.runs, options.only)
     rows = {
         name: {
