@@ -26,7 +26,7 @@ integration: $(STAMP) ## run the tests that start real Ray
 	$(BIN)/pytest tests/integration
 
 nightly: $(STAMP) ## run what is too long for every change: long tests, more examples, other Ray versions
-	$(BIN)/python tools/nightly.py
+	$(BIN)/python -m tools.nightly
 
 check: lint types imports ## lint, types, direction of imports, lock file
 

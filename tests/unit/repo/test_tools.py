@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,24 @@ def test_no_python_is_said_clearly(tmp_path: Path, arguments: tuple[str, ...]) -
 
 def test_ci_script_is_valid_bash() -> None:
     subprocess.run(["bash", "-n", str(tree.ROOT / ".ci" / "run")], check=True, timeout=TIMEOUT_S)
+
+
+def called_by_make() -> list[tuple[str, str]]:
+    """Return how the Makefile calls our own Python programs: the flag, if there is one, and the name."""
+    makefile = (tree.ROOT / "Makefile").read_text(encoding="utf-8")
+    return sorted(set(re.findall(r"python\)?\"? (-m )?(tools[./]\S+)", makefile)))
+
+
+@pytest.mark.parametrize(("flag", "name"), called_by_make())
+def test_what_make_calls_finds_all_that_it_imports(flag: str, name: str) -> None:
+    # Python puts the working folder first for a module, and the program's own for a file.
+    place, call = ("", f"run_module({name!r}") if flag else ("tools", f"run_path({name!r}")
+    code = f"import runpy, sys; sys.path[0] = {place!r}; runpy.{call}, run_name='imported')"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tree.ROOT, timeout=TIMEOUT_S)
+
+
+def test_the_programs_that_make_calls_are_found() -> None:
+    assert {name for _, name in called_by_make()} >= {"tools.nightly", "tools/environment.py"}
 
 
 def test_a_tagged_process_is_found_and_ended() -> None:
