@@ -10,14 +10,15 @@ than the type (Farley),
 
 is a lower bound (Lagrange). So the best of these is returned wherever the iteration is stopped; that it
 is stopped by counts and gaps, never by a clock, makes it the same on every machine. Gangs are taken
-as single bundles, and preferred labels like fallbacks, which can only make the bound smaller.
+as single bundles (those that spread: one of a gang on a node), and preferred labels like fallbacks,
+which can only make the bound smaller.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import highspy
@@ -91,6 +92,12 @@ class Bound:
 
 def of_case(case: Case) -> Bound | None:
     """Return the bound on the cost of what is launched; None where the grids would be too large."""
+    # What no type can hold costs nothing.
+    case = replace(
+        case,
+        tasks=tuple(one for one in case.tasks if _somewhere(case, one[0])),
+        gangs=tuple(one for one in case.gangs if _somewhere(case, one.shape)),
+    )
     items, shapes = items_of(case)
     types = [
         Bin(scaled(one.amounts), one.price, None, held(shapes, one.labels), case.devices)
@@ -104,16 +111,24 @@ def of_case(case: Case) -> Bound | None:
 
 
 def items_of(case: Case) -> tuple[list[Item], list[Shape]]:
-    """Return all bundles that some type can hold, one by one, and their shapes."""
-    counts: dict[Shape, int] = dict(case.tasks)
+    """Return all bundles, one by one, and the shape of each item.
+
+    Those of gangs that spread are items of their own: as many on one node at most as there are gangs.
+    """
+    counts: Counter[tuple[Shape, bool]] = Counter()
+    spread = Counter(gang.shape for gang in case.gangs if gang.strategy == "STRICT_SPREAD")
+    for shape, count in case.tasks:
+        counts[shape, False] += count
     for gang in case.gangs:
-        counts[gang.shape] = counts.get(gang.shape, 0) + gang.bundles
-    kept = [shape for shape in counts if _somewhere(case, shape)]
-    return [Item(scaled(dict(shape.amounts)), counts[shape]) for shape in kept], kept
+        counts[gang.shape, gang.strategy == "STRICT_SPREAD"] += gang.bundles
+    items = [
+        Item(scaled(dict(shape.amounts)), count, spread[shape] if apart else None)
+        for (shape, apart), count in counts.items()
+    ]
+    return items, [shape for shape, _ in counts]
 
 
 def _somewhere(case: Case, shape: Shape) -> bool:
-    """Say whether a type can hold the bundle: what none can hold costs nothing."""
     return any(one.in_time and shape.fits(one.amounts) and shape.allows(one.labels) for one in case.types)
 
 

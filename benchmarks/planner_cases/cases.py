@@ -12,8 +12,17 @@ from random import Random
 
 from benchmarks.planner_cases.spec import GIB, Case, Gang, Node, Selector, Shape, Type
 
-GENERAL, COMPUTE, MEMORY = 4, 2, 8
-"""GiB a CPU."""
+TITLES = {
+    "A": "1,000 tasks, 10 shapes, 5 types, empty cluster",
+    "B": "10,000 tasks, 10 shapes, 5 types, 1,000 nodes in 1,000 states",
+    "C": "10,000 tasks, 50 shapes, 10 types, 1,000 nodes in 1,000 states",
+    "D": "2,000 tasks with parts of GPUs and whole ones, 3 types of 8 GPUs, empty cluster",
+    "E": "200 gangs of 8 STRICT_SPREAD, 200 of 8 PACK, 2,000 nodes half full in 1,000 states",
+    "F": "1,000,000 tasks, 100 shapes, 20 types, 10,000 nodes in 2,500 states",
+    "G": "3,000 labelled tasks with fallbacks, 6 types, 100 nodes",
+    "H": "nothing waits, 10,000 nodes in 1,000 states, 500 of them idle",
+    "I": "2,000 tasks, a free backend with a queue of 6 h (patience 600 s) and a paid one, 200 nodes",
+}
 
 # CPUs, GiB, GPUs; the first five and ten are the sets of the smaller cases.
 SIZES = (
@@ -104,7 +113,7 @@ def _left(rng: Random, kind: Type, share: float) -> tuple[tuple[str, float], ...
 def case_a(rng: Random) -> Case:
     types = make_types(rng, 5)
     tasks = spread(rng, 1_000, make_shapes(rng, 10, types))
-    return Case("A", "1,000 tasks, 10 shapes, 5 types, empty cluster", types, tasks=tasks)
+    return Case("A", TITLES["A"], types, tasks=tasks)
 
 
 def case_b(rng: Random) -> Case:
@@ -119,8 +128,7 @@ def _over_nodes(rng: Random, name: str, *, shapes: int, types: int) -> Case:
     kinds = make_types(rng, types)
     tasks = spread(rng, 10_000, make_shapes(rng, shapes, kinds))
     nodes = make_nodes(rng, 1_000, states=1_000, types=kinds, free=SPLINTERS)
-    title = f"10,000 tasks, {shapes} shapes, {types} types, 1,000 nodes in 1,000 states"
-    return Case(name, title, kinds, nodes, tasks)
+    return Case(name, TITLES[name], kinds, nodes, tasks)
 
 
 def case_d(rng: Random) -> Case:
@@ -134,10 +142,7 @@ def case_d(rng: Random) -> Case:
         )
     )
     tasks = spread(rng, 2_000, shapes)
-    title = (
-        f"2,000 tasks, {len(shapes)} shapes, parts of GPUs and whole ones, 3 types of 8 GPUs, empty cluster"
-    )
-    return Case("D", title, types, tasks=tasks, devices=True)
+    return Case("D", TITLES["D"], types, tasks=tasks, devices=True)
 
 
 def case_e(rng: Random) -> Case:
@@ -148,16 +153,14 @@ def case_e(rng: Random) -> Case:
         Gang(f"{number:032x}0100", strategy, rng.choice(shapes), 8)
         for number, strategy in enumerate(["STRICT_SPREAD"] * 200 + ["PACK"] * 200)
     )
-    title = "200 gangs of 8 STRICT_SPREAD, 200 of 8 PACK, 2,000 nodes half full in 1,000 states"
-    return Case("E", title, types, nodes, gangs=gangs)
+    return Case("E", TITLES["E"], types, nodes, gangs=gangs)
 
 
 def case_f(rng: Random) -> Case:
     types = make_types(rng, 20)
     tasks = spread(rng, 1_000_000, make_shapes(rng, 100, types))
     nodes = make_nodes(rng, 10_000, states=2_500, types=types, free=SPLINTERS)
-    title = "1,000,000 tasks, 100 shapes, 20 types, 10,000 nodes in 2,500 states"
-    return Case("F", title, types, nodes, tasks)
+    return Case("F", TITLES["F"], types, nodes, tasks)
 
 
 ZONE, MARKET, MODEL = "ray.io/availability-zone", "ray.io/market-type", "ray.io/accelerator-type"
@@ -198,13 +201,7 @@ def case_g(rng: Random) -> Case:
     ]
     nodes = make_nodes(rng, 100, states=100, types=types, free=(0.05, 0.5))
     tasks = spread(rng, 3_000, (*plain, *gpus))
-    return Case(
-        "G",
-        f"3,000 tasks, {len(tasks)} labelled shapes with fallbacks, 6 types, 100 nodes",
-        types,
-        nodes,
-        tasks,
-    )
+    return Case("G", TITLES["G"], types, nodes, tasks)
 
 
 def case_h(rng: Random) -> Case:
@@ -216,7 +213,7 @@ def case_h(rng: Random) -> Case:
         )
         for index in range(9_500, 10_000)
     )
-    return Case("H", "nothing waits, 10,000 nodes in 1,000 states, 500 of them idle", types, (*busy, *idle))
+    return Case("H", TITLES["H"], types, (*busy, *idle))
 
 
 def case_i(rng: Random) -> Case:
@@ -231,8 +228,7 @@ def case_i(rng: Random) -> Case:
     )
     tasks = spread(rng, 2_000, make_shapes(rng, 10, paid))
     nodes = make_nodes(rng, 200, states=200, types=(*queue, *paid), free=SPLINTERS)
-    title = "2,000 tasks, a free backend with a queue of 6 h (patience 600 s) and a paid one, 200 nodes"
-    return Case("I", title, (*queue, *paid), nodes, tasks)
+    return Case("I", TITLES["I"], (*queue, *paid), nodes, tasks)
 
 
 SPLINTERS = (0.02, 0.2)

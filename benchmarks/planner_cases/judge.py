@@ -1,20 +1,23 @@
-"""Whether a plan serves what it says it serves: by placing the bundles, and where that fails by an LP.
+"""Whether a plan serves what it says it serves: by placing the bundles, and where that fails by a proof.
 
-The LP asks for the least number of bundles that have no place. Its value is a proof; its solution,
-rounded down and completed by the plain placer, is one more way to place.
+A gang that could not be placed if it were alone is surely not served. For the rest an LP asks for the least
+number of bundles that have no place. Its value is a proof; its solution, rounded down and completed by the
+plain placer and then by moving others, is one more way to place. The LP sees a gang as single
+bundles, of those that spread one at most on a node; so it may miss that gangs stand in each other's way.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.planner_cases import bound, placer
 from benchmarks.planner_cases.bound import Bin, Bound
 from benchmarks.planner_cases.knapsack import TooLarge
 from benchmarks.planner_cases.placer import Bins
-from benchmarks.planner_cases.spec import Case, Shape
+from benchmarks.planner_cases.repair import left_after_moves
+from benchmarks.planner_cases.spec import Case, Gang, Shape
 
 ROUNDS = 60
 DIVES = 4
@@ -25,7 +28,8 @@ DIVES = 4
 class Judged:
     """`unmet` is what counts, `words` what the plan says, `unplaced` what no way of placing served.
 
-    `lacking` is the LP's proof, asked for only where there seems to be less room than the plan says.
+    `lacking` is the number proven, asked for only where there seems to be less room than the plan says.
+    Where it is not above `words`, the plan's claim stands, even if it is one that nobody could confirm.
     """
 
     unmet: int
@@ -39,27 +43,41 @@ def judge(case: Case, launched: Mapping[str, int], *, words: int) -> Judged:
     left = placer.unplaced(case, launched)
     if left <= words:
         return Judged(words, words, left)
+    bins = placer.bins_of(case, launched)
+    alone = tuple(gang for gang in case.gangs if placer.copies_of(bins, gang) >= gang.bundles)
     try:
-        least, left = _by_lp(case, launched, left)
+        least = _least(replace(case, gangs=alone), bins)
+        left = left if case.gangs else min(left, _dived(case, bins, least))
     except TooLarge:
         return Judged(left, words, left)
-    contradicted = math.ceil(least.value - 1e-6) > words
-    return Judged(left if contradicted else words, words, left, least.value)
+    lacking = _proven(case, alone, least.value)
+    contradicted = math.ceil(lacking - 1e-6) > words
+    return Judged(left if contradicted else words, words, left, lacking)
 
 
-def _by_lp(case: Case, launched: Mapping[str, int], left: int) -> tuple[Bound, int]:
-    """Return the LP's bound on what has no place, and the least that has been left by any way so far."""
-    bins = placer.bins_of(case, launched)
-    least = _least(case, bins)
-    # Whole gangs can't be rounded this way.
-    rest, solution = case, least
-    for _ in range(0 if case.gangs else DIVES):
+def _proven(case: Case, alone: Sequence[Gang], least: float) -> float:
+    """Return a number of bundles that surely have no place: all of the gangs that not even alone have one."""
+    hopeless = sum(gang.bundles for gang in case.gangs) - sum(gang.bundles for gang in alone)
+    if case.tasks or not alone:
+        return hopeless + least
+    # What is lacking is some of the gangs, each with all it has.
+    step = math.gcd(*(gang.bundles for gang in alone))
+    return hopeless + float(step * math.ceil(least / step - 1e-6))
+
+
+def _dived(case: Case, bins: Bins, solution: Bound) -> int:
+    """Return what is left when the LP's solution is placed, the plain way for the rest, and others moved."""
+    start, best, rest = bins, (case.bundles, bins), case
+    for _ in range(DIVES):
+        before = rest.bundles
         rest, bins = _placed(rest, bins, solution)
-        left = min(left, placer.unplaced_in(rest, bins))
-        if left == 0:
+        best = min(best, placer.packed(rest, bins), key=lambda one: one[0])
+        if best[0] == 0 or rest.bundles == before:
             break
         solution = _least(rest, bins, whole=True)
-    return least, left
+    placed = best[1].held.sum(axis=0)
+    left = [count - int(placed[start.columns[shape]]) for shape, count in case.tasks]
+    return left_after_moves(start, best[1], left)
 
 
 def _least(case: Case, bins: Bins, *, whole: bool = False) -> Bound:
@@ -99,7 +117,7 @@ def _fill(bins: Bins, row: int, filling: Mapping[Shape, int], *, left: dict[Shap
     for shape, copies in filling.items():
         taken = min(copies, left[shape])
         left[shape] -= taken
-        bins.free[row] -= taken * bins.need(shape)
+        bins.take(row, shape, taken)
     if bins.devices is not None:
         # Which devices the filling took is not said, so this node takes nothing more.
         bins.free[row], bins.devices[row] = 0, 0

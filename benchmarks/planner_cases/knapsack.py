@@ -36,10 +36,15 @@ class TooLarge(Exception):
 
 @dataclass(frozen=True)
 class Item:
-    """One bundle, in 1/10000, and how many there are."""
+    """One bundle, in 1/10000, how many there are, and how many of them one bin may hold (None: all)."""
 
     need: Mapping[str, int]
     count: int
+    together: int | None = None
+
+    @property
+    def most(self) -> int:
+        return self.count if self.together is None else min(self.count, self.together)
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ class Knapsacks:
         for index, item in self.items.items():
             if index not in self.parts and prices[index] > WORTHLESS:
                 steps = tuple(item.need.get(name, 0) // self.units[name] for name in self.names)
-                self.chunks += _fill(self.best, index, item.count, steps=steps, price=float(prices[index]))
+                self.chunks += _fill(self.best, index, item.most, steps=steps, price=float(prices[index]))
         return self.best
 
     def _fill_devices(self, prices: NDArray[np.float64]) -> None:
@@ -110,7 +115,7 @@ class Knapsacks:
                     others = tuple(need.get(name, 0) // self.units[name] for name in self.names[:-1])
                     steps = (*others, need[GPU] // self.part_unit)
                     stage += _fill(
-                        grid, index, self.items[index].count, steps=steps, price=float(prices[index])
+                        grid, index, self.items[index].most, steps=steps, price=float(prices[index])
                     )
             self.stages.append(stage)
             plane = grid[..., full]

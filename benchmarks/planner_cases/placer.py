@@ -3,13 +3,13 @@
 It knows nothing of either planner. Finding the best packing is hard, so it tries several plain ways
 and keeps the one that leaves the least: what it places certainly fits, what it leaves may fit. A part
 of a GPU must lie within one device where the case says so; a node that comes after the user's
-patience holds nothing.
+patience holds nothing. Gangs are those of the cases: on any nodes, or each bundle on one of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,31 +21,44 @@ BY_NODE_AT_MOST = 1_000_000
 
 Matrix = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+Rows = NDArray[np.int64] | int
 
 
 @dataclass
 class Bins:
-    """Every node as a row: what is free of each resource (1/10000), and of each GPU device if they count."""
+    """Every node as a row: what is free of each resource (1/10000), and of each GPU device if they count.
+
+    `columns` numbers the shapes: `held` counts what was placed of each on a row, `needs` has what one asks.
+    """
 
     names: tuple[str, ...]
+    columns: Mapping[Shape, int]
+    needs: Matrix
     free: Matrix
+    held: Matrix
     labels: tuple[Mapping[str, str], ...]
     has_gpu: Mask
     devices: Matrix | None
 
     def copy(self) -> Bins:
         devices = None if self.devices is None else self.devices.copy()
-        return Bins(self.names, self.free.copy(), self.labels, self.has_gpu, devices)
+        return replace(self, free=self.free.copy(), held=self.held.copy(), devices=devices)
+
+    def take(self, rows: Rows, shape: Shape, copies: Rows) -> None:
+        """Place so many copies on each of the rows, which have room for them."""
+        self.free[rows] -= np.multiply.outer(copies, self.need(shape))
+        self.held[rows, self.columns[shape]] += copies
 
     def need(self, shape: Shape) -> NDArray[np.int64]:
-        asked = scaled(dict(shape.amounts))
-        return np.array([asked.get(name, 0) for name in self.names], dtype=np.int64)
+        return np.asarray(self.needs[self.columns[shape]])
 
 
 def bins_of(case: Case, launched: Mapping[str, int]) -> Bins:
     """Return the case's nodes and the launched ones that come in time."""
-    shapes = [shape for shape, _ in case.tasks] + [gang.shape for gang in case.gangs]
+    assert not (case.gangs and case.devices), "gangs are placed without a look at devices"
+    shapes = dict.fromkeys([*(shape for shape, _ in case.tasks), *(gang.shape for gang in case.gangs)])
     names = tuple(sorted({name for shape in shapes for name, _ in shape.amounts}))
+    needs = [scaled(dict(shape.amounts)) for shape in shapes]
     kinds = {one.name: one for one in case.types}
     new = [kinds[name] for name, count in launched.items() if kinds[name].in_time for _ in range(count)]
     rooms = [scaled(dict(node.free)) for node in case.nodes] + [scaled(one.amounts) for one in new]
@@ -58,7 +71,10 @@ def bins_of(case: Case, launched: Mapping[str, int]) -> Bins:
         devices = np.array([[SCALE] * n + [0] * (most - n) for n in whole], dtype=np.int64).reshape(-1, most)
     return Bins(
         names,
+        {shape: column for column, shape in enumerate(shapes)},
+        np.array([[asked.get(name, 0) for name in names] for asked in needs], dtype=np.int64),
         free.reshape(-1, len(names)),
+        np.zeros((len(rooms), len(shapes)), dtype=np.int64),
         tuple(one.labels for one in owners),
         np.array([one.amounts.get("GPU", 0) > 0 for one in owners], dtype=bool),
         devices,
@@ -67,20 +83,22 @@ def bins_of(case: Case, launched: Mapping[str, int]) -> Bins:
 
 def unplaced(case: Case, launched: Mapping[str, int]) -> int:
     """Return how many bundles the best of the ways leaves; a gang counts whole."""
-    return unplaced_in(case, bins_of(case, launched)) if case.bundles else 0
+    return packed(case, bins_of(case, launched))[0] if case.bundles else 0
 
 
-def unplaced_in(case: Case, bins: Bins) -> int:
-    """Return the same for bins that stand already, which stay as they are."""
-    least = case.bundles
+def packed(case: Case, bins: Bins) -> tuple[int, Bins]:
+    """Return the same for bins that stand already and stay as they are, and how they are filled then."""
+    best = case.bundles, bins
     slow = case.devices or len(bins.free) * case.shapes > BY_NODE_AT_MOST
     fills: tuple[Fill, ...] = (_by_bundle,) if slow else (_by_bundle, _by_node)
     for order in ORDERS:
         for fill in fills:
-            least = min(least, _one_way(case, bins.copy(), order, fill=fill))
-            if least == 0:
-                return 0
-    return least
+            filled = bins.copy()
+            left = _one_way(case, filled, order, fill=fill)
+            best = min(best, (left, filled), key=lambda one: one[0])
+            if left == 0:
+                return best
+    return best
 
 
 Fill = Callable[[Bins, list[tuple[Shape, int]]], int]
@@ -119,22 +137,26 @@ def _one_way(case: Case, bins: Bins, order: Callable[[Size], tuple[float, ...]],
 
     def key(shape: Shape) -> tuple[float, ...]:
         shares = {name: amount / largest[name] for name, amount in shape.amounts}
-        return order(Size(dict(shape.amounts).get("GPU", 0.0), int(_allowed(bins, shape).sum()), shares))
+        return order(Size(dict(shape.amounts).get("GPU", 0.0), int(allowed(bins, shape).sum()), shares))
 
     keys = {shape: key(shape) for shape in [*(one for one, _ in case.tasks), *(g.shape for g in case.gangs)]}
     left = 0
     for gang in sorted(case.gangs, key=lambda one: (one.strategy != "STRICT_SPREAD", keys[one.shape])):
-        left += 0 if _place_gang(bins, gang) else gang.bundles
+        if copies_of(bins, gang) >= gang.bundles:
+            _place(bins, gang.shape, gang.bundles, most=_most(gang))
+        else:
+            left += gang.bundles
     return left + fill(bins, sorted(case.tasks, key=lambda one: keys[one[0]]))
 
 
-def _place_gang(bins: Bins, gang: Gang) -> bool:
-    before = bins.free.copy()
-    most = 1 if gang.strategy == "STRICT_SPREAD" else gang.bundles
-    if _place(bins, gang.shape, gang.bundles, most=most) == 0:
-        return True
-    bins.free = before
-    return False
+def copies_of(bins: Bins, gang: Gang) -> int:
+    """Return how many of the gang's bundles there would be room for, even more than it has."""
+    return int(np.minimum(_fitting(bins, gang.shape), _most(gang)).sum())
+
+
+def _most(gang: Gang) -> int:
+    """Return how many of the gang may lie on one node."""
+    return 1 if gang.strategy == "STRICT_SPREAD" else gang.bundles
 
 
 def _by_bundle(bins: Bins, tasks: Sequence[tuple[Shape, int]]) -> int:
@@ -151,20 +173,19 @@ def _by_node(bins: Bins, tasks: Sequence[tuple[Shape, int]]) -> int:
         for shape, count in tasks
     }
     rows = np.lexsort((bins.free.sum(axis=1), bins.has_gpu))
-    needs = [(shape, bins.need(shape), _allowed(bins, shape)) for shape in left]
+    needs = [(shape, bins.need(shape), allowed(bins, shape)) for shape in left]
     for row in rows:
-        for shape, need, allowed in needs:
-            if left[shape] and allowed[row]:
+        for shape, need, may in needs:
+            if left[shape] and may[row]:
                 copies = min(left[shape], int(_copies(bins.free[row : row + 1], need)[0]))
-                bins.free[row] -= copies * need
+                bins.take(row, shape, copies)
                 left[shape] -= copies
     return sum(left.values())
 
 
 def _place(bins: Bins, shape: Shape, count: int, *, most: int | None = None) -> int:
     """Place up to `count`, at most `most` on a node; return how many are left."""
-    need, allowed = bins.need(shape), _allowed(bins, shape)
-    copies = np.where(allowed, _copies(bins.free, need), 0)
+    need, copies = bins.need(shape), _fitting(bins, shape)
     if most is not None:
         copies = np.minimum(copies, most)
     wasteful = bins.has_gpu & (not dict(shape.amounts).get("GPU"))
@@ -173,8 +194,13 @@ def _place(bins: Bins, shape: Shape, count: int, *, most: int | None = None) -> 
     rows = np.lexsort((slack, wasteful))
     rows = rows[copies[rows] > 0]
     taken = np.minimum(copies[rows], np.maximum(0, count - (np.cumsum(copies[rows]) - copies[rows])))
-    bins.free[rows] -= taken[:, None] * need
+    bins.take(rows, shape, taken)
     return count - int(taken.sum())
+
+
+def _fitting(bins: Bins, shape: Shape) -> NDArray[np.int64]:
+    """Return how many copies each row has room for."""
+    return np.where(allowed(bins, shape), _copies(bins.free, bins.need(shape)), 0)
 
 
 def _copies(free: Matrix, need: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -182,7 +208,8 @@ def _copies(free: Matrix, need: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.asarray((free[:, asked] // need[asked]).min(axis=1), dtype=np.int64)
 
 
-def _allowed(bins: Bins, shape: Shape) -> Mask:
+def allowed(bins: Bins, shape: Shape) -> Mask:
+    """Say of each row whether its labels suit the shape."""
     if not shape.selectors:
         return np.ones(len(bins.labels), dtype=bool)
     return np.array([shape.allows(labels) for labels in bins.labels], dtype=bool)
@@ -201,6 +228,7 @@ def _place_on_devices(bins: Bins, shape: Shape, count: int) -> int:
         roomy = (bins.free[:, np.arange(len(need)) != column] >= need[np.arange(len(need)) != column]).all(
             axis=1
         )
+        roomy &= allowed(bins, shape)
         if gpu < SCALE:
             residue = np.where((bins.devices >= gpu) & roomy[:, None], bins.devices - gpu, SCALE * 2)
             spot = np.unravel_index(int(residue.argmin()), residue.shape)
@@ -216,5 +244,5 @@ def _place_on_devices(bins: Bins, shape: Shape, count: int) -> int:
                 return count - placed
             free = np.flatnonzero(bins.devices[row] == SCALE)
             bins.devices[row, free[: gpu // SCALE]] = 0
-        bins.free[row] -= need
+        bins.take(row, shape, 1)
     return 0

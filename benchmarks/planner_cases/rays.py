@@ -1,4 +1,7 @@
-"""Ray's own scheduler on a case. Its clock starts at its `SchedulingRequest`; the instances stand before."""
+"""What has the interface of Ray's scheduler, on a case.
+
+Its clock starts at its `SchedulingRequest`; the instances stand before.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray.autoscaler.v2.instance_manager.config import NodeTypeConfig
-from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
+from ray.autoscaler.v2.scheduler import IResourceScheduler, SchedulingRequest
 from ray.autoscaler.v2.schema import AutoscalerInstance
 from ray.core.generated import instance_manager_pb2
 
@@ -28,8 +31,8 @@ class Run:
     unmet: int
 
 
-def run(case: Case, data: bytes) -> Run:
-    """Schedule once with a new scheduler."""
+def run(case: Case, data: bytes, scheduler: IResourceScheduler) -> Run:
+    """Schedule once, with a scheduler that has not been asked before."""
     state = parsed(data)
     configs = {
         one.name: NodeTypeConfig(
@@ -55,7 +58,7 @@ def run(case: Case, data: bytes) -> Run:
         cluster_resource_constraints=[],
         current_instances=instances,
     )
-    reply = ResourceDemandScheduler().schedule(request)
+    reply = scheduler.schedule(request)
     took_s, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_s
     gangs_unmet = sum(len(one.requests) for one in reply.infeasible_gang_resource_requests)
     return Run(

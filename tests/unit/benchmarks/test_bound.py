@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from random import Random
@@ -9,8 +10,10 @@ from random import Random
 import numpy as np
 import pytest
 
-from benchmarks.planner_cases.bound import Bin, lower_bound
+from benchmarks.planner_cases.bound import Bin, lower_bound, of_case
+from benchmarks.planner_cases.cases import shape
 from benchmarks.planner_cases.knapsack import Item, Knapsacks
+from benchmarks.planner_cases.spec import Case, Gang, Type
 
 ONE = 10_000
 Room = tuple[int, int, int]
@@ -151,6 +154,16 @@ def test_a_part_of_a_gpu_lies_within_one_device() -> None:
     apart = Bin(room(100, gpus=4), 1.0, None, frozenset({0}), devices=True)
     assert lower_bound(items, [pooled]).value == pytest.approx(8 / 6)
     assert lower_bound(items, [apart]).value == pytest.approx(2.0)
+
+
+def test_of_a_gang_that_spreads_one_lies_on_a_node() -> None:
+    node_type = Type("big", {"CPU": 100.0}, 1.0)
+    gangs = tuple(Gang(f"g{number}", "STRICT_SPREAD", shape(1), 8) for number in range(2))
+    for strategy, cost in (("STRICT_SPREAD", 8.0), ("PACK", 1.0)):
+        several = tuple(replace(gang, strategy=strategy) for gang in gangs)
+        found = of_case(Case("T", "a test", (node_type,), gangs=several))
+        assert found is not None
+        assert found.value == pytest.approx(cost)
 
 
 def test_what_is_there_is_free_but_not_without_end() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.planner_cases import judge as judging
 from benchmarks.planner_cases.cases import shape
 from benchmarks.planner_cases.judge import Judged, judge
 from benchmarks.planner_cases.placer import unplaced
@@ -58,8 +59,71 @@ def test_what_comes_after_the_users_patience_is_no_room() -> None:
     assert unplaced(case((shape(1), 1), types=(late,)), {"four": 1}) == 1
 
 
-def test_a_packing_that_no_plain_way_finds_is_not_called_a_lie() -> None:
-    # 5 + 3 + 2 and 4 + 3 + 3: taking the largest first leaves one over.
-    ten = Type("ten", {"CPU": 10.0}, 1.0)
-    tight = case((shape(5), 1), (shape(4), 1), (shape(3), 3), (shape(2), 1), types=(ten,))
-    assert judge(tight, {"ten": 2}, words=0).unmet == 0
+TEN = Type("ten", {"CPU": 10.0}, 1.0)
+# 5 + 3 + 2 and 4 + 3 + 3: taking the largest first leaves one over.
+TIGHT = case((shape(5), 1), (shape(4), 1), (shape(3), 3), (shape(2), 1), types=(TEN,))
+
+
+@pytest.mark.parametrize("dives", [0, judging.DIVES])
+def test_a_packing_that_no_plain_way_finds_is_found(dives: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging, "DIVES", dives)
+    assert unplaced(TIGHT, {"ten": 2}) == 1
+    assert judge(TIGHT, {"ten": 2}, words=0) == Judged(0, 0, 0, 0.0)
+
+
+def test_no_bundle_is_proven_lacking_twice() -> None:
+    hopeless = case((shape(1), 1), gangs=gangs(1, 4), types=(BIG,))
+    assert judge(hopeless, {"big": 1}, words=0).lacking == 4
+
+
+ONE, BIG = Type("one", {"CPU": 1.0}, 1.0), Type("big", {"CPU": 100.0}, 1.0)
+
+
+def gangs(count: int, bundles: int, strategy: str = "STRICT_SPREAD", cpus: float = 1) -> tuple[Gang, ...]:
+    return tuple(Gang(f"g{number}", strategy, shape(cpus), bundles) for number in range(count))
+
+
+@pytest.mark.parametrize(
+    ("there", "launched", "words", "unmet"),
+    [
+        # Eight on one node, which has room for a hundred.
+        (gangs(1, 8), {"big": 1}, 0, 8),
+        # Each of them needs four nodes; two bundles of the one and two of the other are no gang.
+        (gangs(2, 4), {"big": 3}, 2, 8),
+        # Room for both, if the large node took two of the same gang.
+        (gangs(2, 4), {"one": 4, "big": 1}, 0, 4),
+        # Half of a gang is nothing.
+        (gangs(2, 8, "PACK", cpus=3), {"four": 12}, 4, 8),
+        # A gang and a half.
+        ((*gangs(1, 4), *gangs(1, 4, "PACK")), {"one": 6}, 2, 4),
+    ],
+)
+def test_a_lie_about_a_gang_is_found_out(
+    there: tuple[Gang, ...], launched: dict[str, int], words: int, unmet: int
+) -> None:
+    found = judge(case(gangs=there, types=(FOUR, ONE, BIG)), launched, words=words)
+    assert (found.unmet, found.unplaced, found.words) == (unmet, unmet, words)
+
+
+@pytest.mark.parametrize(
+    ("there", "launched", "words"),
+    [
+        (gangs(1, 8), {"one": 8}, 0),
+        (gangs(2, 4), {"big": 4}, 0),
+        (gangs(2, 8, "PACK", cpus=3), {"four": 12}, 8),
+        ((*gangs(1, 4), *gangs(1, 4, "PACK")), {"one": 8}, 0),
+    ],
+)
+def test_a_true_word_about_a_gang_is_believed(
+    there: tuple[Gang, ...], launched: dict[str, int], words: int
+) -> None:
+    assert judge(case(gangs=there, types=(FOUR, ONE, BIG)), launched, words=words).unmet == words
+
+
+def test_what_no_type_can_hold_is_not_served() -> None:
+    assert judge(case((shape(5), 2), (shape(1), 1)), {"four": 1}, words=0).unmet == 2
+
+
+def test_a_share_of_a_gpu_lies_where_its_label_is() -> None:
+    at_b = shape(1, 0, 0.5, at=((("zone", "in", ("b",)),),))
+    assert unplaced(case((at_b, 1), types=(GPUS,), devices=True), {"gpus": 1}) == 1
