@@ -15,6 +15,7 @@ from typing import Any
 from heliostat.cli import files
 from heliostat.cli.backends import completed, make
 from heliostat.cli.system import owner
+from heliostat.control.explain import deferred_facts, infeasible_facts
 from heliostat.control.start_document import start_document
 from heliostat.control.wiring import Identity
 from heliostat.model.demand import Bundle, Demand
@@ -123,9 +124,6 @@ def _plain(made: Plan) -> dict[str, Any]:
         "launches": [
             {"node_type": one.node_type, "count": one.count, "reason": one.reason.text} for one in launches
         ],
-        "deferred": [
-            {"wanted": str(one.wanted), "limiter": one.limiter.value, "text": one.text}
-            for one in made.deferred
-        ],
-        "infeasible": [one.text for one in made.infeasible],
+        "deferred": [deferred_facts(one) for one in made.deferred],
+        "infeasible": [infeasible_facts(one) for one in made.infeasible],
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from heliostat.control.usage import merged, usage
 from heliostat.model.instance import Instance
@@ -20,10 +20,18 @@ class Accounts:
         self._until_s: float | None = None
         self._written_s = float("-inf")
 
-    def add(self, instances: Sequence[Instance], *, policy: Policy, now_s: float, monotonic_s: float) -> None:
-        """Count what ran since the last call; `now_s` is Unix time."""
+    def add(
+        self,
+        instances: Sequence[Instance],
+        *,
+        policy: Policy,
+        prices: Mapping[str, float],
+        now_s: float,
+        monotonic_s: float,
+    ) -> None:
+        """Count what ran since the last call; `now_s` is Unix time, `prices` are in $/h by node type."""
         if self._until_s is not None:
-            self._rows += usage(instances, policy=policy, since_s=self._until_s, now_s=now_s)
+            self._rows += usage(instances, policy=policy, prices=prices, since_s=self._until_s, now_s=now_s)
         self._until_s = now_s
         if self._rows and monotonic_s - self._written_s >= self._every_s:
             self._written_s = monotonic_s

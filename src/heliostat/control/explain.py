@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from heliostat.control.status import (
     Scene,
+    deferred_of,
     demand_reports,
+    infeasible_of,
     instance_reports,
     next_lines,
-    same,
     type_reports,
+    waiting,
 )
 from heliostat.model.demand import Demand, Gang
 from heliostat.model.plan import Deferred, Drain, Infeasible, Launch, Reason, Release
@@ -27,17 +30,19 @@ Answer = dict[str, object]
 
 def explain_cluster(scene: Scene) -> Answer:
     """Return the whole picture: types, instances, demands, and what happens next."""
-    instances, demands = instance_reports(scene), demand_reports(scene)
-    lines = [_type_line(one) for one in type_reports(scene)]
+    types, instances, demands = type_reports(scene), instance_reports(scene), demand_reports(scene)
+    lines = [_type_line(one) for one in types]
     lines += [f"{one.name}: {_instance_line(one)}" for one in instances]
     lines += [_demand_line(one) for one in demands] or ["no demand waits"]
     lines += [f"next: {line}" for line in next_lines(scene)]
     plan = scene.plan
     facts = {
-        "demands": len(demands),
+        "node_types": [_type_facts(scene, one) for one in types],
+        "instances": [asdict(one) for one in instances],
+        "demands": [asdict(one) for one in demands],
         "actions": [_action(one) for one in plan.actions],
-        "deferred": [_deferred(one) for one in plan.deferred],
-        "infeasible": [_infeasible(one) for one in plan.infeasible],
+        "deferred": [deferred_facts(one) for one in plan.deferred],
+        "infeasible": [infeasible_facts(one) for one in plan.infeasible],
         "kept": {key: _reason(one) for key, one in plan.kept.items()},
     }
     return {"subject": "cluster", "kind": "cluster", "lines": lines, "facts": facts}
@@ -73,44 +78,83 @@ def explain_type(scene: Scene, name: str) -> Answer | None:
     report = next((one for one in type_reports(scene) if one.name == name), None)
     if report is None:
         return None
+    instances = [one for one in instance_reports(scene) if one.node_type == name]
+    starts = scene.history.start_s.get(name, ())
     lines = [_type_line(report)]
     lines += [f"last failure: {report.last_error}"] if report.last_error else []
-    starts = scene.history.start_s.get(name, ())
+    if report.backoff_until_s is not None:
+        lines.append(f"tried again in {_ago(report.backoff_until_s - scene.now_s)}")
     if starts:
         lines.append(f"its last {len(starts)} starts took {', '.join(f'{s:.1f}' for s in starts)} s")
-    lines += [
-        f"{one.name}: {_instance_line(one)}" for one in instance_reports(scene) if one.node_type == name
-    ]
-    return {"subject": name, "kind": "node type", "lines": lines, "facts": {"alive": report.alive}}
+    lines += [f"{one.name}: {_instance_line(one)}" for one in instances]
+    facts = {**_type_facts(scene, report), "instances": [asdict(one) for one in instances]}
+    return {"subject": name, "kind": "node type", "lines": lines, "facts": facts}
 
 
 def explain_demand(scene: Scene, text: str) -> Answer | None:
-    """Return why the demands whose text contains `text` wait."""
-    found = [one for one in demand_reports(scene) if text.lower() in one.text.lower()]
+    """Return why the demands wait whose text contains `text`, or whose placement group's id begins so."""
+    pairs = zip(waiting(scene), demand_reports(scene), strict=True)
+    found = [
+        (wanted, one)
+        for wanted, one in pairs
+        if text.lower() in one.text.lower() or one.gang_id.startswith(text)
+    ]
     if not found:
         return None
-    ray = scene.snapshot.ray
-    asked: list[Demand | Gang] = [*(ray.demands if ray else ()), *(ray.gangs if ray else ())]
-    wanted = [one for one in asked if text.lower() in _shape(one).lower()]
+    plan = scene.plan
     facts = {
-        "demands": [{"text": one.text, "count": one.count, "verdict": one.verdict} for one in found],
-        "deferred": [_deferred(one) for one in scene.plan.deferred if _among(one.wanted, wanted)],
-        "infeasible": [_infeasible(one) for one in scene.plan.infeasible if _among(one.wanted, wanted)],
+        "demands": [asdict(one) for _, one in found],
+        "deferred": [deferred_facts(one) for wanted, _ in found for one in deferred_of(plan, wanted)],
+        "infeasible": [infeasible_facts(one) for wanted, _ in found for one in infeasible_of(plan, wanted)],
+    }
+    lines = [_demand_line(one) for _, one in found]
+    return {"subject": text, "kind": "demand", "lines": lines, "facts": facts}
+
+
+def wanted_facts(wanted: Demand | Gang) -> dict[str, object]:
+    """Return what is wanted as data: `resources` of each of `count`, or a placement group's bundles."""
+    if isinstance(wanted, Demand):
+        bundle = wanted.bundle
+        return {"text": str(bundle), "count": wanted.count, "resources": bundle.resources.units()}
+    return {
+        "text": str(wanted),
+        "count": 1,
+        "gang_id": wanted.gang_id,
+        "strategy": wanted.strategy.value,
+        "bundles": [wanted_facts(one) for one in wanted.demands],
+    }
+
+
+def deferred_facts(one: Deferred) -> dict[str, object]:
+    return {
+        "wanted": wanted_facts(one.wanted),
+        "why": one.why.value,
+        "limiter": one.limiter.value,
+        "nearest": one.nearest,
+        "have": one.have,
+        "most": one.most,
+        "text": one.text,
+    }
+
+
+def infeasible_facts(one: Infeasible) -> dict[str, object]:
+    lacks: Mapping[str, object] = {
+        name: {"asked": asked, "there": there} for name, (asked, there) in one.lacks.items()
     }
     return {
-        "subject": text,
-        "kind": "demand",
-        "lines": [_demand_line(one) for one in found],
-        "facts": facts,
+        "wanted": wanted_facts(one.wanted),
+        "from_constraint": one.from_constraint,
+        "nearest": one.nearest,
+        "lacks": lacks,
+        "labels": list(one.labels),
+        "text": one.text,
     }
 
 
-def _among(one: Demand | Gang, several: Sequence[Demand | Gang]) -> bool:
-    return any(same(one, other) for other in several)
-
-
-def _shape(wanted: Demand | Gang) -> str:
-    return str(wanted.bundle) if isinstance(wanted, Demand) else str(wanted)
+def _type_facts(scene: Scene, report: TypeReport) -> dict[str, object]:
+    backoff = scene.history.backoff.get(report.name)
+    starts = scene.history.start_s.get(report.name, ())
+    return {**asdict(report), "failures": backoff.failures if backoff else 0, "start_s": list(starts)}
 
 
 def _rival_lines(launch: Event | None) -> list[str]:
@@ -128,18 +172,6 @@ def _action(one: Launch | Drain | Release) -> dict[str, object]:
         return {"action": "launch", **_reason(one.reason)}
     verb = "drain" if isinstance(one, Drain) else "release"
     return {"action": verb, "instance_id": one.instance_id, **_reason(one.reason)}
-
-
-def _deferred(one: Deferred) -> dict[str, object]:
-    return {"wanted": str(one.wanted), "why": one.why.value, "limiter": one.limiter.value, "text": one.text}
-
-
-def _infeasible(one: Infeasible) -> dict[str, object]:
-    lacks: Mapping[str, object] = {
-        name: {"asked": asked, "there": there} for name, (asked, there) in one.lacks.items()
-    }
-    facts = {"nearest": one.nearest, "lacks": lacks, "labels": list(one.labels)}
-    return {"wanted": str(one.wanted), "text": one.text, **facts}
 
 
 def _came(scene: Scene, instance_id: str) -> str:

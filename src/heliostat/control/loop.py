@@ -212,6 +212,7 @@ class Controller:
             self.accounts.add(
                 self.memory.instances,
                 policy=self.policy,
+                prices=history.prices,
                 now_s=snapshot.now_s,
                 monotonic_s=self.ports.clock.monotonic_s(),
             )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from heliostat.control.memory import Memory
 from heliostat.model.demand import Demand, Gang
 from heliostat.model.history import Failure, History
 from heliostat.model.instance import ALIVE, Instance, InstanceState, Intent, RayNode
 from heliostat.model.node_type import NodeType, Policy
-from heliostat.model.plan import Drain, Launch, Plan, Release
+from heliostat.model.plan import Deferred, Drain, Infeasible, Launch, Plan, Release, Why
 from heliostat.model.report import (
     BackendReport,
     DemandReport,
@@ -18,7 +19,19 @@ from heliostat.model.report import (
     InstanceReport,
     TypeReport,
 )
+from heliostat.model.resources import NOTHING, Resources
 from heliostat.model.snapshot import BackendView, Snapshot
+from heliostat.planner.wants import key_of
+
+SHAPES_AT_MOST = 3
+"""So many things that one limit holds back are named in one line."""
+
+_FOR = {
+    Why.CONSTRAINT: " (request_resources)",
+    Why.MIN_WORKERS: " (min_workers)",
+    Why.ADDED_BY_HAND: " (added by hand)",
+    Why.REPLACEMENT: " (on nodes that end)",
+}
 
 
 @dataclass(frozen=True)
@@ -73,11 +86,26 @@ def type_reports(scene: Scene) -> list[TypeReport]:
     return [_type(scene, node_type) for node_type in scene.policy.node_types]
 
 
-def demand_reports(scene: Scene) -> list[DemandReport]:
-    """Return each shape that Ray waits for, with what becomes of it."""
+def waiting(scene: Scene) -> list[Demand | Gang]:
+    """Return what Ray waits for: shapes, then placement groups."""
     ray = scene.snapshot.ray
-    wanted: list[Demand | Gang] = [*(ray.demands if ray else ()), *(ray.gangs if ray else ())]
-    return [_demand(scene, one) for one in wanted]
+    return [*ray.demands, *ray.gangs] if ray else []
+
+
+def demand_reports(scene: Scene) -> list[DemandReport]:
+    """Return what becomes of each that is `waiting`, in the same order."""
+    return [_demand(scene, one) for one in waiting(scene)]
+
+
+def deferred_of(plan: Plan, wanted: Demand | Gang) -> list[Deferred]:
+    """Return what holds back this waiting work. What `request_resources` or a floor asks is not meant."""
+    mine = (one for one in plan.deferred if one.why in {Why.DEMAND, Why.GANG})
+    return [one for one in mine if _same(one.wanted, wanted)]
+
+
+def infeasible_of(plan: Plan, wanted: Demand | Gang) -> list[Infeasible]:
+    """Return why this waiting work can never run. What `request_resources` asks is not meant."""
+    return [one for one in plan.infeasible if not one.from_constraint and _same(one.wanted, wanted)]
 
 
 def backend_reports(scene: Scene) -> list[BackendReport]:
@@ -100,9 +128,8 @@ def failure_reports(failures: Sequence[Failure], logs: Mapping[str, Sequence[str
 def next_lines(scene: Scene) -> list[str]:
     """Return what is being done now and what happens next, a sentence each."""
     lines = [_action_line(scene, action) for action in scene.plan.actions]
-    lines += [f"deferred ({one.limiter.value}): {one.text}" for one in scene.plan.deferred]
-    lines += [f"can never run here: {one.text}" for one in scene.plan.infeasible]
-    return list(dict.fromkeys(lines))
+    lines += _deferred_lines(scene.plan)
+    return lines + list(dict.fromkeys(f"can never run here: {one.text}" for one in scene.plan.infeasible))
 
 
 def cluster_is_used(scene: Scene) -> bool:
@@ -121,7 +148,8 @@ def _instance(scene: Scene, one: Instance) -> InstanceReport:
     row, node, kept = one.row, one.node, scene.plan.kept.get(one.instance_id)
     refusal = scene.memory.drains.get(one.instance_id)
     released = one.intent.intent is Intent.RELEASED
-    stays = kept.text if kept else (f"Ray keeps it: {refusal.text}" if refusal and refusal.text else "")
+    told = f"Ray keeps it: {refusal.text}" if refusal and refusal.text else ""
+    stays = "; ".join(text for text in (kept.text if kept else "", told) if text)
     return InstanceReport(
         instance_id=one.instance_id,
         name=one.display_name,
@@ -188,25 +216,62 @@ def _type(scene: Scene, node_type: NodeType) -> TypeReport:
 
 
 def _demand(scene: Scene, wanted: Demand | Gang) -> DemandReport:
-    verdict, why = "waits", "room for it is there or on its way"
-    for deferred in scene.plan.deferred:
-        if same(deferred.wanted, wanted):
-            verdict, why = "deferred", f"{deferred.limiter.value}: {deferred.text}"
-    for infeasible in scene.plan.infeasible:
-        if same(infeasible.wanted, wanted):
-            verdict, why = "infeasible", infeasible.text
-    text = str(wanted.bundle) if isinstance(wanted, Demand) else str(wanted)
+    deferred = deferred_of(scene.plan, wanted)
+    infeasible = infeasible_of(scene.plan, wanted)
+    count, held = _count(wanted), sum(_count(one.wanted) for one in deferred)
+    if infeasible:
+        verdict, why, held = "infeasible", infeasible[0].text, 0
+    elif deferred:
+        verdict, why = "deferred", _held_text(deferred, count)
+    else:
+        verdict, why = "waits", "room for it is there or on its way"
     since_s = waiting_since(scene.history, wanted)
     return DemandReport(
-        text=text,
-        count=wanted.count if isinstance(wanted, Demand) else 1,
+        text=str(wanted.bundle) if isinstance(wanted, Demand) else str(wanted),
+        count=count,
         waiting_s=scene.now_s - since_s if since_s is not None else 0.0,
         verdict=verdict,
         why=why,
+        deferred=held,
+        resources=_resources(wanted).units(),
+        gang_id=wanted.gang_id if isinstance(wanted, Gang) else "",
     )
 
 
-def same(a: Demand | Gang, b: Demand | Gang) -> bool:
+def _count(wanted: Demand | Gang) -> int:
+    return wanted.count if isinstance(wanted, Demand) else 1
+
+
+def _resources(wanted: Demand | Gang) -> Resources:
+    if isinstance(wanted, Demand):
+        return wanted.bundle.resources
+    every = (one.bundle.resources.times(one.count) for one in wanted.demands)
+    return reduce(Resources.plus, every, NOTHING)
+
+
+def _held_text(deferred: Sequence[Deferred], count: int) -> str:
+    """Say what holds it back, and how many of them where it is not one limiter for all."""
+    if len(deferred) == 1 and _count(deferred[0].wanted) == count:
+        return f"{deferred[0].limiter.value}: {deferred[0].text}"
+    return "; ".join(
+        f"{_count(one.wanted)} of {count} held back by {one.limiter.value}: {one.text}" for one in deferred
+    )
+
+
+def _deferred_lines(plan: Plan) -> list[str]:
+    """Return a line for each limit that holds something back, with what that is."""
+    held: dict[tuple[str, str], list[str]] = {}
+    for one in plan.deferred:
+        held.setdefault((one.limiter.value, one.text), []).append(f"{one.wanted}{_FOR.get(one.why, '')}")
+    return [f"deferred ({limiter}): {_some(what)}: {text}" for (limiter, text), what in held.items()]
+
+
+def _some(texts: Sequence[str]) -> str:
+    more = len(texts) - SHAPES_AT_MOST
+    return ", ".join(texts[:SHAPES_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+def _same(a: Demand | Gang, b: Demand | Gang) -> bool:
     """Say whether two speak of one shape, or of one placement group, whatever their counts."""
     if isinstance(a, Demand) and isinstance(b, Demand):
         return a.bundle == b.bundle
@@ -214,9 +279,8 @@ def same(a: Demand | Gang, b: Demand | Gang) -> bool:
 
 
 def waiting_since(history: History, wanted: Demand | Gang) -> float | None:
-    """Return since when `wanted` has waited; the history's key is the shape's text, without its count."""
-    key = str(wanted.bundle) if isinstance(wanted, Demand) else str(wanted)
-    return history.waiting_since.get(key, history.waiting_since.get(str(wanted)))
+    """Return since when `wanted` has waited."""
+    return history.waiting_since.get(key_of(wanted))
 
 
 def _backend(name: str, view: BackendView, now_s: float) -> BackendReport:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 from heliostat.model.instance import Instance, InstanceState, NodeStatus
@@ -17,13 +17,23 @@ SECONDS_AT_MOST = 60.0
 """A longer gap between two rounds is an outage or a clock that jumped: nothing is charged for it."""
 
 
-def usage(instances: Iterable[Instance], *, policy: Policy, since_s: float, now_s: float) -> list[UsageRow]:
-    """Return what ran between two rounds, in seconds, by the state seen at its end."""
+def usage(
+    instances: Iterable[Instance],
+    *,
+    policy: Policy,
+    prices: Mapping[str, float],
+    since_s: float,
+    now_s: float,
+) -> list[UsageRow]:
+    """Return what ran between two rounds, in seconds, by the state seen at its end.
+
+    `prices` are the last known ones, in $/h by node type; a type that is not among them is free of charge.
+    """
     seconds = now_s - since_s
     if not 0 < seconds <= SECONDS_AT_MOST:
         return []
     day = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%d")
-    return [_row(one, policy, day, seconds) for one in instances if one.state in _PAID]
+    return [_row(one, policy, prices, day=day, seconds=seconds) for one in instances if one.state in _PAID]
 
 
 def merged(rows: Iterable[UsageRow]) -> list[UsageRow]:
@@ -35,11 +45,13 @@ def merged(rows: Iterable[UsageRow]) -> list[UsageRow]:
     return list(sums.values())
 
 
-def _row(instance: Instance, policy: Policy, day: str, seconds: float) -> UsageRow:
+def _row(
+    instance: Instance, policy: Policy, prices: Mapping[str, float], *, day: str, seconds: float
+) -> UsageRow:
     node_type = policy.node_type(instance.node_type)
     cpus = node_type.resources.get("CPU") / SCALE if node_type else 0.0
     gpus = node_type.resources.get("GPU") / SCALE if node_type else 0.0
-    price = node_type.price_usd_per_h if node_type else 0.0
+    price = prices.get(instance.node_type, 0.0)
     idle = instance.node is not None and instance.node.status is NodeStatus.IDLE
     return UsageRow(
         day=day,

@@ -89,6 +89,11 @@ class Gang:
     strategy: GangStrategy
     demands: tuple[Demand, ...]
 
+    @property
+    def mark(self) -> str:
+        """Return the label that Ray puts on a node while a part of the group is there."""
+        return f"_PG_{self.gang_id}"
+
     def __str__(self) -> str:
         return f"placement group {self.gang_id[:8]} ({self.strategy.value}): " + ", ".join(
             map(str, self.demands)

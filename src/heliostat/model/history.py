@@ -30,8 +30,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class Shares:
-    """Shares of devices (name, amount) that stayed pending through `reports` more reports of a node whose
-    `available` resources, which hold them as a sum, did not change."""
+    """Amounts of devices (name, amount) that stayed pending through `reports` more reports of a node whose
+    `available` devices, which hold them as a sum, did not change."""
 
     available: Resources
     asked: frozenset[tuple[str, int]]
@@ -42,7 +42,8 @@ class Shares:
 class History:
     """A frozen fold of every observation so far; all times in Unix seconds.
 
-    waiting_since  demand (its text) -> since when Ray has waited for it
+    waiting_since  demand (its text) or gang (its id) -> since when Ray has waited for it; of
+                   what `request_resources` asks, since when living nodes lack it
     idle_since     node id -> since when every report called it idle
     reports        node id -> how many reports in a row showed the node idle
     first_listed   instance id -> when a fresh listing first had it
@@ -58,6 +59,7 @@ class History:
     unneeded_since instance id -> since when nothing has needed it, while it is on its way
     shares         node id -> demand for shares of devices that waits although the node's sum has room for it
     drained        instance ids that drained, or were idle, when Ray last showed them alive
+    prices         node type -> the last known $/h of one instance, where it costs anything
     """
 
     waiting_since: Mapping[str, float] = field(default_factory=dict)
@@ -76,6 +78,7 @@ class History:
     unneeded_since: Mapping[str, float] = field(default_factory=dict)
     drained: frozenset[str] = frozenset()
     shares: Mapping[str, Shares] = field(default_factory=dict)
+    prices: Mapping[str, float] = field(default_factory=dict)
 
 
 FAILURES_KEPT = 50

@@ -61,6 +61,9 @@ class InstanceState(Enum):
 ALIVE = frozenset(InstanceState) - {InstanceState.GONE, InstanceState.FAILED}
 """States that count against every maximum: everything not yet gone."""
 
+GOING = frozenset({InstanceState.DRAINING, InstanceState.STOPPING})
+"""States of what is not yet gone and on its way out: it is no supply any more."""
+
 ON_THE_WAY = frozenset({InstanceState.REQUESTED, InstanceState.QUEUED, InstanceState.STARTING})
 
 

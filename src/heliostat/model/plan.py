@@ -73,7 +73,7 @@ class Launch:
     """Ask for `count` instances of `node_type`; the caller gives the launch its id.
 
     `reason.data` holds `type`, `count`, `demands` (what it is for: text, resources, count) and
-    `rivals` (at most two: type, why, text), JSON-ready.
+    `rivals` (at most two: type, why, text), for a gang also `gang` (its text) and `gang_id`, JSON-ready.
     """
 
     node_type: str
@@ -119,12 +119,19 @@ class Limiter(Enum):
 @dataclass(frozen=True)
 class Deferred:
     """Wanted, but `limiter` holds it back now; `text` says it in words. `why` is what wants it: waiting
-    work, a gang, `request_resources`, a floor, or work on nodes that end."""
+    work, a gang, `request_resources`, a floor, or work on nodes that end.
+
+    The same as data: `nearest` is the node type that is held back, `most` what the limiter allows and
+    `have` what counts against it, all that this plan launches included; None where it is no number.
+    """
 
     wanted: Demand | Gang
     limiter: Limiter
     text: str
     why: Why = Why.DEMAND
+    nearest: str = ""
+    have: float | None = None
+    most: float | None = None
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class InstanceReport:
-    """One line of `heliostat status`. `state` is an InstanceState's value; `why` says why it
-    came, `stays` what keeps it (empty while it works), `detail` the backend's words."""
+    """One line of `heliostat status`. `state` is an InstanceState's value; `why` says why it came, `detail`
+    is the backend's words, `stays` what keeps it: empty while it works, unless it was removed by hand."""
 
     instance_id: str
     name: str
@@ -36,13 +36,21 @@ class InstanceReport:
 
 @dataclass(frozen=True)
 class DemandReport:
-    """One shape that Ray waits for. `verdict`: «waits», «deferred», «infeasible»."""
+    """One shape that Ray waits for, or one placement group.
+
+    `verdict`: «waits», «deferred» (a limiter holds back `deferred` of the `count`), «infeasible».
+    `resources` are those of one, and of all its bundles together for a group; `gang_id` is the group's
+    full id, empty for a shape.
+    """
 
     text: str
     count: int
     waiting_s: float
     verdict: str
     why: str
+    deferred: int = 0
+    resources: dict[str, float] = field(default_factory=dict)
+    gang_id: str = ""
 
 
 @dataclass(frozen=True)

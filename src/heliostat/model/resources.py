@@ -67,7 +67,8 @@ class Resources:
         }
 
     def fits_in(self, room: Resources) -> bool:
-        return all(amount <= room.get(name) for name, amount in self.amounts)
+        free = room.by_name
+        return all(amount <= free.get(name, 0) for name, amount in self.amounts)
 
     def plus(self, other: Resources) -> Resources:
         names = self.by_name.keys() | other.by_name.keys()

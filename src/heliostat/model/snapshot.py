@@ -102,7 +102,8 @@ class Snapshot:
 def join(snapshot: Snapshot) -> tuple[Instance, ...]:
     """Join intents, backends' rows and Ray's nodes into instances, in the intents' order.
 
-    Ray lists the dead for a while: of several nodes with one instance id, the living one counts.
+    Ray lists the dead for a while: of several nodes with one instance id a living one counts, of several
+    living ones the one with the smallest node id.
     """
     rows = {row.instance_id: row for view in snapshot.backends.values() for row in view.rows}
     nodes = _nodes_by_instance(snapshot.ray)
@@ -116,9 +117,13 @@ def _nodes_by_instance(ray: RayState | None) -> dict[str, RayNode]:
     found: dict[str, RayNode] = {}
     for node in ray.nodes if ray else ():
         known = found.get(node.instance_id)
-        if node.instance_id and (known is None or known.status is NodeStatus.DEAD):
+        if node.instance_id and (known is None or _standing(node) < _standing(known)):
             found[node.instance_id] = node
     return found
+
+
+def _standing(node: RayNode) -> tuple[bool, str]:
+    return node.status is NodeStatus.DEAD, node.node_id
 
 
 def _joined(

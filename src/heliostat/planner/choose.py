@@ -66,12 +66,16 @@ class Chooser:
     ) -> tuple[list[Choice], list[Unmet]]:
         """Return new nodes that hold as much of `wants` as limits allow, and what they do not hold.
 
-        `free` counts per type nodes that are on their way and may be chosen again: they cost what new ones
-        cost, so that the answer to the same wants stays the same while its nodes come up. The ledger
-        must not count them. `within` are the types that may be chosen; None: all.
+        `free` counts per type nodes that are on their way and may be chosen again, the soonest first: they
+        cost what new ones cost, so that the answer to the same wants stays the same while its nodes come up.
+        The ledger must not count them. `within` are the types that may be chosen; None: all.
         """
         wants = [want for want in wants if want.count > 0]
         shapes = [one for one in self._shapes if within is None or one.name in within]
+        if free:
+            # Of equals, what is there soonest is chosen.
+            turns = {name: turn for turn, name in enumerate(free)}
+            shapes.sort(key=lambda one: turns.get(one.name, len(turns)))
         solution = cover(self._problem(shapes, wants, ledger, free or {}))
         choices = [
             Choice(

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from heliostat.planner.limits import ENDLESS
-from heliostat.planner.patterns import Flags, Patterns, by_device_size, copies_in_one, more_of
+from heliostat.planner.patterns import Flags, Patterns, by_device_size, copies_in_one, in_one_order, more_of
 from heliostat.planner.problem import Group, Problem, Solution
 from heliostat.planner.simplex import Columns, Floats, Ints, relax
 from heliostat.planner.tail import Tail
@@ -29,6 +29,9 @@ NEARLY = 0.99
 
 FEW_ITEMS = 4
 """With so few shapes one node of each pattern is held back from the whole part, and searched for anew."""
+
+FEW_NODES = 8
+"""And where no more nodes than these are taken, all of them are searched for: the cheaper answer counts."""
 
 SEARCHED_ITEMS = 12
 SEARCHED_BUNDLES = 2_000
@@ -51,6 +54,7 @@ class _Cover:
         self._left: Ints = np.array([item.count for item in problem.items], dtype=np.int64)
         self._added = [0] * len(problem.sources)
         self._groups: list[Group] = []
+        self._vectors: Ints = np.array([item.amounts for item in problem.items], dtype=np.int64)
         self._most = np.array(
             [[copies_in_one(problem, source, item) for item in problem.items] for source in problem.sources],
             dtype=np.int64,
@@ -65,7 +69,8 @@ class _Cover:
                 break
             before = len(self._groups)
             self._take_up(items, allowed[:, items], riding[:, items])
-            if len(self._groups) == before:
+            limited = any(not self._open(group.source) for group in self._groups)
+            if not (limited and self._drop()) and len(self._groups) == before:
                 break
         return Solution(tuple(self._groups), tuple(int(one) for one in self._left))
 
@@ -122,10 +127,27 @@ class _Cover:
     def _take_up(self, items: Ints, allowed: Flags, riding: Flags) -> None:
         part = _part(self._problem, items.tolist(), self._left)
         patterns = Patterns(part, allowed, riding)
-        left = self._left[items]
-        values = self._whole_part(patterns, items, left)
+        start = self._state()
+        values = self._whole_part(patterns, items, self._left[items])
         self._rest(patterns, values, items)
+        if len(items) <= FEW_ITEMS and sum(self._added) - sum(start[1]) <= FEW_NODES:
+            first, standing = self._state(), self._standing()
+            self._restore(start)
+            self._rest(patterns, values, items)
+            if self._standing() >= standing:
+                self._restore(first)
         self._share()
+
+    def _state(self) -> tuple[Ints, list[int], list[Group]]:
+        return self._left.copy(), list(self._added), list(self._groups)
+
+    def _restore(self, state: tuple[Ints, list[int], list[Group]]) -> None:
+        self._left, self._added, self._groups = state
+
+    def _standing(self) -> tuple[int, float]:
+        """Return how much is left over, and what the nodes cost."""
+        costs = (self._problem.sources[group.source].cost * group.count for group in self._groups)
+        return int(self._left.sum()), sum(costs)
 
     def _whole_part(self, patterns: Patterns, items: Ints, left: Ints) -> Floats:
         """Take the whole part of the relaxed answer; return what one more of each item costs."""
@@ -204,6 +226,54 @@ class _Cover:
         self._groups[index] = replace(group, count=nodes, copies=tuple(copies))
         if nodes < group.count:
             self._groups.append(replace(group, count=group.count - nodes))
+
+    def _drop(self) -> bool:
+        """Do without nodes whose content others have room for, the dearest first; say whether there are any.
+
+        Where a limit binds, the relaxed program's values mislead, and what is full was filled too late.
+        """
+        before = sum(self._added)
+        costs = [self._problem.sources[group.source].cost for group in self._groups]
+        for index in sorted(range(len(costs)), key=lambda one: -costs[one]):
+            for host in range(len(self._groups)):
+                if host != index and self._groups[index].count:
+                    self._move(index, host)
+        self._groups = [group for group in self._groups if group.count]
+        return sum(self._added) < before
+
+    def _move(self, index: int, host_index: int) -> None:
+        """Move what nodes of a group hold to another group's nodes, as far as all of it fits there."""
+        group, host = self._groups[index], self._groups[host_index]
+        if not self._suits(group, host):
+            return
+        each = 0
+        while each < group.count and self._holds(host, group, each + 1):
+            each += 1
+        nodes = min(host.count, group.count // each) if each else 0
+        if not nodes:
+            return
+        copies = tuple(n + each * more for n, more in zip(host.copies, group.copies, strict=True))
+        self._groups[index] = replace(group, count=group.count - nodes * each)
+        self._groups[host_index] = replace(host, count=nodes, copies=copies)
+        self._added[group.source] -= nodes * each
+        if nodes < host.count:
+            self._groups.append(replace(host, count=host.count - nodes))
+
+    def _suits(self, group: Group, host: Group) -> bool:
+        """Say whether a host has the room in sums, and suits all that a group holds as well as its own."""
+        source, target = (self._problem.sources[one.source] for one in (group, host))
+        held = np.flatnonzero(group.copies).tolist()
+        if any(self._problem.items[item].mark >= 0 for item in held):
+            return False
+        levels = [(target.levels[item], source.levels[item]) for item in held]
+        if any(level is None or known is None or level > known for level, known in levels):
+            return False
+        more = np.array(group.copies) + np.array(host.copies)
+        return bool((more @ self._vectors <= np.array(target.capacity)).all())
+
+    def _holds(self, host: Group, group: Group, times: int) -> bool:
+        more = [n + times * one for n, one in zip(host.copies, group.copies, strict=True)]
+        return in_one_order(self._problem, self._problem.sources[host.source], more) == more
 
 
 def _part(problem: Problem, items: Sequence[int], left: Ints) -> Problem:

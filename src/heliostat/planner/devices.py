@@ -7,6 +7,8 @@ free on each, in 1/10000, the fullest device first.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from heliostat.model.resources import SCALE
 
 Devices = tuple[int, ...]
@@ -44,6 +46,19 @@ def take(devices: Devices, amount: int, copies: int) -> Devices:
         assert after is not None, "the caller has counted the room"
         devices = after
     return devices
+
+
+def take_parts(devices: Devices, parts: Iterable[tuple[int, int]], whole: int, copies: int) -> Devices:
+    """Return what is left after `copies` bundles, each of `parts` (amount, count), the largest first.
+
+    `whole` is a bundle's amount in one, which must fit: it is taken where the parts would not lie so well.
+    """
+    left = devices
+    for amount, count in sorted(parts, reverse=True):
+        if copies_on(left, amount) < count * copies:
+            return take(devices, whole, copies)
+        left = take(left, amount, count * copies)
+    return left
 
 
 def _take_one(devices: Devices, whole: int, share: int) -> Devices | None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from heliostat.model.instance import DrainReason, Instance, InstanceState, NodeStatus, RayNode
 from heliostat.model.plan import Drain, Limiter, Reason, Release, Why
-from heliostat.planner.ledger import price_of
 from heliostat.planner.limits import IDLE_REPORTS
 from heliostat.planner.replacing import ending_work
 from heliostat.planner.scene import Scene
-from heliostat.planner.settle import Settlement, staying
+from heliostat.planner.settle import Settlement
 
 ASK_AGAIN = 3
 """A node that a person wants gone is asked to drain in every third idle report: Ray may have refused."""
@@ -20,10 +19,15 @@ _FULL = frozenset({Limiter.BUDGET, Limiter.CAPACITY, Limiter.MAX_WORKERS, Limite
 """What may hold back a replacement until the node that it replaces has gone."""
 
 
-def floor_of(scene: Scene, name: str) -> int:
-    """Return how many of the type must stay; none where the file no longer has the type."""
-    node_type = scene.types.get(name)
-    return scene.floor(node_type) if node_type else 0
+def drift_data(scene: Scene, one: Instance) -> dict[str, object]:
+    """Return the shape that the instance has, and the file's: None where the file no longer has the type."""
+    node_type = scene.types.get(one.node_type)
+    return {"shape": one.intent.shape_id, "shape_now": node_type.shape_id if node_type else None}
+
+
+def excess_data(excess: Mapping[str, int], one: Instance) -> dict[str, object]:
+    """Return how many there are above the type's maximum and above the cluster's; see `Scene.excess`."""
+    return {"excess": excess.get(one.node_type, 0), "cluster_excess": excess[""]}
 
 
 class Drains:
@@ -36,7 +40,7 @@ class Drains:
         self.drains: list[Drain] = []
         self.kept: dict[str, Reason] = {}
         self.going: Counter[str] = Counter()
-        self.spare = {name: staying(scene, name) - floor_of(scene, name) for name in scene.alive}
+        self.spare = dict(scene.spare)
         for one in surplus:
             self.spare[one.node_type] -= 1
         withdrawn = Counter(one.node_type for one in scene.coming if scene.withdrawal(one) == "over")
@@ -45,7 +49,7 @@ class Drains:
         self.may_drain = scene.policy.max_draining - len(scene.snapshot.by_state[InstanceState.DRAINING])
         self.rolling = _Rolling(scene, settlement)
         self.endings = {one.key: one for one in ending_work(scene)}
-        self.gangs = frozenset(gang.wants[0].key for gang in settlement.wants.gangs)
+        self.gangs = {one.gang.gang_id: one.gang for one in settlement.wants.gangs}
 
     def run(self) -> None:
         for one in sorted(self._in_question(), key=self._dearest):
@@ -75,9 +79,7 @@ class Drains:
                 yield one
 
     def _dearest(self, one: Instance) -> tuple[float, float, str]:
-        node_type = self.scene.types.get(one.node_type)
-        price = price_of(self.scene, node_type) if node_type else 0.0
-        return (-price, -self._idle_s(one.node), one.instance_id)
+        return (-self.scene.price(one.node_type), -self._idle_s(one.node), one.instance_id)
 
     def _idle_s(self, node: RayNode | None) -> float:
         since_s = self.scene.history.idle_since.get(node.node_id) if node else None
@@ -95,17 +97,16 @@ class Drains:
         lease, now_s = self.scene.leases.get(one.instance_id), self.scene.now_s
         if lease is None or now_s < lease.notice_at_s:
             return False
+        left_s = lease.expires_at_s - now_s
         if one.state is InstanceState.DRAINING:
             over = now_s >= lease.deadline_s and not self.scene.protected(one) and self.scene.known(one)
             if over:
-                text = f"the lease of {one.display_name} ends in {lease.expires_at_s - now_s:.0f} s"
-                self.releases.append(
-                    Release(one.instance_id, Reason(Why.LEASE_ENDS, f"{text}, its deadline is over"))
-                )
+                text = f"the lease of {one.display_name} ends in {left_s:.0f} s, its deadline is over"
+                data = {"left_s": left_s, "deadline_s": lease.deadline_s}
+                self.releases.append(Release(one.instance_id, Reason(Why.LEASE_ENDS, text, data)))
             return over
         if node.status is not NodeStatus.RUNNING:
             return False
-        left_s = lease.expires_at_s - now_s
         reason = Reason(
             Why.LEASE_ENDS,
             f"{one.display_name} works and its lease ends in {left_s:.0f} s",
@@ -121,26 +122,47 @@ class Drains:
         self.drains.append(Drain(one.instance_id, node.node_id, DrainReason.PREEMPTION, reason, deadline_s))
 
     def _removed(self, one: Instance, node: RayNode) -> None:
+        """Let a person's word count: by the deadline where there is one, else as soon as the node is idle."""
         deadline_s = self.scene.operator.removals[one.instance_id]
-        name = one.display_name
-        if deadline_s is not None and self.scene.now_s >= deadline_s:
-            if self.scene.known(one):
-                reason = Reason(Why.REMOVED_BY_HAND, f"{name} was removed by hand and its deadline is over")
-                self.releases.append(Release(one.instance_id, reason))
-            return
+        if deadline_s is None:
+            kept = self._removed_when_idle(one, node)
+        else:
+            kept = self._removed_by(deadline_s, one, node)
+        if kept is not None:
+            self.kept[one.instance_id] = kept
+
+    def _removed_by(self, deadline_s: float, one: Instance, node: RayNode) -> Reason | None:
+        left_s = deadline_s - self.scene.now_s
+        data = {"deadline_s": deadline_s, "left_s": left_s}
+        if left_s <= 0:
+            text = "removed by hand and its deadline is over"
+            if not self.scene.known(one):
+                text = f"{text}; it is released when {one.intent.backend} answers"
+                return Reason(Why.REMOVED_BY_HAND, text, data)
+            reason = Reason(Why.REMOVED_BY_HAND, f"{one.display_name} was {text}", data)
+            self.releases.append(Release(one.instance_id, reason))
+            return None
+        text = f"removed by hand, to be gone in {left_s:.0f} s"
         if one.state is InstanceState.DRAINING:
-            return
-        if deadline_s is not None:
-            left_s = deadline_s - self.scene.now_s
-            reason = Reason(Why.REMOVED_BY_HAND, f"{name} was removed by hand, to be gone in {left_s:.0f} s")
-            self._tell(one, node, reason, deadline_s)
-            return
+            return Reason(Why.REMOVED_BY_HAND, f"{text}; it drains", data)
+        reason = Reason(Why.REMOVED_BY_HAND, f"{one.display_name} was {text}", data)
+        self._tell(one, node, reason, deadline_s)
+        return None
+
+    def _removed_when_idle(self, one: Instance, node: RayNode) -> Reason | None:
         reports = self.scene.history.reports.get(node.node_id, 0)
-        if node.status is NodeStatus.IDLE and reports >= IDLE_REPORTS:
-            if (reports - IDLE_REPORTS) % ASK_AGAIN == 0:
-                self._drain(one, node, Reason(Why.REMOVED_BY_HAND, f"{name} was removed by hand and is idle"))
-        elif node.status is NodeStatus.IDLE:
-            self.kept[one.instance_id] = Reason(Why.REMOVED_BY_HAND, "removed by hand, idle just now")
+        data = {"idle_s": self._idle_s(node)}
+        if one.state is InstanceState.DRAINING:
+            return Reason(Why.REMOVED_BY_HAND, "removed by hand, and drains", data)
+        if node.status is not NodeStatus.IDLE:
+            return Reason(Why.REMOVED_BY_HAND, "removed by hand; it works, and goes when it is idle", data)
+        if reports < IDLE_REPORTS:
+            return Reason(Why.REMOVED_BY_HAND, "removed by hand, idle just now", data)
+        if (reports - IDLE_REPORTS) % ASK_AGAIN:
+            text = f"removed by hand and idle; Ray is asked to drain it in every {ASK_AGAIN}rd report"
+            return Reason(Why.REMOVED_BY_HAND, text, data)
+        text = f"{one.display_name} was removed by hand and is idle"
+        return self._drain(one, node, Reason(Why.REMOVED_BY_HAND, text, data))
 
     # -- idle nodes ---------------------------------------------------------------
 
@@ -151,7 +173,8 @@ class Drains:
             if forced is not None:
                 kept = self._drain(one, node, forced)
             elif self.scene.drifted(one):
-                kept = Reason(Why.DRIFT, "has a shape that the file no longer has; goes when a new one is up")
+                text = "has a shape that the file no longer has; goes when a new one is up"
+                kept = Reason(Why.DRIFT, text, drift_data(self.scene, one))
             else:
                 kept = self._timed(one, node)
         if kept is not None:
@@ -160,26 +183,28 @@ class Drains:
     def _needed(self, one: Instance, node: RayNode) -> Reason | None:
         """Return what keeps the node whatever else holds."""
         if self.scene.protected(one):
-            return Reason(Why.PROTECTED, "protected by hand")
+            return Reason(Why.PROTECTED, "protected by hand", {"protected": True})
         uses = self.settlement.uses.get(one.instance_id)
         if uses:
             return self._used_by(uses[0].want.key)
-        if self.scene.history.reports.get(node.node_id, 0) < IDLE_REPORTS:
-            return Reason(Why.IDLE_TIMEOUT, "idle just now; Ray says so in one report only")
+        reports = self.scene.history.reports.get(node.node_id, 0)
+        if reports < IDLE_REPORTS:
+            data = {"reports": reports, "reports_wanted": IDLE_REPORTS}
+            return Reason(Why.IDLE_TIMEOUT, "idle just now; Ray says so in one report only", data)
         return None
 
     def _used_by(self, key: str) -> Reason:
         if key in self.endings:
             nodes = [one.instance_id for one in self.endings[key].nodes]
             return Reason(Why.REPLACEMENT, f"{key} fits here, and has to leave there", {"replaces": nodes})
-        why = Why.GANG if key in self.gangs else Why.DEMAND
-        return Reason(why, f"{key} waits and fits here", {"wanted": key})
+        why, wanted = (Why.GANG, str(self.gangs[key])) if key in self.gangs else (Why.DEMAND, key)
+        return Reason(why, f"{wanted} waits and fits here", {"wanted": wanted})
 
     def _forced(self, one: Instance) -> Reason | None:
         """Return why the node goes as soon as it is idle, whatever its timeout is."""
         if self.scene.drifted(one) and not self.rolling.stays(one):
             text = f"{one.display_name} is idle and has a shape that the file no longer has"
-            return Reason(Why.DRIFT, text)
+            return Reason(Why.DRIFT, text, drift_data(self.scene, one))
         lease = self.scene.leases.get(one.instance_id)
         if lease is not None and self.scene.now_s >= lease.notice_at_s:
             left_s = lease.expires_at_s - self.scene.now_s
@@ -187,7 +212,7 @@ class Drains:
             return Reason(Why.LEASE_ENDS, text, {"left_s": left_s})
         if max(self.excess.get(one.node_type, 0), self.excess[""]) > 0:
             text = f"{one.display_name} is idle, and there are more workers than max_workers allows"
-            return Reason(Why.OVER_MAX, text)
+            return Reason(Why.OVER_MAX, text, excess_data(self.excess, one))
         return None
 
     def _timed(self, one: Instance, node: RayNode) -> Reason | None:
@@ -202,24 +227,28 @@ class Drains:
         if idle_s < timeout_s:
             left_s = timeout_s - idle_s
             text = f"idle for {idle_s:.0f} s of {timeout_s:.0f} s (idle timeout), {left_s:.0f} s left"
-            return Reason(Why.IDLE_TIMEOUT, text, {"idle_s": idle_s, "left_s": left_s})
+            data = {"idle_s": idle_s, "timeout_s": timeout_s, "left_s": left_s}
+            return Reason(Why.IDLE_TIMEOUT, text, data)
         if self.scene.leaving(one) and self.rolling.awaited(one):
-            return Reason(Why.LEASE_ENDS, "its lease ends soon; it stays until its replacement is up")
+            left_s = self.scene.leases[one.instance_id].expires_at_s - self.scene.now_s
+            text = "its lease ends soon; it stays until its replacement is up"
+            return Reason(Why.LEASE_ENDS, text, {"left_s": left_s})
         text = f"{one.display_name} has been idle for {idle_s:.0f} s, its timeout is {timeout_s:.0f} s"
-        return self._drain(one, node, Reason(Why.IDLE, text, {"idle_s": idle_s}))
+        return self._drain(one, node, Reason(Why.IDLE, text, {"idle_s": idle_s, "timeout_s": timeout_s}))
 
     def _floor_reason(self, one: Instance) -> Reason:
         node_type = self.scene.types[one.node_type]
         floor = self.scene.floor(node_type)
+        data = {"floor": floor, "count": floor + self.spare[one.node_type]}
         if floor > node_type.min_workers:
-            text = f"{floor} of {node_type.name} were asked for by hand"
-            return Reason(Why.ADDED_BY_HAND, text, {"floor": floor})
-        return Reason(Why.MIN_WORKERS, f"min_workers of {node_type.name} is {floor}", {"floor": floor})
+            return Reason(Why.ADDED_BY_HAND, f"{floor} of {node_type.name} were asked for by hand", data)
+        return Reason(Why.MIN_WORKERS, f"min_workers of {node_type.name} is {floor}", data)
 
     def _drain(self, one: Instance, node: RayNode, reason: Reason) -> Reason | None:
         if self.may_drain <= 0:
             most = self.scene.policy.max_draining
-            return Reason(Why.IDLE, f"{reason.text}; {most} others drain first (max_draining)")
+            text = f"{reason.text}; {most} others drain first (max_draining)"
+            return Reason(Why.IDLE, text, {**reason.data, "max_draining": most})
         self.may_drain -= 1
         self.drains.append(Drain(one.instance_id, node.node_id, DrainReason.IDLE, reason))
         if not self.scene.leaving(one) and one.instance_id not in self.scene.retiring:
@@ -245,8 +274,7 @@ class _Rolling:
         self.up.subtract(one.node_type for one in scene.running if one.instance_id in scene.gone_soon)
         self.counted = Counter(self.up)
         self.counted.subtract(one.node_type for one in scene.running if one.instance_id in scene.retiring)
-        going = scene.in_states(InstanceState.DRAINING, InstanceState.STOPPING)
-        self.ahead = Counter(one.node_type for one in going if scene.drifted(one))
+        self.ahead = scene.drifted_going
         coming = (one.instance_id in settlement.constraint_uses for one in scene.staying_coming)
         self.kept_comes = any(coming) or any(one.kept for one in settlement.new)
         self.full = {short.shape.name for short in settlement.short if short.room.limiter in _FULL}
@@ -264,7 +292,7 @@ class _Rolling:
             return True
         if not counts and (self.kept_comes or self.settlement.constraint_unmet):
             return True
-        return self.counted[one.node_type] - counts < floor_of(self.scene, one.node_type)
+        return self.counted[one.node_type] - counts < self.scene.floor_of(one.node_type)
 
     def stays(self, one: Instance) -> bool:
         """Say whether an old node has to wait for a new one."""
@@ -272,7 +300,7 @@ class _Rolling:
             return False
         name, backoff = one.node_type, self.scene.history.backoff.get(one.node_type)
         failing = backoff is not None and backoff.until_s > self.scene.now_s
-        if failing or self.kept_comes or self.ahead[name] or self.up[name] < floor_of(self.scene, name):
+        if failing or self.kept_comes or self.ahead[name] or self.up[name] < self.scene.floor_of(name):
             return True
         return self.scene.policy.max_surge > 0 and name not in self.full and not self.kept_is_full
 

@@ -16,6 +16,7 @@ from heliostat.planner.settle import New, Settlement, staying
 from heliostat.planner.supply import Shape
 
 TEXTS_AT_MOST = 3
+FLOORS = frozenset({Why.MIN_WORKERS, Why.ADDED_BY_HAND})
 
 
 def launch_reason(
@@ -28,7 +29,7 @@ def launch_reason(
     first, count = new[0], sum(one.count for one in new)
     served = _served(new)
     data = {"type": first.shape.name, "count": count, "demands": _as_data(served), "rivals": []}
-    if first.why in {Why.MIN_WORKERS, Why.ADDED_BY_HAND}:
+    if first.why in FLOORS:
         return Reason(first.why, _floor_text(scene, first), data)
     others = [one for one in settlement.shapes if one.name != first.shape.name]
     found = rivals(scene, first.shape, others=others, wanted=served, rooms=rooms)
@@ -36,8 +37,9 @@ def launch_reason(
     what = _counted(served) or f"room for {first.key}"
     chosen = f"{first.shape.name} {_standing(scene, settlement, first.shape, served)}"
     if first.why is Why.GANG:
-        text = f"{first.key} waits, whole or not at all; {count} more of {first.shape.name} complete it"
-        return Reason(first.why, text, data | {"gang": first.key})
+        gang = next(one.gang for one in settlement.wants.gangs if one.gang.gang_id == first.key)
+        whole = f"{gang} waits, whole or not at all; {count} more of {first.shape.name} complete it"
+        return Reason(first.why, f"{whole}; {chosen}", data | {"gang": str(gang), "gang_id": gang.gang_id})
     if first.why is Why.CONSTRAINT:
         text = f"request_resources asks to keep {what}, and the cluster's total does not hold it; {chosen}"
         return Reason(first.why, text, data)
@@ -144,8 +146,9 @@ def _lacking(bundle: Bundle, shapes: Sequence[Shape]) -> tuple[str, Shape | None
     roomy = [shape for shape in shapes if shape.roomy(bundle)]
     labelled = [shape for shape in shapes if bundle.allows(shape.labels)]
     if roomy and not labelled:
+        nearest = _nearest(bundle, roomy)
         what = f"no node type has the labels that {bundle} asks for"
-        return f"{what}; nearest is {_label_gap(bundle, roomy[0])}", roomy[0]
+        return f"{what}; nearest is {_label_gap(bundle, nearest)}", nearest
     nearest = _nearest(bundle, labelled or shapes)
     gap = _gap(bundle, nearest)
     if roomy:
@@ -164,10 +167,9 @@ def lacks(bundle: Bundle, shape: Shape) -> dict[str, tuple[float, float]]:
 
 
 def _unmet_labels(bundle: Bundle, shape: Shape) -> tuple[str, ...]:
-    if bundle.allows(shape.labels):
-        return ()
-    # Of several ways the first is what was preferred.
-    return tuple(str(one) for one in bundle.selectors[0] if not one.holds(shape.labels))
+    """Return the conditions that the type does not meet: those of the selector that lacks the fewest."""
+    ways = [tuple(str(one) for one in way if not one.holds(shape.labels)) for way in bundle.selectors]
+    return min(ways, key=len, default=())
 
 
 def _label_gap(bundle: Bundle, shape: Shape) -> str:
@@ -177,11 +179,13 @@ def _label_gap(bundle: Bundle, shape: Shape) -> str:
 
 
 def _nearest(bundle: Bundle, shapes: Sequence[Shape]) -> Shape:
-    def shortage(shape: Shape) -> tuple[int, float, str]:
+    """Return the type that lacks the least: resources first, then labels."""
+
+    def shortage(shape: Shape) -> tuple[int, float, int, str]:
         parts = [
             1 - shape.has(name) / amount for name, amount in bundle.resources if shape.has(name) < amount
         ]
-        return (len(parts), sum(parts), shape.name)
+        return (len(parts), sum(parts), len(_unmet_labels(bundle, shape)), shape.name)
 
     return min(shapes, key=shortage)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -10,14 +11,14 @@ from heliostat.model.demand import Demand, Gang
 from heliostat.model.history import FAILURES_KEPT, STARTS_KEPT, Backoff, Failure, History
 from heliostat.model.instance import Instance, InstanceState, Intent, NodeStatus
 from heliostat.model.node_type import Policy
-from heliostat.model.snapshot import Snapshot
+from heliostat.model.snapshot import RayState, Snapshot
 from heliostat.planner.backoff import after_failures
 from heliostat.planner.leases import is_over
 from heliostat.planner.limits import IDLE_REPORTS, RAY_GAP_S, WAITING_KEPT
 from heliostat.planner.over import lost, said, start_overdue, start_timeout_s
 from heliostat.planner.scale_down import needless
-from heliostat.planner.scene import look
-from heliostat.planner.settle import settle
+from heliostat.planner.scene import Scene, look
+from heliostat.planner.settle import Settlement, settle
 from heliostat.planner.shares import shares_of
 from heliostat.planner.wants import key_of
 
@@ -42,12 +43,15 @@ def fold(history: History, snapshot: Snapshot, policy: Policy) -> History:
         known = _joins(known, instances, now_s=snapshot.now_s)
     known = _failures(known, snapshot, instances, policy=policy)
     known = _states(known, snapshot, instances)
-    return replace(known, unneeded_since=_unneeded(known, snapshot, policy))
+    return _settled(known, snapshot, policy)
 
 
 def _pruned(history: History, instances: Sequence[Instance], policy: Policy) -> History:
     ids = {one.intent.instance_id for one in instances}
     names = {one.name for one in policy.node_types}
+    priced = names
+    if not history.prices.keys() <= names:
+        priced = names | {one.intent.node_type for one in instances}
 
     def of_ids(known: Mapping[str, T]) -> dict[str, T]:
         # As a rule nothing has gone, and then nothing needs to be copied.
@@ -67,6 +71,7 @@ def _pruned(history: History, instances: Sequence[Instance], policy: Policy) -> 
         backoff={name: one for name, one in history.backoff.items() if name in names},
         succeeded=history.succeeded & names,
         start_s={name: one for name, one in history.start_s.items() if name in names},
+        prices={name: price for name, price in history.prices.items() if name in priced},
     )
 
 
@@ -107,12 +112,21 @@ def _nodes(history: History, snapshot: Snapshot) -> History:
 
 
 def _demand(history: History, snapshot: Snapshot) -> History:
+    """Note since when everything waits.
+
+    What `request_resources` asks waits too, until `_settled` sees that living nodes hold it.
+    """
     assert snapshot.ray is not None
-    wanted: tuple[Demand | Gang, ...] = (*snapshot.ray.demands, *snapshot.ray.gangs)
-    keys = sorted({key_of(one) for one in wanted})
+    ray = snapshot.ray
+    waiting: list[Demand | Gang] = [*ray.demands, *ray.gangs, *_constraint(ray)]
+    keys = sorted({key_of(one) for one in waiting})
     since = {key: history.waiting_since.get(key, snapshot.now_s) for key in keys}
     oldest = sorted(since.items(), key=lambda one: (one[1], one[0]))[:WAITING_KEPT]
     return replace(history, waiting_since=dict(oldest))
+
+
+def _constraint(ray: RayState) -> tuple[Demand, ...]:
+    return ray.constraint.demands if ray.constraint else ()
 
 
 def _joins(history: History, instances: Sequence[Instance], *, now_s: float) -> History:
@@ -220,10 +234,37 @@ def _states(history: History, snapshot: Snapshot, instances: Sequence[Instance])
     )
 
 
-def _unneeded(history: History, snapshot: Snapshot, policy: Policy) -> dict[str, float]:
-    """Return what nothing needs while it is on its way, and since when; without Ray nobody can tell."""
+def _settled(history: History, snapshot: Snapshot, policy: Policy) -> History:
+    """Note what things cost, since when nothing needs what is on its way, and what waits for nothing.
+
+    Without Ray nobody can tell.
+    """
     scene = look(snapshot, history, policy)
-    if scene is None or not scene.coming:
-        return {}
-    found = needless(scene, settle(scene))
-    return {one.instance_id: history.unneeded_since.get(one.instance_id, snapshot.now_s) for one in found}
+    if scene is None:
+        return replace(history, unneeded_since={})
+    prices = {name: price for name, price in {**history.prices, **scene.prices}.items() if price > 0}
+    if not scene.coming and not _constraint(scene.ray):
+        return replace(history, prices=prices, unneeded_since={})
+    settlement = settle(scene)
+    known, held = history.unneeded_since, _held(scene, settlement)
+    return replace(
+        history,
+        prices=prices,
+        unneeded_since={
+            one.instance_id: known.get(one.instance_id, snapshot.now_s) for one in needless(scene, settlement)
+        },
+        waiting_since={key: since_s for key, since_s in history.waiting_since.items() if key not in held},
+    )
+
+
+def _held(scene: Scene, settlement: Settlement) -> set[str]:
+    """Return the keys of what `request_resources` asks and living nodes hold, where nothing else asks it."""
+    coming = {one.instance_id for one in scene.coming}
+    lacking: Counter[str] = Counter()
+    for want in settlement.wants.constraint:
+        lacking[want.key] += want.count
+    for member, uses in settlement.constraint_uses.items():
+        for use in uses if member not in coming else ():
+            lacking[use.want.key] -= use.copies
+    waits = {key_of(one) for one in scene.ray.demands}
+    return {key for key, count in lacking.items() if count <= 0 and key not in waits}

@@ -98,7 +98,7 @@ class Ledger:
         return Room(max(0, most - alive), Limiter.MAX_WORKERS, text)
 
     def _budget(self, node_type: NodeType) -> Room:
-        most, price = self.scene.policy.max_cost_usd_per_h, self._price(node_type)
+        most, price = self.scene.policy.max_cost_usd_per_h, price_of(self.scene, node_type)
         if most is None or price <= 0:
             return Room(ENDLESS, Limiter.BUDGET, "")
         spent = self._spent()
@@ -110,9 +110,9 @@ class Ledger:
         return Room(max(0, int((most - spent) / price + 1e-9)), Limiter.BUDGET, text)
 
     def _spent(self) -> float:
-        prices = {one.name: self._price(one) for one in self.scene.policy.node_types}
+        """Return $/h of everything not yet gone: what is of a type that has left the file costs on."""
         counts = self.scene.alive + self.added
-        return sum(prices.get(name, 0.0) * count for name, count in sorted(counts.items()))
+        return sum(self.scene.price(name) * count for name, count in sorted(counts.items()))
 
     def _offer(self, node_type: NodeType) -> Room:
         offer = offer_of(self.scene, node_type)
@@ -130,17 +130,13 @@ class Ledger:
             for one in self.scene.instances
         )
 
-    def _price(self, node_type: NodeType) -> float:
-        return price_of(self.scene, node_type)
-
 
 def offer_of(scene: Scene, node_type: NodeType) -> Offer | None:
     return scene.offers.get(node_type.name)
 
 
 def price_of(scene: Scene, node_type: NodeType) -> float:
-    """Return $/h of one instance: what the backend offers now, else what the file says."""
-    return scene.prices.get(node_type.name, node_type.price_usd_per_h)
+    return scene.price(node_type.name)
 
 
 def _times(count: int) -> str:

@@ -25,6 +25,10 @@ MIX_PRICES = (0.0, 0.15, 0.4)
 MIX_STEPS = 40
 """How often another mix or whole bundle is looked for while one node's devices are filled."""
 
+FEW_SHAPES = 4
+FEW_PATTERNS = 400
+"""With no more shapes, and no more patterns of all types together, every full pattern is written down."""
+
 Flags = NDArray[np.bool_]
 
 
@@ -36,7 +40,10 @@ def copies_in_one(problem: Problem, source: Source, item: Item) -> int:
 
 class Patterns:
     """Fills nodes for one problem. `allowed` says which items may bring a node of a source, `riding` which
-    may only share it."""
+    may only share it.
+
+    Where there are few patterns, all are known; else those that several orders of filling lead to.
+    """
 
     def __init__(self, problem: Problem, allowed: Flags, riding: Flags) -> None:
         self._problem = problem
@@ -51,6 +58,7 @@ class Patterns:
         self._free_of_charge = self._vectors == 0
         self._sizes = self._measures()
         self._device_column = next(iter(problem.device_columns), 0)
+        self._every = self._all_of_few() if len(problem.items) <= FEW_SHAPES else None
 
     def _measures(self) -> Floats:
         """Return sizes (orders × sources × items): the sum of shares, the largest share, by each resource."""
@@ -74,16 +82,52 @@ class Patterns:
         kinds = self._kinds[open_to[self._kinds]]
         if not len(kinds):
             return Columns(np.zeros((len(left), 0), dtype=np.int64), np.zeros(0), kinds)
+        if self._every is not None:
+            each, copies = self._every
+            opened = open_to[each]
+            return self._driven(each[opened], np.minimum(copies[opened], left))
         each, ranking = self._rankings(kinds, values)
         if self._problem.device_columns:
             copies = self._one_by_one(each, ranking, left)
             each, copies = self._with_mixes(each, copies, ranking, kinds=kinds, values=values, left=left)
         else:
             copies = self._together(each, ranking, left)
+        return self._driven(each, copies)
+
+    def _driven(self, each: Ints, copies: Ints) -> Columns:
+        """Return the patterns, each once, that hold an item which may bring such a node."""
         driven = ((copies > 0) & self._allowed[each]).any(axis=1)
         unique = np.unique(np.column_stack([each, copies])[driven], axis=0)
         found = unique[:, 0]
         return Columns(unique[:, 1:].T, self._costs[found], found)
+
+    def _all_of_few(self) -> tuple[Ints, Ints] | None:
+        """Return the sources and copies of all patterns to which nothing can be added, if they are few."""
+        found: list[tuple[int, list[int]]] = []
+        for kind in self._kinds.tolist():
+            for copies in self._full(kind, by_device_size(self._problem), [0] * len(self._problem.items)):
+                found.append((kind, copies))
+                if len(found) > FEW_PATTERNS:
+                    return None
+        each = np.array([kind for kind, _ in found], dtype=np.int64)
+        return each, np.array([one for _, one in found], dtype=np.int64).reshape(len(found), -1)
+
+    def _full(self, kind: int, order: Sequence[int], copies: list[int]) -> Iterator[list[int]]:
+        """Yield patterns with these copies of the items before `order`; of the last one as many as fit."""
+        problem, source = self._problem, self._problem.sources[kind]
+        if not order:
+            yield list(copies)
+            return
+        index, item = order[0], problem.items[order[0]]
+        free, devices = room_after(problem, source, copies)
+        most = min(fitting(item.amounts, free, devices), item.count) if self._usable[kind, index] else 0
+        if item.mark >= 0:
+            met = any(n and one.mark == item.mark for n, one in zip(copies, problem.items, strict=True))
+            most = 0 if met else min(most, 1)
+        for count in range(most, -1 if len(order) > 1 else most - 1, -1):
+            copies[index] = count
+            yield from self._full(kind, order[1:], copies)
+        copies[index] = 0
 
     def _rankings(self, kinds: Ints, values: Floats) -> tuple[Ints, Ints]:
         """Return the orders in which each source is filled: worth for size, worth, the largest first."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from heliostat.model.history import History
-from heliostat.model.instance import ALIVE, InstanceState, Intent
+from heliostat.model.instance import ALIVE, GOING, Intent
 from heliostat.model.node_type import Policy
 from heliostat.model.plan import Plan
 from heliostat.model.snapshot import Snapshot
@@ -14,8 +14,6 @@ from heliostat.planner.scale_down import Shrinkage, shrink
 from heliostat.planner.scale_up import Growth, grow
 from heliostat.planner.scene import Scene, look
 from heliostat.planner.settle import settle
-
-_GOING = frozenset({InstanceState.DRAINING, InstanceState.STOPPING})
 
 
 def plan(snapshot: Snapshot, history: History, policy: Policy) -> Plan:
@@ -51,9 +49,7 @@ def _target(scene: Scene, growth: Growth, shrinkage: Shrinkage) -> dict[str, int
 def _blind(snapshot: Snapshot, history: History, policy: Policy) -> Plan:
     over = () if snapshot.operator.paused else endings(snapshot, history, policy)
     there = [
-        one
-        for one in snapshot.instances
-        if one.state in ALIVE - _GOING and one.intent.intent is Intent.WANTED
+        one for one in snapshot.instances if one.state in ALIVE - GOING and one.intent.intent is Intent.WANTED
     ]
     counts = Counter(one.node_type for one in there)
     return Plan(target={name: counts[name] for name in sorted(counts)}, actions=tuple(over))

@@ -15,24 +15,28 @@ from numpy.typing import NDArray
 
 from heliostat.model.demand import Bundle
 from heliostat.model.resources import SCALE
-from heliostat.planner.devices import Devices, copies_on, fresh, take
+from heliostat.planner.devices import copies_on, fresh, take_parts
 from heliostat.planner.limits import ENDLESS, SCARCE
 from heliostat.planner.rows import ON_ITS_WAY, Ints, Kind, Row, Rows, Spot, Use, Uses
-from heliostat.planner.wants import GangWant, Labels, Lens, Want, implicit
+from heliostat.planner.wants import Labels, Lens, Want, implicit
 
 
 class Pool:
-    """Rows with their members, and what was placed on them. Mutable, private to one planning step."""
+    """Rows with their members, and what was placed on them. Mutable, private to one planning step.
 
-    def __init__(self, lens: Lens, spots: Mapping[Spot, Sequence[str]]) -> None:
+    `anew`: what runs, is empty and looks as new counts with what comes, whose use is chosen anew.
+    """
+
+    def __init__(self, lens: Lens, spots: Mapping[Spot, Sequence[str]], *, anew: bool = False) -> None:
         self._lens = lens
+        self._anew = anew
         self._columns = {name: index for index, name in enumerate(lens.names)}
         self._shut: NDArray[np.bool_] | None = None
         self._table = Rows(len(lens.names), len(spots))
         self.add(spots)
 
     def copy(self) -> Pool:
-        other = Pool(self._lens, {})
+        other = Pool(self._lens, {}, anew=self._anew)
         other._table = self._table.copy()
         return other
 
@@ -53,6 +57,12 @@ class Pool:
             if row.uses and row.spot.kind is not Kind.NEW
             for member in row.members
         }
+
+    def coming_in_use(self) -> Iterator[tuple[str, str]]:
+        """Return what is on its way and holds something: the member and its type."""
+        for row in self._table.rows:
+            if row.uses and row.spot.kind in ON_ITS_WAY:
+                yield from ((member, row.spot.node_type) for member in row.members)
 
     def new(self) -> Iterator[tuple[str, tuple[str, ...], tuple[Use, ...]]]:
         """Return new nodes that hold the same: the type, the members, and what was placed on each."""
@@ -81,27 +91,18 @@ class Pool:
             left = 0
         return replace(want, count=left)
 
-    def place_all(self, wants: Iterable[Want]) -> list[Want]:
-        """Place each in turn; return what is left, wants that are wholly placed left out."""
-        left = [self.place(want) for want in wants]
-        return [want for want in left if want.count > 0]
+    def place_all(self, wants: Iterable[Want], *, within: frozenset[str] | None = None) -> list[Want]:
+        """Place each in turn; return what is left, wants that are wholly placed left out.
 
-    def place_gang(self, gang: GangWant, *, within: frozenset[str] | None = None) -> list[Want]:
-        """Place a gang's bundles; return what is left.
-
-        PACK looks for one node first, SPREAD for a node each; where that can't be had, any nodes do.
         `within` are the types whose nodes may be used beside nodes of no type of the file; None: any.
         """
-        if gang.wish:
-            trial = self.copy()
-            trial._shut = trial._others(within)
-            if not trial.place_all(gang.wish):
-                self._table = trial._table
-                return []
-        self._shut = self._others(within)
-        left = self.place_all(gang.wants)
+        return self._place_where(self._others(within), wants)
+
+    def _place_where(self, shut: NDArray[np.bool_] | None, wants: Iterable[Want]) -> list[Want]:
+        self._shut = shut
+        left = [self.place(want) for want in wants]
         self._shut = None
-        return left
+        return [want for want in left if want.count > 0]
 
     def _others(self, types: frozenset[str] | None) -> NDArray[np.bool_] | None:
         """Return which rows are of backends' types that are not among `types`."""
@@ -118,21 +119,24 @@ class Pool:
         index = self._table.append(Row(spot, tuple(members), spot.devices, marks=spot.taken), spot.free)
         self._fill_one(index, contents)
 
-    def place_here(self, wants: Iterable[Want], started: frozenset[str] = frozenset()) -> list[Want]:
+    def place_here(
+        self,
+        wants: Iterable[Want],
+        started: frozenset[str] = frozenset(),
+        *,
+        within: frozenset[str] | None = None,
+    ) -> list[Want]:
         """As `place_all`, but leave alone what is on its way and still empty, and all after it.
 
         Of the types `started` what starts is used as if it were here.
         """
         kinds = self._table.kinds
-        used = np.fromiter(
-            (bool(row.uses) for row in self._table.rows), dtype=np.bool_, count=len(self._table)
-        )
-        starts = [row.spot.kind is Kind.COMING and row.spot.node_type in started for row in self._table.rows]
-        here = (used | np.array(starts, dtype=np.bool_)) & (kinds <= Kind.NEW)
-        self._shut = (kinds > Kind.RUNNING) & ~here
-        left = self.place_all(wants)
-        self._shut = None
-        return left
+        here = (self._table.used > 0) & (kinds <= Kind.NEW)
+        if started:
+            here[self._of(started, Kind.COMING)] = True
+        shut, others = (kinds > Kind.RUNNING) & ~here, self._others(within)
+        shut |= self._empty_whole() & ~here
+        return self._place_where(shut if others is None else shut | others, wants)
 
     def waits(self, key: str) -> bool:
         """Say whether some of a want was placed on what is not here yet."""
@@ -156,13 +160,21 @@ class Pool:
         queued = [row for row in self._table.rows if row.spot.kind is Kind.QUEUED]
         return frozenset(row.spot.node_type for row in queued if any(use.want.key == key for use in row.uses))
 
-    def empty_coming(self) -> Counter[str]:
-        """Count per node type what is on its way and holds nothing yet."""
+    def empty_coming(self, within: frozenset[str] | None = None) -> Counter[str]:
+        """Count per node type (of `within`, if given) what is on its way and holds nothing yet.
+
+        The types stand in the order in which their nodes are there.
+        """
         counts: Counter[str] = Counter()
-        for row in self._table.rows:
-            if row.spot.kind in ON_ITS_WAY and not row.uses:
+        empty = [self._table.rows[index] for index in np.flatnonzero(self._empty_whole())]
+        for row in sorted(empty, key=lambda row: (row.spot.kind, row.spot.turn)):
+            if within is None or row.spot.node_type in within:
                 counts[row.spot.node_type] += len(row.members)
         return counts
+
+    def whole_running(self) -> int:
+        """Count what runs and looked as new before anything was placed here."""
+        return int(self._table.counts[(self._table.kinds == Kind.RUNNING) & (self._table.wholes > 0)].sum())
 
     def assign(self, node_type: str, nodes: int, contents: Sequence[tuple[Want, int]]) -> None:
         """Put `contents` (copies of wants) on each of so many empty nodes that are on their way."""
@@ -178,12 +190,15 @@ class Pool:
         assert nodes <= 0, "the caller has counted the nodes"
 
     def _empty(self, node_type: str) -> list[int]:
-        found = [
-            (row.spot.kind, index)
-            for index, row in enumerate(self._table.rows)
-            if row.spot.node_type == node_type and row.spot.kind in ON_ITS_WAY and not row.uses
-        ]
-        return [index for _, index in sorted(found)]
+        rows = self._table.rows
+        found = [(rows[index].spot.kind, int(index)) for index in np.flatnonzero(self._empty_whole())]
+        return [index for _, index in sorted(found) if rows[index].spot.node_type == node_type]
+
+    def _empty_whole(self) -> NDArray[np.bool_]:
+        """Say which rows hold nothing yet and look as new: what comes, and if asked what runs."""
+        kinds, first = self._table.kinds, Kind.RUNNING if self._anew else Kind.COMING
+        coming = (kinds >= first) & (kinds <= Kind.NEW)
+        return np.asarray(coming & (self._table.wholes > 0) & (self._table.used == 0), dtype=np.bool_)
 
     # How much fits where.
 
@@ -222,8 +237,12 @@ class Pool:
         return [index for index, row in rows if row.spot.kind is kind and row.spot.node_type in types]
 
     def _by_device(self, per: Ints, want: Want, amounts: Ints) -> None:
-        """Where shares of devices matter, take the count from the devices, as far as they are known."""
-        asked = [(column, int(amounts[column])) for column in self._lens.device_columns if amounts[column]]
+        """Where single devices matter, take the count from them, as far as they are known, or doubted."""
+        matter = self._lens.device_columns or self._lens.doubted
+        names = enumerate(self._lens.names) if matter else ()
+        asked = [
+            (column, int(amounts[column])) for column, name in names if name in SCARCE and amounts[column]
+        ]
         for index in self._table.with_devices() if asked else ():
             if not per[index]:
                 continue
@@ -261,7 +280,9 @@ class Pool:
     def _fill(self, rows: Ints, per: Ints, *, want: Want, amounts: Ints) -> None:
         if not len(rows):
             return
-        self._table.free[rows] -= per[:, None] * amounts
+        parts = [(self._amounts(one.bundle), one.count) for one in want.parts] or [(amounts, 1)]
+        self._table.free[rows] -= per[:, None] * sum(each * count for each, count in parts)
+        self._table.used[rows] = 1
         mark = want.bundle.anti_affinity
         table = self._table.rows
         for index, copies in zip(rows.tolist(), per.tolist(), strict=True):
@@ -269,7 +290,10 @@ class Pool:
             table[index] = Row(
                 spot=row.spot,
                 members=row.members,
-                devices=_less(row.devices, amounts, copies) if row.devices else (),
+                devices=tuple(
+                    (column, take_parts(known, _of_column(parts, column), int(amounts[column]), copies))
+                    for column, known in row.devices
+                ),
                 uses=(*row.uses, Use(want, copies, row.spot.kind)),
                 marks=row.marks if mark is None else row.marks | {mark},
             )
@@ -297,15 +321,6 @@ class Pool:
         self._fill(np.array([index]), np.array([per if full else part]), want=want, amounts=amounts)
 
 
-def _less(
-    devices: tuple[tuple[int, Devices], ...], amounts: NDArray[np.int64], copies: int
-) -> tuple[tuple[int, Devices], ...]:
-    return tuple(
-        (column, take(known, int(amounts[column]), copies) if amounts[column] else known)
-        for column, known in devices
-    )
-
-
 def holds_empty(bundle: Bundle, free: Mapping[str, int]) -> bool:
     """Say whether a node with `free` whole and untouched has room for the bundle, device by device."""
     return all(
@@ -326,3 +341,7 @@ def preference(bundle: Bundle, labels: Labels) -> int | None:
         if all(constraint.holds(known) for constraint in selector)
     )
     return next(holding, None)
+
+
+def _of_column(parts: Iterable[tuple[Ints, int]], column: int) -> list[tuple[int, int]]:
+    return [(int(amounts[column]), count) for amounts, count in parts if amounts[column]]

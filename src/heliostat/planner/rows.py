@@ -44,7 +44,8 @@ class Spot:
     `taken` holds the anti-affinity marks on it, `scarce` the devices it has of which any are
     there. `devices` (column, what is free on each) is exact where it is known; `doubted`
     (column, least amount) names shares that the sum has room for and that found no place. Of rooms that
-    are alike, the cheaper is used first, so that the dearer may go.
+    are alike, the cheaper is used first, so that the dearer may go; of those that come at one price, the
+    one with the lower `turn`, which is there sooner. `whole` nodes look as a new one of their type will.
     """
 
     kind: Kind
@@ -57,10 +58,12 @@ class Spot:
     doubted: tuple[tuple[int, int], ...] = ()
     joined_s: float = 0.0
     price_usd_per_h: float = 0.0
+    turn: int = 0
+    whole: bool = False
 
     def order(self) -> tuple[object, ...]:
         return (
-            *(self.kind, self.price_usd_per_h, self.node_type, self.labels, self.free),
+            *(self.kind, self.price_usd_per_h, self.turn, self.node_type, self.labels, self.free),
             *(
                 tuple(sorted(self.taken)),
                 tuple(sorted(self.scarce)),
@@ -102,7 +105,7 @@ class Rows:
         self.faces: dict[tuple[Labels, frozenset[str]], int] = {}
         size = max(16, 2 * expected)
         self._free: Ints = np.zeros((size, columns), dtype=np.int64)
-        self._facts: Ints = np.zeros((size, 4), dtype=np.int64)
+        self._facts: Ints = np.zeros((size, 6), dtype=np.int64)
         self._joined: NDArray[np.float64] = np.zeros(size)
 
     def copy(self) -> Rows:
@@ -140,6 +143,16 @@ class Rows:
         return self._facts[: len(self.rows), 3]
 
     @property
+    def used(self) -> Ints:
+        """1 where a row's nodes hold something that was placed on them."""
+        return self._facts[: len(self.rows), 4]
+
+    @property
+    def wholes(self) -> Ints:
+        """1 where a row's nodes look as a new one of their type will."""
+        return self._facts[: len(self.rows), 5]
+
+    @property
     def joined(self) -> NDArray[np.float64]:
         return self._joined[: len(self.rows)]
 
@@ -154,7 +167,8 @@ class Rows:
             self._double()
         face = self.faces.setdefault((spot.labels, spot.scarce), len(self.faces))
         self._free[index] = free
-        self._facts[index] = (len(row.members), spot.kind, face, index if rank is None else rank)
+        rank = index if rank is None else rank
+        self._facts[index] = (len(row.members), spot.kind, face, rank, bool(row.uses), spot.whole)
         self._joined[index] = spot.joined_s
         self.rows.append(row)
         return index

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 
 from heliostat.model.instance import Instance, InstanceState
 from heliostat.model.plan import Drain, Reason, Release, Why
-from heliostat.planner.drains import Drains, floor_of
-from heliostat.planner.ledger import price_of
+from heliostat.planner.drains import Drains, drift_data, excess_data
 from heliostat.planner.limits import VANISHED_S
 from heliostat.planner.scene import Scene, soonest
-from heliostat.planner.settle import Settlement, staying
+from heliostat.planner.settle import Settlement
 
 
 @dataclass
@@ -33,8 +32,9 @@ def shrink(scene: Scene, settlement: Settlement) -> Shrinkage:
     nodes = Drains(scene, settlement, surplus)
     nodes.run()
     if scene.operator.paused:
-        idle = {drain.instance_id: Reason(Why.IDLE, "the cluster is paused") for drain in nodes.drains}
-        return Shrinkage(kept=idle | found.kept | nodes.kept)
+        held: list[Release | Drain] = [*found.releases, *nodes.releases, *nodes.drains]
+        paused = {one.instance_id: Reason(Why.IDLE, "the cluster is paused", one.reason.data) for one in held}
+        return Shrinkage(kept=paused | found.kept | nodes.kept)
     return Shrinkage(
         releases=found.releases + nodes.releases,
         drains=nodes.drains,
@@ -50,7 +50,7 @@ def needless(scene: Scene, settlement: Settlement) -> tuple[Instance, ...]:
     asked for. What waits to replace an ending node has a planned use, like demand.
     """
     found = []
-    spare = {name: staying(scene, name) - floor_of(scene, name) for name in scene.alive}
+    spare = dict(scene.spare)
     for one in _least_wanted_first(scene):
         unknown = one.state is InstanceState.UNKNOWN or not scene.known(one)
         if unknown or scene.protected(one) or settlement.used(one.instance_id):
@@ -62,24 +62,27 @@ def needless(scene: Scene, settlement: Settlement) -> tuple[Instance, ...]:
 
 
 def _least_wanted_first(scene: Scene) -> list[Instance]:
-    prices = {name: price_of(scene, node_type) for name, node_type in scene.types.items()}
     latest_first = sorted(scene.staying_coming, key=soonest, reverse=True)
-    return sorted(latest_first, key=lambda one: (-soonest(one)[0], -prices.get(one.node_type, 0.0)))
-
-
-_WITHDRAWN = {
-    "removed": (Why.REMOVED_BY_HAND, "was removed by hand before it came up"),
-    "drift": (Why.DRIFT, "has a shape that the file no longer has, and is not up yet"),
-    "over": (Why.OVER_MAX, "is more than max_workers allows since the file changed, and is not up yet"),
-}
+    return sorted(latest_first, key=lambda one: (-soonest(one)[0], -scene.price(one.node_type)))
 
 
 def _withdraw(scene: Scene, found: Shrinkage) -> None:
     for one in scene.coming:
         kind = scene.withdrawal(one)
         if kind is not None and scene.known(one):
-            why, text = _WITHDRAWN[kind]
-            found.releases.append(Release(one.instance_id, Reason(why, f"{one.display_name} {text}")))
+            found.releases.append(Release(one.instance_id, _withdrawn(scene, one, kind)))
+
+
+def _withdrawn(scene: Scene, one: Instance, kind: str) -> Reason:
+    name = one.display_name
+    if kind == "removed":
+        data = {"deadline_s": scene.operator.removals[one.instance_id]}
+        return Reason(Why.REMOVED_BY_HAND, f"{name} was removed by hand before it came up", data)
+    if kind == "drift":
+        text = f"{name} has a shape that the file no longer has, and is not up yet"
+        return Reason(Why.DRIFT, text, drift_data(scene, one))
+    text = f"{name} is more than max_workers allows since the file changed, and is not up yet"
+    return Reason(Why.OVER_MAX, text, excess_data(scene.excess, one))
 
 
 def _give_back(scene: Scene, surplus: tuple[Instance, ...], found: Shrinkage) -> None:
@@ -89,7 +92,10 @@ def _give_back(scene: Scene, surplus: tuple[Instance, ...], found: Shrinkage) ->
         needless_s = scene.now_s - since_s
         if needless_s >= VANISHED_S:
             text = f"nothing has needed {one.display_name} for {needless_s:.0f} s, and it is not up yet"
-            found.releases.append(Release(one.instance_id, Reason(Why.NOT_NEEDED, text)))
+            reason = Reason(Why.NOT_NEEDED, text, {"needless_s": needless_s, "state": one.state.value})
+            found.releases.append(Release(one.instance_id, reason))
         else:
-            text = f"nothing needs it; given back in {VANISHED_S - needless_s:.0f} s if that stays so"
-            found.kept[one.instance_id] = Reason(Why.NOT_NEEDED, text)
+            left_s = VANISHED_S - needless_s
+            text = f"nothing needs it; given back in {left_s:.0f} s if that stays so"
+            data = {"needless_s": needless_s, "left_s": left_s}
+            found.kept[one.instance_id] = Reason(Why.NOT_NEEDED, text, data)

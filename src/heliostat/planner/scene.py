@@ -11,6 +11,7 @@ from itertools import chain
 from heliostat.model.history import History
 from heliostat.model.instance import (
     ALIVE,
+    GOING,
     ON_THE_WAY,
     Instance,
     InstanceState,
@@ -24,7 +25,7 @@ from heliostat.model.plan import Release
 from heliostat.model.snapshot import BackendView, OperatorSettings, RayState, Snapshot
 from heliostat.planner.leases import Lease, lease_of
 from heliostat.planner.over import endings
-from heliostat.planner.surge import ending_counts, retiring, surge
+from heliostat.planner.surge import retiring, surge
 
 UNSEEN = BackendView()
 
@@ -86,6 +87,10 @@ class Scene:
             name: node_type.price_usd_per_h if offered.get(name) is None else offered[name] or 0.0
             for name, node_type in self.types.items()
         }
+
+    def price(self, node_type: str) -> float:
+        """Return $/h of one instance; of a type that the file no longer has, what was last known."""
+        return self.prices.get(node_type, self.history.prices.get(node_type, 0.0))
 
     @cached_property
     def alive(self) -> Counter[str]:
@@ -173,13 +178,33 @@ class Scene:
 
     @cached_property
     def ending(self) -> Counter[str]:
-        """Count per type what ends by itself: `max_surge` allows something beside it."""
-        return ending_counts(self)
+        """Count per type what is not yet gone and will end, by its lease or because it has drifted.
+
+        `max_surge` allows something beside it.
+        """
+        alive = (one for one in self.instances if one.state in ALIVE)
+        return Counter(one.node_type for one in alive if self.expiring(one) or self._outdated(one))
 
     @cached_property
     def retiring(self) -> frozenset[str]:
         """Return nodes of an old shape that floors and `request_resources` do not count any more."""
-        return retiring(self)
+        if self.policy.max_surge <= 0:
+            return frozenset()
+        return retiring(
+            (one for one in self.running if self._outdated(one) and not self.leaving(one)),
+            going=self.drifted_going,
+            max_surge=self.policy.max_surge,
+            idle_since=self.history.idle_since,
+        )
+
+    @property
+    def drifted_going(self) -> Counter[str]:
+        """Count per type what is of an old shape and on its way out."""
+        return Counter(one.node_type for one in self.in_states(*GOING) if self.drifted(one))
+
+    def _outdated(self, instance: Instance) -> bool:
+        """Say whether it leaves because it has drifted: what a person protects does not."""
+        return self.drifted(instance) and not self.protected(instance)
 
     def withdrawal(self, instance: Instance) -> str | None:
         """Say why something on its way is not wanted at all any more: `removed`, `drift`, `over`."""
@@ -214,8 +239,7 @@ class Scene:
 
         What `max_surge` allows beside nodes that end is not too many.
         """
-        held = (InstanceState.DRAINING, InstanceState.STOPPING)
-        states = [state for state in InstanceState if state in ALIVE and state not in held]
+        states = [state for state in InstanceState if state in ALIVE - GOING]
         counts: Counter[str] = sum((self.snapshot.counts[state] for state in states), Counter())
         for one in self.ended_instances:
             if one.state in states:
@@ -232,6 +256,15 @@ class Scene:
         """Return how many of a type must stay: the file's minimum or a person's, within its maximum."""
         asked = self.operator.floors.get(node_type.name, 0)
         return min(max(node_type.min_workers, asked), node_type.max_workers)
+
+    def floor_of(self, name: str) -> int:
+        """Return the type's floor by its name; none where the file no longer has the type."""
+        return self.floor(self.types[name]) if name in self.types else 0
+
+    @cached_property
+    def spare(self) -> Mapping[str, int]:
+        """Return per type how many more are there or on their way, and stay, than its floor asks for."""
+        return {name: self.staying_counts[name] - self.floor_of(name) for name in self.alive}
 
 
 def look(snapshot: Snapshot, history: History, policy: Policy) -> Scene | None:

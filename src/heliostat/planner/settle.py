@@ -10,18 +10,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from functools import cached_property
+from itertools import chain
 
-from heliostat.model.demand import Bundle
 from heliostat.model.plan import Why
 from heliostat.planner.choose import Choice, Chooser, Unmet
 from heliostat.planner.ledger import Ledger, Room
 from heliostat.planner.limits import PASSES
-from heliostat.planner.pool import Pool, holds_empty, preference
-from heliostat.planner.rows import Use, Uses
+from heliostat.planner.pool import Pool
+from heliostat.planner.rows import Spot, Use, Uses
 from heliostat.planner.scene import Scene
-from heliostat.planner.supply import Shape, living, room, shapes, totals
+from heliostat.planner.sift import Types, backends_of, sifted
+from heliostat.planner.supply import Shape, room, shapes, totals
 from heliostat.planner.wants import GangWant, Lens, Want, Wants, wants_of
+
+_ALL_HERE = (0, 0, 0.0)
+"""How a packing stands that needs nothing but what is here."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class Settlement:
     short: tuple[Short, ...] = ()
     impossible: tuple[Want, ...] = ()
     constraint_impossible: tuple[Want, ...] = ()
-    gangs_impossible: tuple[tuple[GangWant, Want], ...] = ()
+    gangs_impossible: tuple[tuple[GangWant, Want, Types], ...] = ()
 
     def used(self, member: str) -> bool:
         return member in self.uses or member in self.constraint_uses
@@ -88,17 +93,40 @@ def settle(scene: Scene) -> Settlement:
     floors, short = _floors(scene, kinds)
     if not wants:
         return Settlement(wants, kinds, floors, short=short)
-    possible, gone = _sifted(scene, wants, kinds)
+    possible, never = sifted(scene, wants, kinds)
+    gone = Settlement(
+        wants,
+        kinds,
+        impossible=never.demands,
+        constraint_impossible=never.constraint,
+        gangs_impossible=never.gangs,
+    )
     new = {one.shape.name: list(one.members) for one in floors}
-    attempt = _Attempt(scene, possible, wants.lens, shapes=kinds, new=new)
+    lens = wants.lens
+    given = _Given(scene, possible, lens, kinds, room(scene, lens), Chooser(scene, kinds, lens))
+    packed = _packed(_Attempt(given, new, Way.APART))
+    for way in packed.others():
+        packed = min(packed, _packed(_Attempt(given, new, way)), key=_Attempt.standing)
+    return packed.settlement(gone, floors, short)
+
+
+class Way(Enum):
+    """How gangs and other work share what comes. Of several ways the one that needs least is taken."""
+
+    APART = "gangs keep to what was asked for on their account"
+    MIXED = "gangs take what comes first, be it asked for on the account of other work"
+    ANEW = "as APART, and what runs and is empty may be for other work than that which comes by first"
+
+
+def _packed(attempt: _Attempt) -> _Attempt:
+    """Pack until a pass finds that nothing more is needed; return that pass."""
     for _ in range(PASSES - 1):
         if not attempt.run():
-            break
-        attempt = _Attempt(scene, possible, wants.lens, shapes=kinds, new=attempt.new)
-    else:
-        # The last pass counts whatever it finds: what it still adds, the next round will see.
-        attempt.run()
-    return attempt.settlement(gone, floors, short)
+            return attempt
+        attempt = attempt.next()
+    # The last pass counts whatever it finds: what it still adds, the next round will see.
+    attempt.run()
+    return attempt
 
 
 @dataclass(frozen=True)
@@ -112,27 +140,54 @@ class _Trial:
     weight: float = 0.0
 
 
+@dataclass(frozen=True)
+class _Given:
+    """What is the same for all passes: what is wanted, what may be launched, and what is there or comes."""
+
+    scene: Scene
+    wants: Wants
+    lens: Lens
+    shapes: Sequence[Shape]
+    there: Mapping[Spot, Sequence[str]]
+    chooser: Chooser
+
+
 class _Attempt:
     """One pass of packing; `new` grows by what it finds missing."""
 
-    def __init__(
-        self, scene: Scene, wants: Wants, lens: Lens, *, shapes: Sequence[Shape], new: Mapping[str, list[str]]
-    ) -> None:
-        self.scene = scene
-        self.wants = wants
-        self.lens = lens
-        self.shapes = shapes
-        self.new = {shape.name: list(new.get(shape.name, ())) for shape in shapes}
-        self.ledger = Ledger(scene)
+    def __init__(self, given: _Given, new: Mapping[str, Sequence[str]], way: Way) -> None:
+        self.given = given
+        self.way = way
+        self.scene, self.wants, self.shapes = given.scene, given.wants, given.shapes
+        self.chooser = given.chooser
+        self.new = {shape.name: list(new.get(shape.name, ())) for shape in self.shapes}
+        self.ledger = Ledger(self.scene)
         for name, members in self.new.items():
             self.ledger.add(name, len(members))
-        self.chooser = Chooser(scene, shapes, lens)
-        self.pool = room(scene, lens)
+        self.pool = Pool(given.lens, given.there, anew=way is Way.ANEW)
         self._put(self.pool)
         self.kept: Pool | None = None
         self.unmet: list[Unmet] = []
         self.constraint_unmet: list[Unmet] = []
         self.gangs_unmet: list[tuple[GangWant, tuple[Room, ...]]] = []
+
+    def next(self) -> _Attempt:
+        """Return the next pass, for which what this one found missing is there."""
+        return _Attempt(self.given, self.new, self.way)
+
+    def others(self) -> Iterator[Way]:
+        """Return the other ways of packing that may need less than this one."""
+        if self.wants.gangs and self.standing() > _ALL_HERE:
+            yield Way.MIXED
+        if 0 < sum(map(len, self.new.values())) <= self.pool.whole_running():
+            yield Way.ANEW
+
+    def standing(self) -> tuple[int, int, float]:
+        """Return how much has no place (gangs, bundles), and what those nodes cost that come and are used."""
+        unmet = sum(one.want.count for one in (*self.unmet, *self.constraint_unmet))
+        uses = dict.fromkeys(chain(self.pool.coming_in_use(), self.kept.coming_in_use() if self.kept else ()))
+        costs = self.chooser.costs
+        return len(self.gangs_unmet), unmet, sum(costs[node_type] for _, node_type in uses)
 
     def run(self) -> bool:
         """Pack once; say whether the next pass may find that more is needed."""
@@ -152,7 +207,7 @@ class _Attempt:
         """Place the whole gang, or leave everything as it was."""
         hedged = self.chooser.patience.hedged(gang.wants, self.ledger)
         gang = replace(gang, wants=tuple(hedged), wish=self._hedged_as(gang.wish, hedged))
-        found = [self._try(gang, types) for types in self._within]
+        found = [self._try(gang, types) for types in self._within_of(gang)]
         whole = [one for one in found if not one.unmet]
         if whole:
             # Of several backends, the one that suits it best at the lowest cost; then in the file's order.
@@ -169,20 +224,32 @@ class _Attempt:
         avoids = frozenset[str]().union(*(want.avoids for want in hedged))
         return tuple(replace(want, avoids=avoids) for want in wish) if avoids else tuple(wish)
 
+    def _within_of(self, gang: GangWant) -> Sequence[frozenset[str] | None]:
+        """Return the sets of types within which a gang may be placed: where a part of it lies, only those."""
+        lies = self._lies.get(gang.gang.mark, frozenset())
+        return [types for types in self._within if types and types & lies] or self._within
+
     @cached_property
-    def _within(self) -> list[frozenset[str] | None]:
-        """Return the sets of types within which a gang is placed: one backend's, or (None) any."""
-        backends = dict.fromkeys(shape.node_type.backend for shape in self.shapes)
-        if len(backends) <= 1 or self.scene.policy.gangs_across_backends:
-            return [None]
-        return [
-            frozenset(one.name for one in self.shapes if one.node_type.backend == backend)
-            for backend in backends
+    def _within(self) -> Sequence[frozenset[str] | None]:
+        return backends_of(self.scene, self.shapes)
+
+    @cached_property
+    def _lies(self) -> Mapping[str, frozenset[str]]:
+        """Return the types of the nodes on which parts of the gangs lie already, by the gang's mark."""
+        marks = {gang.gang.mark for gang in self.wants.gangs}
+        found = [
+            (mark, node.node_type) for node in self.scene.ray.nodes for mark in marks & node.labels.keys()
         ]
+        return {mark: frozenset(name for one, name in found if one == mark) for mark, _ in found}
 
     def _try(self, gang: GangWant, types: frozenset[str] | None) -> _Trial:
+        """Place a gang within these types: as it would like to lie, or else as it may."""
+        if gang.wish:
+            pool = self.pool.copy()
+            if not self._there_or_coming(pool, gang.wish, types):
+                return _Trial(pool)
         pool = self.pool.copy()
-        left = pool.place_gang(gang, within=types)
+        left = self._there_or_coming(pool, gang.wants, types)
         if not left:
             return _Trial(pool)
         choices, unmet = self.chooser.choose(left, self.ledger, within=types)
@@ -197,10 +264,8 @@ class _Attempt:
         """
         patience = self.chooser.patience
         waiting = patience.hedged(pool.place_here(wants, patience.started(wants)), self.ledger)
-        coming, left = pool.empty_coming(), waiting
-        if left and coming:
-            left = self._on_the_way(pool, left, coming)
-        left = pool.place_all(left)
+        coming = pool.empty_coming()
+        left = self._on_the_way(pool, waiting, coming)
         unmet: list[Unmet] = []
         if left:
             choices, unmet = self.chooser.choose(left, self.ledger)
@@ -208,19 +273,44 @@ class _Attempt:
         pool.hedge(waiting)
         return unmet, bool(left and coming)
 
-    def _on_the_way(self, pool: Pool, left: Sequence[Want], coming: Mapping[str, int]) -> list[Want]:
-        """Place wants on what comes, in the way for which it was asked.
+    def _there_or_coming(self, pool: Pool, wants: Sequence[Want], types: frozenset[str] | None) -> list[Want]:
+        if self.way is Way.MIXED:
+            return pool.place_all(wants, within=types)
+        started = self.chooser.patience.started(wants)
+        left = pool.place_here(wants, started, within=types)
+        avoided = frozenset[str]().union(*(want.avoids for want in wants))
+        coming = pool.empty_coming(types)
+        for name in avoided:
+            del coming[name]
+        return self._on_the_way(pool, left, coming, types)
 
-        The choice is made anew as if nothing came. While the wants are the same it is the same choice, so
-        that what comes is just what it takes. Otherwise what comes is filled as well as may be.
+    def _on_the_way(
+        self,
+        pool: Pool,
+        left: Sequence[Want],
+        coming: Mapping[str, int],
+        types: frozenset[str] | None = None,
+    ) -> list[Want]:
+        """Place wants on what comes: in the way for which it was asked, and the rest as well as may be."""
+        if left and coming:
+            left = self._as_asked(pool, left, coming, types)
+        return pool.place_all(left, within=types)
+
+    def _as_asked(
+        self, pool: Pool, left: Sequence[Want], coming: Mapping[str, int], types: frozenset[str] | None
+    ) -> list[Want]:
+        """Place wants on what comes and is still empty, by a choice that is made anew as if nothing came.
+
+        While the wants are the same it is the same choice, so that what comes is just what it takes. Where
+        more would be asked for than comes, and all has room there in another way, nothing is placed.
         """
-        choices, _ = self.chooser.choose(left, self.ledger.copy(without=coming), coming)
+        choices, _ = self.chooser.choose(left, self.ledger.copy(without=coming), coming, within=types)
         asked: Counter[str] = Counter()
         for choice in choices:
             asked[choice.shape.name] += choice.count
         if any(asked[name] > coming[name] for name in asked):
             trial = pool.copy()
-            if not trial.place_all(left):
+            if not trial.place_all(left, within=types):
                 return list(left)
         counts = {want: want.count for want in left}
         free = Counter(coming)
@@ -251,7 +341,7 @@ class _Attempt:
     def _constraint(self) -> bool:
         held = {member for _, members, uses in self.pool.new() if uses for member in members}
         used = frozenset(self.pool.uses()) | held
-        self.kept = totals(self.scene, self.lens, used)
+        self.kept = totals(self.scene, self.given.lens, used)
         self._put(self.kept, used)
         self.constraint_unmet, _ = self._place(self.kept, self.wants.constraint)
         return True
@@ -334,47 +424,6 @@ def _floors(scene: Scene, kinds: Iterable[Shape]) -> tuple[tuple[New, ...], tupl
 def staying(scene: Scene, node_type: str) -> int:
     """Return how many of a type are there or on their way, and not as good as gone."""
     return scene.staying_counts[node_type]
-
-
-def _sifted(scene: Scene, wants: Wants, kinds: Sequence[Shape]) -> tuple[Wants, Settlement]:
-    """Take out what can never be placed, so that it costs nothing and stands in nobody's way."""
-    verdicts: dict[Bundle, bool] = {}
-
-    def possible(bundle: Bundle) -> bool:
-        if bundle not in verdicts:
-            verdicts[bundle] = any(shape.holds(bundle) for shape in kinds) or _fits_a_node(
-                scene, wants, bundle
-            )
-        return verdicts[bundle]
-
-    bad = {
-        gang.gang.gang_id: want for gang in wants.gangs for want in gang.wants if not possible(want.bundle)
-    }
-    gone = Settlement(
-        wants,
-        tuple(kinds),
-        impossible=tuple(want for want in wants.demands if not possible(want.bundle)),
-        constraint_impossible=tuple(want for want in wants.constraint if not possible(want.bundle)),
-        gangs_impossible=tuple(
-            (one, bad[one.gang.gang_id]) for one in wants.gangs if one.gang.gang_id in bad
-        ),
-    )
-    left = Wants(
-        gangs=tuple(one for one in wants.gangs if one.gang.gang_id not in bad),
-        demands=tuple(want for want in wants.demands if possible(want.bundle)),
-        endings=tuple(want for want in wants.endings if possible(want.bundle)),
-        constraint=tuple(want for want in wants.constraint if possible(want.bundle)),
-    )
-    return left, gone
-
-
-def _fits_a_node(scene: Scene, wants: Wants, bundle: Bundle) -> bool:
-    """Say whether a node that is there could hold the bundle when empty; so it may only wait."""
-    return any(
-        holds_empty(bundle, node.total.by_name)
-        and preference(bundle, wants.lens.labels(node.labels)) is not None
-        for _, node in living(scene)
-    )
 
 
 def _names(node_type: str, first: int, count: int) -> list[str]:

@@ -11,14 +11,18 @@ from collections.abc import Iterable, Mapping
 from heliostat.model.demand import Bundle
 from heliostat.model.history import History, Shares
 from heliostat.model.instance import NodeStatus, RayNode
-from heliostat.model.resources import SCALE
+from heliostat.model.resources import SCALE, Resources
 from heliostat.model.snapshot import RayState
 from heliostat.planner.limits import SCARCE
+
+Asking = dict[tuple[str, int], list[Bundle]]
+"""The bundles that wait, by each amount of a device that they ask for."""
 
 
 def shares_of(history: History, ray: RayState) -> Mapping[str, Shares]:
     """Return what nodes promise by their sums and have not kept so far; call once per report."""
-    asking = [demand.bundle for demand in ray.demands if SCARCE & demand.bundle.resources.by_name.keys()]
+    several = (ray.demands, *(gang.demands for gang in ray.gangs))
+    asking = _asking(demand.bundle for demands in several for demand in demands)
     if not asking:
         return {}
     found = {}
@@ -30,20 +34,37 @@ def shares_of(history: History, ray: RayState) -> Mapping[str, Shares]:
     return found
 
 
-def _promised(node: RayNode, asking: Iterable[Bundle]) -> frozenset[tuple[str, int]]:
-    fitting = (one for one in asking if one.resources.fits_in(node.available) and one.allows(node.labels))
-    pairs = (pair for one in fitting for pair in one.resources if pair[0] in SCARCE)
-    return frozenset((name, amount) for name, amount in pairs if _unsure(node, name, amount))
+def _asking(bundles: Iterable[Bundle]) -> Asking:
+    found: Asking = {}
+    for one in bundles:
+        for name, amount in one.resources:
+            if name in SCARCE:
+                found.setdefault((name, amount), []).append(one)
+    return found
+
+
+def _promised(node: RayNode, asking: Asking) -> frozenset[tuple[str, int]]:
+    return frozenset(
+        pair
+        for pair, bundles in asking.items()
+        if _unsure(node, *pair)
+        and any(one.resources.fits_in(node.available) and one.allows(node.labels) for one in bundles)
+    )
 
 
 def _unsure(node: RayNode, name: str, amount: int) -> bool:
-    """Say whether the node's sum may mislead: about a share where anything is used, since shares may be in
-    use; about whole devices only where the sum shows that they are."""
+    """Say whether the node's sum may mislead: where any of it is used, since that may be shares."""
     free = node.available.get(name)
-    return free % SCALE > 0 or (amount % SCALE > 0 and free < node.total.get(name))
+    return amount <= free and (free % SCALE > 0 or free < node.total.get(name))
 
 
 def _followed(known: Shares | None, node: RayNode, asked: frozenset[tuple[str, int]]) -> Shares:
-    if known is None or known.available != node.available or not known.asked & asked:
-        return Shares(node.available, asked)
-    return Shares(node.available, known.asked & asked, known.reports + 1)
+    available = devices_free(node)
+    if known is None or known.available != available or not known.asked & asked:
+        return Shares(available, asked)
+    return Shares(available, known.asked & asked, known.reports + 1)
+
+
+def devices_free(node: RayNode) -> Resources:
+    """Return what a node has free of devices alone: the rest may change with every report."""
+    return Resources(tuple(pair for pair in node.available if pair[0] in SCARCE))

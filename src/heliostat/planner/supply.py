@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from heliostat.model.demand import Bundle
@@ -13,6 +13,7 @@ from heliostat.planner.limits import JOIN_SETTLE_S, NODE_GROUP_LABEL, SCARCE, SC
 from heliostat.planner.pool import Pool, holds_empty
 from heliostat.planner.rows import Kind, Spot
 from heliostat.planner.scene import Scene
+from heliostat.planner.shares import devices_free
 from heliostat.planner.wants import Lens, implicit
 
 
@@ -41,19 +42,21 @@ class Shape:
         return self.node_type.resources.by_name.get(resource, implicit(resource))
 
 
-def shape_of(node_type: NodeType, lens: Lens) -> Shape:
-    labels = {NODE_GROUP_LABEL: node_type.name} | dict(node_type.labels)
-    spot = _spot(Kind.NEW, node_type.name, free=node_type.resources, labels=labels, lens=lens)
-    return Shape(node_type, labels, replace(spot, devices=lens.devices(spot.free)))
-
-
 def shapes(scene: Scene, lens: Lens) -> tuple[Shape, ...]:
     """Return what may be launched at all, in the file's order."""
-    return tuple(shape_of(one, lens) for one in scene.policy.node_types)
+    return tuple(_shape(scene, one, lens) for one in scene.policy.node_types)
 
 
-def room(scene: Scene, lens: Lens) -> Pool:
-    """Return what is free now, what comes, and what just-joined nodes may have taken already."""
+def _shape(scene: Scene, node_type: NodeType, lens: Lens) -> Shape:
+    labels = {NODE_GROUP_LABEL: node_type.name} | dict(node_type.labels)
+    spot = _spot(Kind.NEW, node_type.name, free=node_type.resources, labels=labels, lens=lens)
+    price = scene.prices.get(node_type.name, 0.0)
+    spot = replace(spot, devices=lens.devices(spot.free), price_usd_per_h=price, whole=True)
+    return Shape(node_type, labels, spot)
+
+
+def room(scene: Scene, lens: Lens) -> Mapping[Spot, Sequence[str]]:
+    """Return what is free now, what comes, and what just-joined nodes may have taken already, by state."""
     groups = _there(scene, lens)
     _add_coming(groups, scene, lens)
     for instance in scene.staying_running:
@@ -61,7 +64,7 @@ def room(scene: Scene, lens: Lens) -> Pool:
         if instance.node and joined_s is not None and scene.now_s - joined_s < JOIN_SETTLE_S:
             spot = _just_joined(instance.node, joined_s, lens)
             groups.setdefault(spot, []).append(instance.instance_id)
-    return Pool(lens, groups)
+    return groups
 
 
 def totals(scene: Scene, lens: Lens, used: frozenset[str]) -> Pool:
@@ -76,19 +79,19 @@ def totals(scene: Scene, lens: Lens, used: frozenset[str]) -> Pool:
             continue
         busy = node.status is not NodeStatus.IDLE or member in used
         kind = Kind.BUSY if busy else Kind.RUNNING
-        groups.setdefault(
-            _spot(kind, node.node_type, free=node.total, labels=node.labels, lens=lens), []
-        ).append(member)
+        spot = _spot(kind, node.node_type, free=node.total, labels=node.labels, lens=lens)
+        groups.setdefault(replace(spot, devices=lens.devices(spot.free)), []).append(member)
     _add_coming(groups, scene, lens, used)
     return Pool(lens, groups)
 
 
 def living(scene: Scene) -> Iterable[tuple[str, RayNode]]:
-    """Return every node that may take work, with the name it has in a pool, the least idle first."""
+    """Return every node that may take work, with its name in a pool: busy ones, then the least idle."""
 
-    def least_idle(instance: Instance) -> tuple[float, str]:
-        node_id = instance.node.node_id if instance.node else ""
-        return (-scene.history.idle_since.get(node_id, scene.now_s), instance.instance_id)
+    def least_idle(instance: Instance) -> tuple[bool, float, str]:
+        node = instance.node
+        since_s = scene.history.idle_since.get(node.node_id, scene.now_s) if node else scene.now_s
+        return (node is not None and node.status is NodeStatus.IDLE, -since_s, instance.instance_id)
 
     yield from ((f"node/{node.node_id}", node) for node in scene.foreign)
     for instance in sorted(scene.staying_running, key=least_idle):
@@ -99,12 +102,14 @@ def living(scene: Scene) -> Iterable[tuple[str, RayNode]]:
 def _add_coming(
     groups: dict[Spot, list[str]], scene: Scene, lens: Lens, used: frozenset[str] = frozenset()
 ) -> None:
-    known = {one.name: shape_of(one, lens).spot for one in scene.policy.node_types}
+    known = {shape.name: shape.spot for shape in shapes(scene, lens)}
+    soonest: dict[tuple[str, Kind], int] = {}
     # A stable sort: what is used comes first, and among equals what is there soonest.
     for instance in sorted(scene.staying_coming, key=lambda one: one.instance_id not in used):
         if instance.node_type in known and not scene.leaving(instance):
-            starts = instance.state is InstanceState.STARTING
-            spot = replace(known[instance.node_type], kind=Kind.COMING if starts else Kind.QUEUED)
+            kind = Kind.COMING if instance.state is InstanceState.STARTING else Kind.QUEUED
+            turn = soonest.setdefault((instance.node_type, kind), len(soonest))
+            spot = replace(known[instance.node_type], kind=kind, turn=turn)
             groups.setdefault(spot, []).append(instance.instance_id)
 
 
@@ -122,6 +127,7 @@ def _there(scene: Scene, lens: Lens) -> dict[Spot, list[str]]:
     spots: dict[Spot, list[str]] = {}
     columns = [(name, implicit(name)) for name in lens.names]
     implied = [name for name, always in columns if always]
+    new = {shape.name: shape.spot for shape in shapes(scene, lens)}
     for member, node in living(scene):
         free = dict(node.available.amounts)
         for name in implied:
@@ -133,33 +139,40 @@ def _there(scene: Scene, lens: Lens) -> dict[Spot, list[str]]:
             lens.labels(node.labels) if lens.keys else (),
             lens.taken(node.labels) if lens.marks else None,
             *[name in free for name in SCARCE_NAMES],
-            _shares(scene, node, lens) if lens.device_columns else None,
+            _shares(scene, node, lens) if lens.device_columns or lens.doubted else None,
         )
         members = known.get(facts)
         if members is None:
-            members = known[facts] = spots.setdefault(_node_spot(scene, node, lens), [])
+            members = known[facts] = spots.setdefault(_node_spot(scene, node, lens, new), [])
         members.append(member)
     return spots
 
 
-def _node_spot(scene: Scene, node: RayNode, lens: Lens) -> Spot:
+def _node_spot(scene: Scene, node: RayNode, lens: Lens, new: Mapping[str, Spot]) -> Spot:
     """Return a running node's state. Of devices Ray tells the sum only: believed until it is doubted."""
     spot = _spot(Kind.RUNNING, node.node_type, free=node.available, labels=node.labels, lens=lens)
     spot = replace(spot, free=lens.free(node.available, node.total))
     price = scene.prices.get(node.node_type, 0.0)
-    whole, doubted = _shares(scene, node, lens)
-    devices = lens.devices(spot.free) if whole else ()
-    return replace(spot, price_usd_per_h=price, devices=devices, doubted=doubted)
+    untouched, doubted = _shares(scene, node, lens)
+    devices = lens.devices(spot.free) if untouched else ()
+    known = new.get(node.node_type)
+    whole = known is not None and not doubted and devices == known.devices and _alike(spot, known)
+    return replace(spot, price_usd_per_h=price, devices=devices, doubted=doubted, whole=whole)
+
+
+def _alike(one: Spot, other: Spot) -> bool:
+    facts = ((each.free, each.labels, each.scarce, each.taken) for each in (one, other))
+    return next(facts) == next(facts)
 
 
 def _shares(scene: Scene, node: RayNode, lens: Lens) -> tuple[bool, tuple[tuple[int, int], ...]]:
-    """Return whether all devices of the node are whole (nothing uses it), and what shares are doubted."""
-    if not lens.device_columns or node.available == node.total:
-        return bool(lens.device_columns), ()
-    known = scene.history.shares.get(node.node_id)
-    if known is None or known.reports < SHARE_REPORTS or known.available != node.available:
-        return False, ()
-    return False, tuple(sorted((lens.names.index(n), a) for n, a in known.asked if n in lens.names))
+    """Return whether all devices of the node are whole (nothing uses them), and what shares are doubted."""
+    shared = [lens.names[column] for column in lens.device_columns]
+    whole = bool(shared) and all(node.available.get(name) == node.total.get(name) for name in shared)
+    known = scene.history.shares.get(node.node_id) if lens.doubted else None
+    if known is None or known.reports < SHARE_REPORTS or known.available != devices_free(node):
+        return whole, ()
+    return whole, tuple(sorted((lens.names.index(n), a) for n, a in known.asked if n in lens.names))
 
 
 def _spot(kind: Kind, node_type: str, *, free: Resources, labels: Mapping[str, str], lens: Lens) -> Spot:

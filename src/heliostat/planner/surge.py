@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from math import inf
+from typing import Protocol
 
-from heliostat.model.instance import ALIVE, Instance, InstanceState, NodeStatus
-
-if TYPE_CHECKING:
-    # The scene holds these counts, so that they are made once a round.
-    from heliostat.planner.scene import Scene
-
-
-_GOING = (InstanceState.DRAINING, InstanceState.STOPPING)
+from heliostat.model.instance import Instance, NodeStatus
+from heliostat.model.node_type import Policy
 
 
-def surge(scene: Scene, node_type: str | None = None) -> int:
+class Ends(Protocol):
+    """What these rules know of a scene: `ending` counts per type what is not yet gone and will end."""
+
+    @property
+    def policy(self) -> Policy: ...
+
+    @property
+    def ending(self) -> Counter[str]: ...
+
+
+def surge(scene: Ends, node_type: str | None = None) -> int:
     """Return how many above `max_workers` of the type (None: of the cluster) may be there now.
 
     Never more than `max_surge`, and never more than there are instances that end: a lease that is
@@ -27,40 +33,25 @@ def surge(scene: Scene, node_type: str | None = None) -> int:
     return min(scene.policy.max_surge, ends)
 
 
-def ending_counts(scene: Scene) -> Counter[str]:
-    """Count per type what is not yet gone and will end: by its lease, or because it has drifted.
-
-    What a person protects does not leave because it has drifted.
-    """
-    alive = (one for one in scene.instances if one.state in ALIVE)
-    return Counter(one.node_type for one in alive if scene.expiring(one) or _outdated(scene, one))
-
-
-def _outdated(scene: Scene, instance: Instance) -> bool:
-    return scene.drifted(instance) and not scene.protected(instance)
-
-
-def retiring(scene: Scene) -> frozenset[str]:
-    """Return the running nodes of an old shape whose replacement comes before they go.
+def retiring(
+    outdated: Iterable[Instance], *, going: Counter[str], max_surge: int, idle_since: Mapping[str, float]
+) -> frozenset[str]:
+    """Return those of the running nodes of an old shape (`outdated`) whose replacement comes before they go.
 
     Floors and `request_resources` do not count them, so that the new shape is launched beside
-    them; at most `max_surge` of a type at a time, those on their way out among them, and idle ones
-    first. With `max_surge` 0 it is none: an old node goes first, and then the new one comes.
+    them; at most `max_surge` of a type at a time, those on their way out (`going`) among them, and idle
+    ones first. With `max_surge` 0 it is none: an old node goes first, and then the new one comes.
     """
-    if scene.policy.max_surge <= 0:
-        return frozenset()
-    drifted = [one for one in scene.running if _outdated(scene, one) and not scene.leaving(one)]
+
+    def longest_idle(one: Instance) -> tuple[bool, float, str]:
+        idle = one.node is not None and one.node.status is NodeStatus.IDLE
+        since_s = idle_since.get(one.node.node_id, inf) if one.node else inf
+        return (not idle, since_s, one.instance_id)
+
     chosen: set[str] = set()
-    counts = Counter(one.node_type for one in scene.in_states(*_GOING) if scene.drifted(one))
-    for one in sorted(drifted, key=lambda one: _longest_idle(scene, one)):
-        if counts[one.node_type] < scene.policy.max_surge:
+    counts = Counter(going)
+    for one in sorted(outdated, key=longest_idle):
+        if counts[one.node_type] < max_surge:
             counts[one.node_type] += 1
             chosen.add(one.instance_id)
     return frozenset(chosen)
-
-
-def _longest_idle(scene: Scene, instance: Instance) -> tuple[bool, float, str]:
-    node = instance.node
-    idle = node is not None and node.status is NodeStatus.IDLE
-    since_s = scene.history.idle_since.get(node.node_id, scene.now_s) if node else scene.now_s
-    return (not idle, since_s, instance.instance_id)

@@ -13,7 +13,7 @@ import numpy as np
 from heliostat.planner.patterns import Flags, Patterns
 from heliostat.planner.simplex import Columns, Floats, Ints
 
-WIDTH = 3
+WIDTH = 6
 """So many of the best patterns are tried at each node, and the cheapest that holds all that is left."""
 
 STEPS = 60

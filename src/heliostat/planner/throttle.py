@@ -16,12 +16,22 @@ _BY_SPEED = frozenset({Why.DEMAND, Why.CONSTRAINT, Why.REPLACEMENT})
 
 
 @dataclass(frozen=True)
+class Stop:
+    """How many of a batch go out now, and what holds back the others; `have` of at most `most` are out."""
+
+    passing: int
+    limiter: Limiter
+    text: str
+    have: int | None = None
+    most: int | None = None
+
+
+@dataclass(frozen=True)
 class Withheld:
     """New nodes that wait for a later round."""
 
     new: New
-    limiter: Limiter
-    text: str
+    stop: Stop
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,8 @@ def throttle(scene: Scene, settlement: Settlement) -> Throttled:
     """
     if scene.operator.paused:
         text = "the cluster is paused; `heliostat pause --off` lets it decide again"
-        return Throttled((), tuple(Withheld(one, Limiter.PAUSED, text) for one in settlement.new))
+        stop = Stop(0, Limiter.PAUSED, text)
+        return Throttled((), tuple(Withheld(one, stop) for one in settlement.new))
     gate = _Gate(scene)
     launched: list[New] = []
     withheld: list[Withheld] = []
@@ -45,7 +56,7 @@ def throttle(scene: Scene, settlement: Settlement) -> Throttled:
         stop = gate.check(batch)
         through, held = _cut(batch, stop.passing)
         launched += through
-        withheld += [Withheld(one, stop.limiter, stop.text) for one in held]
+        withheld += [Withheld(one, stop) for one in held]
     return _whole_gangs(settlement, launched, withheld)
 
 
@@ -61,15 +72,6 @@ def _cut(batch: list[New], count: int) -> tuple[list[New], list[New]]:
     return through, []
 
 
-@dataclass(frozen=True)
-class _Stop:
-    """How many of a batch go out now, and what holds back the others."""
-
-    passing: int
-    limiter: Limiter
-    text: str
-
-
 class _Gate:
     """Counts what is on its way per type, with what this round lets through."""
 
@@ -78,7 +80,7 @@ class _Gate:
         self._coming = Counter(one.node_type for one in scene.coming)
         self._running = scene.snapshot.counts[InstanceState.RUNNING]
 
-    def check(self, batch: list[New]) -> _Stop:
+    def check(self, batch: list[New]) -> Stop:
         """Return what the tightest limit lets through of a batch, and count that as on its way."""
         counts: Counter[str] = Counter()
         for one in batch:
@@ -95,19 +97,21 @@ class _Gate:
             self._coming[one.shape.name] += one.count
         return replace(stop, passing=passing)
 
-    def _untried(self, name: str, count: int, *, gang: bool) -> _Stop:
+    def _untried(self, name: str, count: int, *, gang: bool) -> Stop:
         text = f"{name} never came up yet: {FIRST_TRY} at a time until the first one joins"
         tried = name in self._scene.history.succeeded or self._running[name] > 0
         # A gang can't be tried in part: it goes out whole, when nothing else of the type is out.
         whole = gang and (not self._coming[name] or self._coming[name] + count <= FIRST_TRY)
         free = ENDLESS if tried or whole else FIRST_TRY - self._coming[name]
-        return _Stop(0 if gang and free < ENDLESS else free, Limiter.FIRST_SUCCESS, text)
+        passing = 0 if gang and free < ENDLESS else free
+        return Stop(passing, Limiter.FIRST_SUCCESS, text, self._coming[name], FIRST_TRY)
 
-    def _speed(self, name: str) -> _Stop:
+    def _speed(self, name: str) -> Stop:
         speed, coming = self._scene.policy.upscaling_speed, self._coming[name]
         most = max(SPEED_FLOOR, int(speed * self._running[name]))
         text = f"{coming} of {name} are on their way already, at most {most} at once (upscaling_speed)"
-        return _Stop(most - coming if speed > 0 else ENDLESS, Limiter.UPSCALING_SPEED, text)
+        free = most - coming if speed > 0 else ENDLESS
+        return Stop(free, Limiter.UPSCALING_SPEED, text, coming, most)
 
 
 def _batches(settlement: Settlement) -> list[list[New]]:
@@ -127,9 +131,5 @@ def _whole_gangs(settlement: Settlement, launched: list[New], withheld: list[Wit
         drop = {one.members: broken[one.key] for one in launched if one.key in broken}
         if not drop:
             return Throttled(tuple(launched), tuple(withheld))
-        withheld += [
-            Withheld(one, drop[one.members].limiter, drop[one.members].text)
-            for one in launched
-            if one.members in drop
-        ]
+        withheld += [Withheld(one, drop[one.members].stop) for one in launched if one.members in drop]
         launched = [one for one in launched if one.members not in drop]

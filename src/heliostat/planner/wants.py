@@ -12,7 +12,7 @@ from itertools import product
 from heliostat.model.demand import Bundle, Demand, Gang, GangStrategy, LabelSelector
 from heliostat.model.resources import IMPLICIT_RESOURCE, NOTHING, SCALE, Resources
 from heliostat.planner.devices import Devices, fresh
-from heliostat.planner.limits import SCARCE, SELECTORS_MERGED
+from heliostat.planner.limits import SCARCE, SELECTORS_MERGED, SHARE_REPORTS
 from heliostat.planner.replacing import ending_work
 from heliostat.planner.scene import Scene
 
@@ -25,10 +25,11 @@ Labels = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Want:
-    """`count` equal bundles to place; `key` is the demand's or gang's text, `since_s` since when it waits.
+    """`count` equal bundles to place; `key` is the demand's text or the gang's id, `since_s` its start.
 
     `replaces`: it works still, on nodes that end soon. `late` are types whose queue is too long for it, and
-    `avoids` those of them that it does not count on.
+    `avoids` those of them that it does not count on. `parts` are what a gang on one node is made of, where
+    its bundle counts shares of devices as whole ones.
     """
 
     bundle: Bundle
@@ -38,6 +39,7 @@ class Want:
     replaces: bool = False
     late: frozenset[str] = frozenset()
     avoids: frozenset[str] = frozenset()
+    parts: tuple[Demand, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,15 @@ class Lens:
     is unique to each node (`ray.io/node-id`, `node:<ip>`) does not make every node a case
     of its own. `marks` are the gangs' anti-affinity marks: Ray shows the mark as a label on
     a node that already holds a part of the gang. `device_columns` are the places in `names` of
-    devices of which some want asks a share: only then do single devices matter. `types` are the file's.
+    devices of which some want asks a share: only then do single devices matter. Of those in `doubted` some
+    node's sum says too much. `types` are the file's.
     """
 
     names: tuple[str, ...]
     keys: frozenset[str]
     marks: frozenset[str] = frozenset()
     device_columns: tuple[int, ...] = ()
+    doubted: frozenset[str] = frozenset()
     types: frozenset[str] = frozenset()
 
     def free(self, whole: Resources, total: Resources = NOTHING) -> tuple[int, ...]:
@@ -115,7 +119,7 @@ class Wants:
             name
             for bundle in bundles
             for name, amount in bundle.resources
-            if name in SCARCE and (amount % SCALE or name in self.doubted)
+            if name in SCARCE and amount % SCALE
         }
         selectors = [selector for bundle in bundles for selector in bundle.selectors]
         return Lens(
@@ -123,6 +127,7 @@ class Wants:
             keys=frozenset(constraint.key for selector in selectors for constraint in selector),
             marks=frozenset(bundle.anti_affinity for bundle in bundles if bundle.anti_affinity),
             types=self.types,
+            doubted=self.doubted.intersection(names),
             device_columns=tuple(index for index, name in enumerate(names) if name in shared),
         )
 
@@ -131,8 +136,11 @@ class Wants:
 
 
 def key_of(wanted: Demand | Gang) -> str:
-    """Return the text under which `History.waiting_since` remembers a demand or gang."""
-    return str(wanted.bundle) if isinstance(wanted, Demand) else str(wanted)
+    """Return under what `History.waiting_since` remembers a demand or gang: its text, or its id.
+
+    What waits of a gang may change; its age does not.
+    """
+    return str(wanted.bundle) if isinstance(wanted, Demand) else wanted.gang_id
 
 
 def wants_of(scene: Scene) -> Wants:
@@ -143,7 +151,12 @@ def wants_of(scene: Scene) -> Wants:
         constraint=_ordered(scene, scene.ray.constraint.demands if scene.ray.constraint else ()),
         endings=_of_endings(scene),
         types=frozenset(scene.types),
-        doubted=frozenset(name for one in scene.history.shares.values() for name, _ in one.asked),
+        doubted=frozenset(
+            name
+            for one in scene.history.shares.values()
+            if one.reports >= SHARE_REPORTS
+            for name, _ in one.asked
+        ),
     )
 
 
@@ -204,7 +217,7 @@ def _gangs(scene: Scene) -> tuple[GangWant, ...]:
 
 def _wish(scene: Scene, gang: Gang) -> tuple[Want, ...]:
     if gang.strategy is GangStrategy.PACK:
-        return (_want(scene, merged(gang), count=1, key=key_of(gang)),)
+        return (_on_one_node(scene, gang),)
     if gang.strategy is GangStrategy.SPREAD:
         apart = _of_gang(scene, replace(gang, strategy=GangStrategy.STRICT_SPREAD))
         return tuple(replace(want, key=key_of(gang)) for want in apart)
@@ -218,7 +231,7 @@ def _spreads(gang: Gang) -> bool:
 def _of_gang(scene: Scene, gang: Gang) -> tuple[Want, ...]:
     key = key_of(gang)
     if gang.strategy is GangStrategy.STRICT_PACK:
-        return (_want(scene, merged(gang), count=1, key=key),)
+        return (_on_one_node(scene, gang),)
     counts: Counter[Bundle] = Counter()
     for demand in gang.demands:
         bundle = demand.bundle
@@ -227,6 +240,13 @@ def _of_gang(scene: Scene, gang: Gang) -> tuple[Want, ...]:
         counts[bundle] += demand.count
     wants = (_want(scene, bundle, count=count, key=key) for bundle, count in counts.items())
     return _hardest_first(scene, wants)
+
+
+def _on_one_node(scene: Scene, gang: Gang) -> Want:
+    bundles = [demand.bundle for demand in gang.demands]
+    shares = any(amount % SCALE for one in bundles for name, amount in one.resources if name in SCARCE)
+    want = _want(scene, merged(gang), count=1, key=key_of(gang))
+    return replace(want, parts=gang.demands) if shares else want
 
 
 def merged(gang: Gang) -> Bundle:

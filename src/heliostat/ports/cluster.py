@@ -26,8 +26,8 @@ class DrainReply:
 class RoundReport:
     """What Ray is told of a round: `ray status`, the dashboard and drivers show it.
 
-    `launched` and `released` are this round's counts per node type (drivers' log lines);
-    `pending_details` is per instance on its way what `ray status` shows (queue reason, …).
+    `launched` and `released` are this round's counts per node type, `release_causes` one cause for
+    each type (drivers' log lines). `infeasible` is what no node type can hold, beside the plan's own.
     """
 
     plan: Plan

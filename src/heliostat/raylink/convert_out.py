@@ -44,7 +44,7 @@ def selector_message(selector: LabelSelector) -> Any:
 
 def gang_message(gang: Gang) -> Any:
     """Return a `GangResourceRequest` with the bundles one by one, as Ray sends them."""
-    affinity = f"_PG_{gang.gang_id}" if gang.strategy is GangStrategy.STRICT_PACK else None
+    affinity = gang.mark if gang.strategy is GangStrategy.STRICT_PACK else None
     return pb.GangResourceRequest(
         requests=[
             request_message(demand.bundle, affinity=affinity)

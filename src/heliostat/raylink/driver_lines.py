@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from heliostat.model.demand import Bundle, Demand
 from heliostat.model.instance import NodeStatus
-from heliostat.model.plan import Infeasible
+from heliostat.model.plan import Deferred, Infeasible, Why
 from heliostat.model.resources import SCALE
 from heliostat.model.snapshot import RayState
 from heliostat.ports.cluster import RoundReport
 
-INFEASIBLE_AGAIN_S = 600.0
+AGAIN_S = 600.0
 """A demand that still can't be met is said again this often."""
 
 COUNTED = ("CPU", "GPU", "TPU")
@@ -33,6 +35,7 @@ class DriverLines:
         self._failures_until_s = since_s
         self._size: dict[str, int] | None = None
         self._infeasible_said_s: dict[str, float] = {}
+        self._deferred_said_s: dict[str, float] = {}
 
     def of(self, report: RoundReport, *, ray: RayState | None, now_s: float) -> list[Line]:
         """Return this round's lines, oldest cause first."""
@@ -50,6 +53,7 @@ class DriverLines:
             *self._resized(ray),
             *self._failed(report),
             *self._infeasible(report.plan.infeasible, now_s),
+            *self._deferred(wholly_deferred(report.plan.deferred, ray), now_s),
         ]
 
     def _resized(self, ray: RayState | None) -> list[Line]:
@@ -73,16 +77,45 @@ class DriverLines:
     def _infeasible(self, infeasible: Iterable[Infeasible], now_s: float) -> list[Line]:
         texts = list(dict.fromkeys(map(infeasible_text, infeasible)))
         said = {text: at for text, at in self._infeasible_said_s.items() if text in texts}
-        due = [text for text in texts if now_s - said.get(text, -INFEASIBLE_AGAIN_S) >= INFEASIBLE_AGAIN_S]
+        due = [text for text in texts if now_s - said.get(text, -AGAIN_S) >= AGAIN_S]
         self._infeasible_said_s = {**said, **dict.fromkeys(due, now_s)}
         return [Line(text, warning=True) for text in due]
+
+    def _deferred(self, deferred: Iterable[Deferred], now_s: float) -> list[Line]:
+        """Say what is held back when the limiter changes: its numbers change all the time.
+
+        What comes and goes is not said again sooner: at a limit, each task that ends lets one in.
+        """
+        texts = {f"{_what(one)} is held back by {one.limiter.value}": one.text for one in deferred}
+        said = {head: at for head, at in self._deferred_said_s.items() if now_s - at < AGAIN_S}
+        due = [head for head in texts if head not in said]
+        self._deferred_said_s = {**said, **dict.fromkeys(due, now_s)}
+        return [Line(f"{head}: {texts[head]}") for head in due]
 
 
 def infeasible_text(one: Infeasible) -> str:
     """Return one sentence on what can't be met and why; counts are left out, as they change."""
     source = " (asked by request_resources)" if one.from_constraint else ""
-    what = str(getattr(one.wanted, "bundle", one.wanted))
-    return f"No node type can ever hold {what}{source}: {one.text}"
+    return f"No node type can ever hold {_what(one)}{source}: {one.text}"
+
+
+def wholly_deferred(deferred: Iterable[Deferred], ray: RayState | None) -> list[Deferred]:
+    """Return what holds back waiting work of which no part has room, there or on its way."""
+    mine = [one for one in deferred if one.why in {Why.DEMAND, Why.GANG}]
+    counts: Counter[Bundle] = Counter()
+    for one in mine:
+        if isinstance(one.wanted, Demand):
+            counts[one.wanted.bundle] += one.wanted.count
+    waits = {one.bundle: one.count for one in ray.demands} if ray else {}
+    return [
+        one
+        for one in mine
+        if not isinstance(one.wanted, Demand) or counts[one.wanted.bundle] >= waits.get(one.wanted.bundle, 0)
+    ]
+
+
+def _what(one: Deferred | Infeasible) -> str:
+    return str(one.wanted.bundle) if isinstance(one.wanted, Demand) else str(one.wanted)
 
 
 def cluster_size(ray: RayState) -> dict[str, int]:

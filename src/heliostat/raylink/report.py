@@ -1,7 +1,7 @@
 """A round → Ray's `AutoscalingState`, which `ray status` and the dashboard show. Pure.
 
-Deferred demand is not infeasible: it stays in Ray's own list of pending demands, and what
-holds it back shows in the details of the instances on their way.
+Deferred demand is not infeasible: it stays in Ray's own list of pending demands, and drivers are
+told what holds it back (`driver_lines.py`).
 """
 
 from __future__ import annotations
@@ -86,9 +86,11 @@ def pending_instances(instances: Iterable[Instance]) -> list[Any]:
 
 
 def details(instance: Instance) -> str:
-    """Return the state, and the backend's own words on it (a queue's reason)."""
+    """Return the state, the backend's own words on it (a queue's reason), and in short what it is for."""
     words = instance.row.detail if instance.row else None
-    return f"{instance.state.value} ({words})" if words else instance.state.value
+    state = f"{instance.state.value} ({words})" if words else instance.state.value
+    # What follows says why it is of this type and no other.
+    return f"{state}: {instance.intent.reason.partition(';')[0]}"
 
 
 def failed_requests(failures: Sequence[Failure], *, now_s: float) -> list[Any]:

@@ -54,23 +54,9 @@ class HeliostatScheduler(IResourceScheduler):  # type: ignore[misc]
         found = asked(request, now_s=self._now_s())
         self._history = fold(_prepared(self._history, found), found.snapshot, found.policy)
         planned = plan(found.snapshot, self._history, found.policy)
-        reply = Answer(
-            asked=found,
-            plan=planned,
-            without=self._without_constraint(found, planned),
-            history=self._history,
-            new_id=self._new_id,
-        ).reply()
+        reply = Answer(found, planned, self._history, self._new_id).reply()
         self._tell(planned, reply)
         return reply
-
-    def _without_constraint(self, found: Asked, planned: Plan) -> Plan:
-        """Return the plan without `request_resources`: a plan does not say whose bundle is deferred."""
-        assert self._history is not None
-        if found.ray.constraint is None or not (planned.deferred or planned.infeasible):
-            return planned
-        ray = replace(found.ray, constraint=None)
-        return plan(replace(found.snapshot, ray=ray), self._history, found.policy)
 
     def _tell(self, planned: Plan, reply: Any) -> None:
         for action in planned.actions:

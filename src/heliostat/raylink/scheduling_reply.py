@@ -25,11 +25,10 @@ CANCELLABLE = frozenset({pb.Instance.QUEUED, pb.Instance.ALLOCATED, pb.Instance.
 
 @dataclass(frozen=True)
 class Answer:
-    """One round: what was asked, what was planned, and the same plan `without` `request_resources`."""
+    """One round: what was asked, and what was planned."""
 
     asked: Asked
     plan: Plan
-    without: Plan
     history: History
     new_id: Callable[[], str]
 
@@ -111,16 +110,15 @@ class Answer:
 
     def _infeasible_requests(self) -> list[Any]:
         """Return what finds no place this time, one message for each bundle: Ray's «infeasible»."""
-        counts = _unmet(self.without) - _short_floors(self.without, self.asked)
-        asked = Counter({one.bundle: one.count for one in self.asked.ray.demands})
-        return [self.asked.requests[bundle] for bundle in (counts & asked).elements()]
+        return [self.asked.requests[bundle] for bundle in _unmet(self.plan, Why.DEMAND).elements()]
 
     def _infeasible_gangs(self) -> list[Any]:
-        ids = dict.fromkeys(one.gang_id for one in _waiting(self.without) if isinstance(one, Gang))
+        every = [one.wanted for one in self.plan.deferred] + [one.wanted for one in self.plan.infeasible]
+        ids = dict.fromkeys(one.gang_id for one in every if isinstance(one, Gang))
         return [self.asked.gangs[gang_id] for gang_id in ids]
 
     def _infeasible_constraints(self) -> list[Any]:
-        lacking = _unmet(self.plan) - _unmet(self.without)
+        lacking = _unmet(self.plan, Why.CONSTRAINT)
         asked = self.asked.request.cluster_resource_constraints
         return [one for one in asked if any(bundle in lacking for bundle in _bundles(one))]
 
@@ -170,26 +168,16 @@ def _is_cancellable(member: Member) -> bool:
     return member.instance.status in CANCELLABLE
 
 
-def _waiting(plan: Plan) -> list[Demand | Gang]:
-    return [*(one.wanted for one in plan.deferred), *(one.wanted for one in plan.infeasible)]
-
-
-def _unmet(plan: Plan) -> Counter[Bundle]:
+def _unmet(plan: Plan, why: Why) -> Counter[Bundle]:
+    """Count what finds no place, of waiting work (DEMAND) or of `request_resources` (CONSTRAINT)."""
+    deferred = [one.wanted for one in plan.deferred if one.why is why]
+    from_constraint = why is Why.CONSTRAINT
+    never = [one.wanted for one in plan.infeasible if one.from_constraint is from_constraint]
     counts: Counter[Bundle] = Counter()
-    for one in _waiting(plan):
+    for one in (*deferred, *never):
         if isinstance(one, Demand):
             counts[one.bundle] += one.count
     return counts
-
-
-def _short_floors(plan: Plan, asked: Asked) -> Counter[Bundle]:
-    """Count the nodes that `min_worker_nodes` asks for and limits forbid: no request waits for them."""
-    short: Counter[Bundle] = Counter()
-    for one in asked.policy.node_types:
-        lack = min(one.min_workers, one.max_workers) - plan.target.get(one.name, 0)
-        if lack > 0:
-            short[Bundle(one.resources)] += lack
-    return short
 
 
 def _bundles(constraint: Any) -> Iterable[Bundle]:

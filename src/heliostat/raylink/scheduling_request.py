@@ -33,6 +33,10 @@ pb: Any = instance_manager_pb2
 
 BACKEND = "ray"
 ENDLESS = 2**31
+JUST_LONGER_S = 0.0005
+"""Ray lets a node go that was idle for longer than its timeout, the planner one that was idle so long.
+Ray counts in whole milliseconds, so half of one more makes them equal."""
+
 NO_SHAPE = ""
 """Ray 2.60 has a field for the launch config that an instance came from, and never fills it."""
 
@@ -226,7 +230,8 @@ def _implicit(request: Any) -> tuple[str, ...]:
 
 
 def _with_implicit(known: Resources, listed: Mapping[str, float], implicit: Sequence[str]) -> Resources:
-    return known.plus(Resources.of({name: 1 for name in implicit if name not in listed}))
+    missing = {name: 1 for name in implicit if name not in listed}
+    return known.plus(Resources.of(missing)) if missing else known
 
 
 def _row(key: str, instance: Any) -> BackendInstance | None:
@@ -268,7 +273,7 @@ def _policy(request: Any, crowd: _Crowd, implicit: Sequence[str]) -> Policy:
             for one in configs.values()
         ),
         max_workers=max(0, most - crowd.fixed_counts.total()),
-        idle_timeout_s=math.inf if request.idle_timeout_s is None else request.idle_timeout_s,
+        idle_timeout_s=math.inf if request.idle_timeout_s is None else request.idle_timeout_s + JUST_LONGER_S,
         upscaling_speed=0.0,
         max_draining=ENDLESS,
     )
@@ -283,7 +288,7 @@ def _node_type(config: Any, fixed: int, *, implicit: Sequence[str], priority: in
         min_workers=max(0, config.min_worker_nodes - fixed),
         max_workers=max(0, config.max_worker_nodes - fixed),
         labels=dict(config.labels),
-        idle_timeout_s=config.idle_timeout_s,
+        idle_timeout_s=None if config.idle_timeout_s is None else config.idle_timeout_s + JUST_LONGER_S,
         start_timeout_s=math.inf,
         priority=priority,
     )

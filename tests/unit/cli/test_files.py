@@ -50,14 +50,18 @@ def test_the_plan_for_a_demand(invoke: Invoke, file: Path) -> None:
     result = invoke("check", str(file), "--show", "--demand", '{"CPU": 1}', "-n", "5", "--json")
     shown = json.loads(result.stdout)
     assert [(one["node_type"], one["count"]) for one in shown["plan"]["launches"]] == [("cpu", 3)]
-    assert [one["limiter"] for one in shown["plan"]["deferred"]] == ["max_workers of the node type"]
+    (held,) = shown["plan"]["deferred"]
+    assert held["limiter"] == "max_workers of the node type"
+    assert held["wanted"] == {"text": "{CPU: 1}", "count": 2, "resources": {"CPU": 1}}
     assert shown["documents"]["cpu"]["resources"]["CPU"] == 1
     assert shown["problems"] == []
 
 
 def test_the_plan_in_words(invoke: Invoke, file: Path) -> None:
     text = invoke("check", str(file), "--show", "--demand", '{"GPU": 1}').stdout
-    assert "can never run" in text
+    assert "can never run: no node type can hold {GPU: 1}" in text
+    text = invoke("check", str(file), "--show", "--demand", '{"CPU": 1}', "-n", "5").stdout
+    assert "held back (max_workers of the node type): 2 × {CPU: 1}: cpu has 3 of at most 3" in text
     assert "  cpu:\n    cluster_name: demo" in text
     assert "nothing is launched" in invoke("check", str(file), "--show").stdout
 

@@ -16,6 +16,9 @@ from tests.unit.control.world import HEAD, node_type, spec
 
 INTENT = InstanceIntent("la.0", "la", "gpu", "fake", "s", Intent.WANTED, 0.0, "demand")
 GPU = node_type("gpu", resources=Resources.of({"CPU": 8, "GPU": 2}), price_usd_per_h=3.6)
+PRICES = {"gpu": 7.2}
+"""The backend asks for twice of what the file says."""
+
 DAY_S = 1_700_000_000.0
 
 
@@ -27,23 +30,26 @@ def test_usage_counts_cores_gpus_money_and_idle_time() -> None:
     rows = usage(
         [instance(InstanceState.RUNNING), instance(InstanceState.RUNNING, NodeStatus.IDLE)],
         policy=spec(GPU).policy,
+        prices=PRICES,
         since_s=DAY_S - 10,
         now_s=DAY_S,
     )
     (row,) = merged(rows)
     assert (row.day, row.node_s, row.idle_s, row.core_s, row.gpu_s) == ("2023-11-14", 20, 10, 160, 40)
-    assert row.cost_usd == pytest.approx(0.02)
+    assert row.cost_usd == pytest.approx(0.04)
 
 
 @pytest.mark.parametrize("state", [InstanceState.QUEUED, InstanceState.GONE, InstanceState.FAILED])
 def test_what_does_not_run_costs_nothing(state: InstanceState) -> None:
-    assert usage([instance(state)], policy=spec(GPU).policy, since_s=DAY_S - 1, now_s=DAY_S) == []
+    assert (
+        usage([instance(state)], policy=spec(GPU).policy, prices=PRICES, since_s=DAY_S - 1, now_s=DAY_S) == []
+    )
 
 
 @pytest.mark.parametrize("gap_s", [0.0, -5.0, SECONDS_AT_MOST + 1])
 def test_a_clock_that_jumps_is_not_charged(gap_s: float) -> None:
     running = [instance(InstanceState.RUNNING)]
-    assert usage(running, policy=spec(GPU).policy, since_s=DAY_S - gap_s, now_s=DAY_S) == []
+    assert usage(running, policy=spec(GPU).policy, prices=PRICES, since_s=DAY_S - gap_s, now_s=DAY_S) == []
 
 
 def test_the_idle_watch_expires_after_its_time_and_starts_anew_when_used() -> None:

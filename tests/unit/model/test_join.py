@@ -52,6 +52,26 @@ def test_a_living_node_beats_a_dead_one_with_the_same_id(order: int) -> None:
     assert one.node.node_id == "n2"
 
 
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("first", "second", "counts"),
+    [
+        (NodeStatus.RUNNING, NodeStatus.IDLE, "n1"),
+        (NodeStatus.DRAINING, NodeStatus.RUNNING, "n1"),
+        (NodeStatus.DEAD, NodeStatus.DRAINING, "n2"),
+        (NodeStatus.DEAD, NodeStatus.DEAD, "n1"),
+    ],
+)
+def test_of_several_nodes_with_the_same_id_the_same_one_counts_in_any_order(
+    first: NodeStatus, second: NodeStatus, counts: str, order: int
+) -> None:
+    nodes = [node(first, "n1"), node(second, "n2")][::order]
+    view = BackendView((ROW,), 200.0, True)
+    (one,) = join(Snapshot(200.0, RayState(1, "s", tuple(nodes)), {"fake": view}, (INTENT,)))
+    assert one.node is not None
+    assert one.node.node_id == counts
+
+
 RELEASED = replace(INTENT, intent=Intent.RELEASED, released_at_s=150.0)
 
 

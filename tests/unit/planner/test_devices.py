@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from heliostat.model.demand import Demand, GangStrategy
 from heliostat.model.instance import BackendState
 from heliostat.model.plan import Why
-from heliostat.model.resources import Resources
-from heliostat.planner.devices import Devices, copies_on, fresh, take
+from heliostat.model.resources import SCALE, Resources
+from heliostat.planner.devices import Devices, copies_on, fresh, take, take_parts
 from heliostat.planner.limits import SCARCE, SHARE_REPORTS
 from heliostat.planner.mixes import CELLS, best_mix
 from tests.unit.planner.optimum import devices_hold
-from tests.unit.planner.world import World, demand, gang, kind, launched, policy, released
+from tests.unit.planner.world import World, demand, drained, gang, kind, launched, policy, released
 
 ONE = 10_000
 
@@ -375,9 +375,41 @@ class TestRunningNodes:
         world, _ = self.world(used=0.8, asked=1.0)
         assert self.launches(world, SHARE_REPORTS + 2) == [0] * SHARE_REPORTS + [1, 1]
 
-    def test_whole_ones_are_believed_where_nothing_speaks_of_shares(self) -> None:
-        world, _ = self.world(used=1.0, asked=1.0)
-        assert self.launches(world, 6) == [0] * 6
+    @pytest.mark.parametrize(("used", "asked"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.3)])
+    def test_whole_or_not_a_sum_is_doubted_where_anything_is_used(self, used: float, asked: float) -> None:
+        """1.0 free of two may be 0.6 and 0.4, which is no room for a whole one."""
+        world, _ = self.world(used=used, asked=asked)
+        assert self.launches(world, SHARE_REPORTS + 2) == [0] * SHARE_REPORTS + [1, 1]
+
+    @pytest.mark.parametrize("strategy", GangStrategy)
+    def test_a_gang_waits_no_longer_than_other_work(self, strategy: GangStrategy) -> None:
+        world, _ = self.world()
+        world.demands, world.gangs = (), (gang(strategy, demand(1, GPU=0.6)),)
+        assert self.launches(world, SHARE_REPORTS + 1) == [0] * SHARE_REPORTS + [1]
+
+    def test_what_else_changes_there_does_not_matter(self) -> None:
+        """Object store memory changes with every report; what it says of devices is the same."""
+        world, one = self.world()
+        found = []
+        for report in range(SHARE_REPORTS + 2):
+            world.change_node(one, available=Resources.of({"CPU": 32 - report, "GPU": 0.8}))
+            found += self.launches(world, 1)
+        assert found == [0] * SHARE_REPORTS + [1, 1]
+
+    def test_devices_are_known_where_only_other_things_are_used(self) -> None:
+        """Two GPUs that nothing uses are two GPUs: no room for three shares of 0.6."""
+        world, one = self.world(asked=0.6)
+        world.demands = (demand(3, GPU=0.6),)
+        world.change_node(one, available=Resources.of({"CPU": 16, "GPU": 2}))
+        assert self.launches(world, 1) == [1]
+
+    def test_request_resources_counts_devices_one_by_one(self) -> None:
+        """Two nodes of two hold three shares of 0.6, one does not: neither leaves."""
+        world = World(policy=policy(GPUS), constraint=(demand(3, GPU=0.6),))
+        for _ in range(2):
+            world.running("gpu", idle_s=1000)
+        made = world.rounds(5)
+        assert (launched(made), drained(made)) == ({}, {})
 
     def test_a_foreign_node_is_doubted_like_any(self) -> None:
         world = World(policy=policy(GPUS), demands=(demand(1, GPU=0.6),))
@@ -410,3 +442,44 @@ def test_a_label_that_the_node_lacks_makes_no_doubt() -> None:
         world.round()
     world.demands = (*world.demands, demand(1, GPU=0.6))
     assert [sum(launched(world.round()).values()) for _ in range(3)] == [0, 0, 1]
+
+
+class TestGangsOnOneNode:
+    """A gang on one node takes of its devices what its bundles take, not whole ones."""
+
+    @pytest.mark.parametrize("strategy", [GangStrategy.PACK, GangStrategy.STRICT_PACK])
+    @pytest.mark.parametrize(
+        ("parts", "beside", "nodes"),
+        [
+            ([(2, 0.6)], (2, 0.3), 1),
+            ([(2, 0.6)], (2, 0.4), 1),
+            ([(2, 0.6)], (1, 0.5), 2),
+            ([(1, 0.5), (1, 0.3)], (1, 1.0), 1),
+            ([(1, 0.5), (1, 0.6)], (1, 1.0), 2),
+        ],
+    )
+    def test_what_it_leaves_is_room_for_others(
+        self, strategy: GangStrategy, parts: list[tuple[int, float]], beside: tuple[int, float], nodes: int
+    ) -> None:
+        demands = [demand(count, CPU=1, GPU=share) for count, share in parts]
+        world = World(policy=policy(GPUS), gangs=(gang(strategy, *demands),))
+        world.demands = (demand(beside[0], GPU=beside[1]),)
+        made = world.round()
+        assert launched(made) == {"gpu": nodes}
+        world.obey(made)
+        assert world.rounds(3).actions == ()
+
+
+@pytest.mark.parametrize(
+    ("devices", "parts", "whole", "left"),
+    [
+        ((SCALE, SCALE), [(6000, 2)], 2 * SCALE, (4000, 4000)),
+        ((5000, SCALE), [(5000, 2)], SCALE, (5000,)),
+        ((SCALE, SCALE), [(SCALE, 1), (3000, 1)], 2 * SCALE, (7000,)),
+        ((4000, SCALE), [(6000, 2)], SCALE, (4000,)),
+    ],
+)
+def test_parts_are_taken_or_else_the_whole(
+    devices: Devices, parts: list[tuple[int, int]], whole: int, left: Devices
+) -> None:
+    assert take_parts(devices, parts, whole, 1) == left

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from heliostat.model.demand import GangStrategy
 from heliostat.model.history import FAILURES_KEPT, STARTS_KEPT, Backoff, History
-from heliostat.model.instance import BackendState
+from heliostat.model.instance import BackendState, Offer
 from heliostat.model.resources import Resources
 from heliostat.planner import fold
 from heliostat.planner.limits import WAITING_KEPT
 from heliostat.planner.wants import key_of
-from tests.unit.planner.world import World, demand, gang, kind, launched
+from tests.unit.planner.world import World, demand, gang, kind, launched, policy
 
 
 def test_demand_keeps_its_age_whatever_its_count_and_loses_it_when_it_is_gone() -> None:
@@ -26,11 +26,50 @@ def test_demand_keeps_its_age_whatever_its_count_and_loses_it_when_it_is_gone() 
     assert world.history.waiting_since == {}
 
 
-def test_a_gang_is_remembered_under_its_key() -> None:
-    one = gang(GangStrategy.PACK, demand(2))
-    world = World(gangs=(one,))
+def test_a_gang_is_remembered_under_its_key_whatever_part_of_it_waits() -> None:
+    world = World(gangs=(gang(GangStrategy.SPREAD, demand(4)),))
     world.round()
-    assert list(world.history.waiting_since) == [key_of(one)]
+    since_s = world.now_s
+    other = gang(GangStrategy.SPREAD, demand(4), name="b")
+    for part in (demand(3), demand(1)):
+        left = gang(GangStrategy.SPREAD, part)
+        world.gangs = (other, left)
+        world.round()
+        assert world.history.waiting_since[key_of(left)] == since_s
+    assert world.history.waiting_since[key_of(other)] == since_s + 1
+    world.gangs = (other,)
+    world.round()
+    world.gangs = (gang(GangStrategy.SPREAD, demand(4)),)
+    world.round()
+    assert set(world.history.waiting_since.values()) == {world.now_s}
+
+
+def test_what_is_asked_to_keep_waits_while_living_nodes_lack_it() -> None:
+    world = World(constraint=(demand(4), demand(1, CPU=2)))
+    world.round()
+    since_s = world.now_s
+    world.round()
+    assert world.history.waiting_since == {"{CPU: 1}": since_s, "{CPU: 2}": since_s}
+    world.running(used={"CPU": 4})
+    world.round()
+    assert list(world.history.waiting_since.values()) == [since_s]
+    world.foreign(CPU=4, used={"CPU": 4})
+    world.round()
+    assert world.history.waiting_since == {}
+    world.demands = (demand(1),)
+    world.rounds(2)
+    assert world.history.waiting_since == {"{CPU: 1}": world.now_s - 1}
+
+
+def test_prices_are_the_last_known_ones_of_what_costs_anything() -> None:
+    free, paid = kind("free"), kind("paid", price_usd_per_h=2.0)
+    world = World(policy=policy(free, paid))
+    world.round()
+    assert world.history.prices == {"paid": 2.0}
+    world.policy = policy(free, replace(paid, price_usd_per_h=0.0))
+    world.offers = (Offer("free", price_usd_per_h=3.0),)
+    world.round()
+    assert world.history.prices == {"free": 3.0}
 
 
 def test_no_more_ages_than_the_limit_the_oldest_first() -> None:

@@ -8,12 +8,12 @@ import pytest
 
 from heliostat.model.history import Backoff, History
 from heliostat.model.instance import BackendState, Offer
-from heliostat.model.plan import Limiter, Why
+from heliostat.model.plan import Limiter, Plan, Reason, Release, Why
 from heliostat.model.snapshot import OperatorSettings
 from heliostat.planner import plan
 from heliostat.planner.backoff import after_failures, delay_s
 from heliostat.planner.limits import BACKEND_PATIENCE_S, BACKOFF_MOST_S, FIRST_TRY
-from tests.unit.planner.world import World, demand, kind, launched, launches, limiters, policy
+from tests.unit.planner.world import World, demand, drained, kind, launched, launches, limiters, policy
 
 
 def test_no_more_of_a_type_than_its_maximum() -> None:
@@ -57,6 +57,53 @@ def test_what_is_there_already_is_spent() -> None:
     )
     world.running(used={"CPU": 4})
     assert launched(world.round()) == {"cpu": 2}
+
+
+@pytest.mark.parametrize(("offered_usd", "nodes"), [(1.0, 4), (2.0, 1), (3.0, 0)])
+def test_all_of_it_at_the_price_that_the_backend_says_just_now(offered_usd: float, nodes: int) -> None:
+    node_type = kind(price_usd_per_h=1.0)
+    world = World(policy=policy(node_type, max_cost_usd_per_h=6.0), demands=(demand(9, CPU=4),))
+    for _ in range(2):
+        world.running(used={"CPU": 4})
+    world.offers = (Offer("cpu", price_usd_per_h=offered_usd),)
+    assert launched(world.round()) == ({"cpu": nodes} if nodes else {})
+
+
+class TestATypeThatLeftTheFile:
+    """What is there of it costs on, until it is gone."""
+
+    def world(self, *, ray_answers: bool = True) -> tuple[World, str]:
+        old, new = kind("old", price_usd_per_h=1.0), kind("new", price_usd_per_h=5.0)
+        world = World(policy=policy(old, new, max_cost_usd_per_h=10.0), demands=(demand(9, CPU=4),))
+        one = world.running("old", used={"CPU": 4})
+        world.offers = (Offer("old", price_usd_per_h=4.0),)
+        world.round()
+        world.policy, world.ray_answers = policy(new, max_cost_usd_per_h=10.0), ray_answers
+        world.offers = ()
+        world.rounds(3)
+        world.ray_answers = True
+        return world, one
+
+    @pytest.mark.parametrize("ray_answers", [True, False])
+    def test_at_its_last_known_price(self, ray_answers: bool) -> None:
+        world, _ = self.world(ray_answers=ray_answers)
+        made = world.round()
+        assert launched(made) == {"new": 1}
+        assert "9 of at most 10 $/h" in made.deferred[0].text
+
+    def test_and_no_longer_when_it_has_gone(self) -> None:
+        world, one = self.world()
+        world.obey(Plan(actions=(Release(one, Reason(Why.LOST, "a test")),)))
+        assert launched(world.round()) == {"new": 2}
+        assert world.history.prices == {"new": 5.0}
+
+    def test_the_dearest_of_such_nodes_goes_first(self) -> None:
+        types = [kind(f"t{n}", price_usd_per_h=price) for n, price in enumerate((1.0, 3.0, 2.0))]
+        world = World(policy=policy(*types, max_draining=1))
+        several = [world.running(one.name, idle_s=1) for one in types]
+        world.round()
+        world.policy = policy(max_draining=1)
+        assert list(drained(world.round())) == [several[1]]
 
 
 def test_what_is_free_of_charge_is_not_held_back_by_the_budget() -> None:

@@ -307,6 +307,37 @@ class TestElapsed:
         assert go(made, 1, after_s=PATIENCE_S) == ({}, {})
 
 
+class TestElapsedForRequestResources:
+    def world(self, *, asked: int = 4) -> World:
+        made = world(ready_s=None, tasks=0)
+        made.constraint = (demand(asked),)
+        return made
+
+    def test_it_waits_like_work(self) -> None:
+        made = self.world()
+        assert go(made, 1) == ({"free": 1}, {})
+        assert go(made, 1, after_s=PATIENCE_S - 1) == ({}, {})
+        assert go(made, 5) == ({"paid": 1}, {})
+
+    def test_not_while_nodes_that_are_up_hold_it(self) -> None:
+        """Nor has work of the same shape waited, or what is asked for again when one of them is lost."""
+        made = self.world()
+        one = made.running("paid", used={"CPU": 4})
+        go(made, 2, after_s=PATIENCE_S)
+        made.demands = (demand(4),)
+        assert go(made, 2) == ({"free": 1}, {})
+        made.demands = ()
+        del made.nodes[f"n-{one}"], made.rows[one], made.intents[one]
+        assert go(made, 5) == ({}, {})
+        assert go(made, 2, after_s=PATIENCE_S) == ({"paid": 1}, {})
+
+    def test_as_long_as_a_part_of_it_is_lacking(self) -> None:
+        made = self.world(asked=8)
+        go(made, 1)
+        made.running("free", used={"CPU": 4})
+        assert go(made, 2, after_s=PATIENCE_S)[0] == {"paid": 1}
+
+
 class TestThePaidTypeFails:
     def backoff(self, made: World, left_s: float) -> None:
         until_s = made.now_s + left_s
@@ -431,13 +462,13 @@ kinds = st.builds(
     st.lists(st.tuples(kinds, waits_s, waits_s), min_size=2, max_size=3),
     st.lists(st.integers(0, 2), max_size=3),
     st.integers(1, 12),
-    st.booleans(),
+    st.sampled_from(["work", "gang", "constraint"]),
 )
 def test_it_settles_whatever_is_forecast(
     drawn: list[tuple[dict[str, float], float | None, float | None]],
     queued: list[int],
     tasks: int,
-    whole: bool,
+    asks: str,
 ) -> None:
     """Of each type: what its backend promises, and what its queue then says."""
     types = [kind(f"t{n}", backend=f"b{n}", **each) for n, (each, _, _) in enumerate(drawn)]
@@ -446,8 +477,9 @@ def test_it_settles_whatever_is_forecast(
         Offer(f"t{n}", ready_at_s=None if ready_s is None else NOW_S + ready_s)
         for n, (_, ready_s, _) in enumerate(drawn)
     )
-    made.demands = () if whole else (demand(tasks),)
-    made.gangs = (gang(GangStrategy.PACK, demand(tasks)),) if whole else ()
+    made.demands = (demand(tasks),) if asks == "work" else ()
+    made.gangs = (gang(GangStrategy.PACK, demand(tasks)),) if asks == "gang" else ()
+    made.constraint = (demand(tasks),) if asks == "constraint" else ()
     for number in queued:
         made.coming(f"t{number % len(types)}", ago_s=1)
     need, new = -(-tasks // 4), 0

@@ -157,6 +157,18 @@ class TestOverMax:
         assert released(made) == {one: Why.OVER_MAX}
         assert drained(made) == {}
 
+    @pytest.mark.parametrize("part", ["type", "cluster"])
+    def test_what_is_over_is_not_too_many(self, part: str) -> None:
+        """It is released as what it is, and nothing goes in its stead."""
+        most = {"type": policy(kind(max_workers=1)), "cluster": policy(max_workers=1)}
+        world = World(policy=most[part])
+        idle = world.running(idle_s=1)
+        late = world.coming(state=BackendState.STARTING)
+        world.change_row(late, started_at_s=world.now_s - 1000)
+        made = world.round()
+        assert (released(made), drained(made)) == ({late: Why.START_TIMEOUT}, {})
+        assert made.kept[idle].why is Why.IDLE_TIMEOUT
+
 
 class TestDrift:
     def drift(self, world: World, one: str) -> None:
@@ -221,6 +233,52 @@ class TestRemoved:
         world, one = self.removed(deadline_s=30, used=True)
         world.change_node(one, status=NodeStatus.DRAINING)
         assert released(world.round(31)) == {one: Why.REMOVED_BY_HAND}
+
+    @pytest.mark.parametrize(
+        ("state", "deadline_s", "says"),
+        [
+            ("idle", None, "removed by hand and idle; Ray is asked"),
+            ("idle just now", None, "removed by hand, idle just now"),
+            ("idle, and others drain", None, "1 others drain first (max_draining)"),
+            ("works", None, "removed by hand; it works, and goes when it is idle"),
+            ("drains", None, "removed by hand, and drains"),
+            ("idle", 30, "to be gone in 29 s"),
+            ("drains", 30, "removed by hand, to be gone in 29 s; it drains"),
+            ("idle", 0, "its deadline is over"),
+            ("idle, and its backend is silent", 0, "its deadline is over; it is released when fake answers"),
+            ("drains, and its backend is silent", 0, "it is released when fake answers"),
+        ],
+    )
+    def test_in_every_round_it_goes_or_says_what_it_waits_for(
+        self, state: str, deadline_s: float | None, says: str
+    ) -> None:
+        world, one = self.removed(deadline_s=deadline_s, used=state == "works")
+        if "others drain" in state:
+            world.policy = policy(max_draining=1)
+            world.change_node(world.running(), status=NodeStatus.DRAINING)
+        if state.startswith("drains"):
+            world.change_node(one, status=NodeStatus.DRAINING)
+        if "silent" in state:
+            world.silent = {"fake": "timed out"}
+        if state == "idle just now":
+            world.history = replace(world.history, reports={})
+        texts = []
+        for _ in range(4):
+            made = world.round()
+            texts += [made.kept[one].text] if one in made.kept else []
+            texts += [action.reason.text for action in made.actions]
+            assert one in {**released(made), **drained(made), **made.kept}
+        assert any(says in text for text in texts)
+
+    def test_paused_it_says_so(self) -> None:
+        world, one = self.removed(deadline_s=0)
+        coming = world.coming()
+        world.operator = replace(world.operator, paused=True)
+        made = world.rounds(4)
+        assert made.actions == ()
+        assert {key: made.kept[key].text for key in (one, coming)} == dict.fromkeys(
+            (one, coming), "the cluster is paused"
+        )
 
     def test_it_is_no_room_any_more(self) -> None:
         world, _ = self.removed()

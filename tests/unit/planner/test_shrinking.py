@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 
 from heliostat.model.demand import GangStrategy
 from heliostat.model.instance import BackendState, NodeStatus
-from heliostat.model.plan import Release, Why
+from heliostat.model.plan import Launch, Release, Why
 from heliostat.model.snapshot import OperatorSettings
 from heliostat.planner.limits import VANISHED_S
 from heliostat.planner.scale_down import needless
 from heliostat.planner.settle import settle
-from tests.unit.planner.scenes import scene_of
+from tests.unit.planner.scenes import apply, newer, scene_of
 from tests.unit.planner.world import (
+    NOW_S,
     World,
     bundle,
     demand,
@@ -156,12 +161,20 @@ class TestSays:
     def test_the_minimum(self) -> None:
         world = World(policy=policy(kind(min_workers=1)))
         one = world.running(idle_s=900)
-        assert self.kept(world, one) == (Why.MIN_WORKERS, "min_workers of cpu is 1", {"floor": 1})
+        assert self.kept(world, one) == (
+            Why.MIN_WORKERS,
+            "min_workers of cpu is 1",
+            {"floor": 1, "count": 1},
+        )
 
     def test_a_floor_by_hand(self) -> None:
         world = World(operator=OperatorSettings(floors={"cpu": 1}))
         one = world.running(idle_s=900)
-        assert self.kept(world, one) == (Why.ADDED_BY_HAND, "1 of cpu were asked for by hand", {"floor": 1})
+        assert self.kept(world, one) == (
+            Why.ADDED_BY_HAND,
+            "1 of cpu were asked for by hand",
+            {"floor": 1, "count": 1},
+        )
 
     def test_a_constraint(self) -> None:
         world = World(constraint=(demand(1, CPU=2),))
@@ -187,7 +200,7 @@ class TestSays:
         world = World()
         one = world.running(idle_s=9)
         why, _, data = self.kept(world, one)
-        assert (why, data) == (Why.IDLE_TIMEOUT, {"idle_s": 9.0, "left_s": 51.0})
+        assert (why, data) == (Why.IDLE_TIMEOUT, {"idle_s": 9.0, "timeout_s": 60.0, "left_s": 51.0})
 
     def test_all_of_them_do(self) -> None:
         world = World(policy=policy(kind(min_workers=1), max_draining=1), demands=(demand(1, CPU=4),))
@@ -195,3 +208,105 @@ class TestSays:
         for _ in range(3):
             made = world.round()
             assert set(made.kept) | set(drained(made)) == set(several)
+
+
+def nothing(world: World, one: str) -> None:
+    pass
+
+
+def first_report(world: World, one: str) -> None:
+    world.history = replace(world.history, reports={})
+
+
+def ends(world: World, one: str) -> None:
+    world.change_row(one, expires_at_s=NOW_S + 100)
+
+
+def told_and_over(world: World, one: str) -> None:
+    world.change_row(one, expires_at_s=NOW_S + 6)
+    world.change_node(one, status=NodeStatus.DRAINING)
+
+
+def drifts(world: World, one: str) -> None:
+    apply(world, replace(world.policy, node_types=(newer(world.policy.node_types[0]),)))
+
+
+def drifts_beside_a_new_one(world: World, one: str) -> None:
+    drifts(world, one)
+    world.policy = replace(world.policy, max_surge=1)
+
+
+def drifts_while_others_drain(world: World, one: str) -> None:
+    drifts(world, one)
+    world.policy = replace(world.policy, max_draining=0)
+
+
+def leaves_the_file(world: World, one: str) -> None:
+    apply(world, policy(kind("other")))
+
+
+def too_many(world: World, one: str) -> None:
+    world.policy = replace(world.policy, max_workers=0)
+
+
+def protected(world: World, one: str) -> None:
+    world.operator = OperatorSettings(protected=frozenset({one}))
+
+
+def removed(world: World, one: str) -> None:
+    world.operator = OperatorSettings(removals={one: None})
+
+
+def removed_soon(world: World, one: str) -> None:
+    world.operator = OperatorSettings(removals={one: NOW_S + 31})
+
+
+def removed_by_now(world: World, one: str) -> None:
+    world.operator = OperatorSettings(removals={one: NOW_S})
+
+
+SHAPES = {"shape": "shape-cpu", "shape_now": "shape-cpu-new"}
+ONE_TOO_MANY = {"excess": 0, "cluster_excess": 1}
+
+
+@pytest.mark.parametrize("paused", [False, True])
+@pytest.mark.parametrize(
+    ("there", "change", "rounds", "why", "data"),
+    [
+        ("idle", nothing, 52, Why.IDLE, {"idle_s": 60.0, "timeout_s": 60.0}),
+        ("idle", first_report, 1, Why.IDLE_TIMEOUT, {"reports": 1, "reports_wanted": 2}),
+        ("idle", ends, 1, Why.LEASE_ENDS, {"left_s": 99.0}),
+        ("idle", told_and_over, 1, Why.LEASE_ENDS, {"left_s": 5.0, "deadline_s": NOW_S - 4}),
+        ("idle", drifts, 1, Why.DRIFT, SHAPES),
+        ("floor", drifts_beside_a_new_one, 1, Why.DRIFT, SHAPES),
+        ("idle", drifts_while_others_drain, 1, Why.IDLE, {**SHAPES, "max_draining": 0}),
+        ("idle", leaves_the_file, 1, Why.DRIFT, {**SHAPES, "shape_now": None}),
+        ("idle", too_many, 1, Why.OVER_MAX, ONE_TOO_MANY),
+        ("idle", protected, 1, Why.PROTECTED, {"protected": True}),
+        ("idle", removed, 1, Why.REMOVED_BY_HAND, {"idle_s": 9.0}),
+        ("idle", removed_soon, 1, Why.REMOVED_BY_HAND, {"deadline_s": NOW_S + 31, "left_s": 30.0}),
+        ("idle", removed_by_now, 1, Why.REMOVED_BY_HAND, {"deadline_s": NOW_S, "left_s": -1.0}),
+        ("coming", nothing, 1, Why.NOT_NEEDED, {"needless_s": 0.0, "left_s": 2.0}),
+        ("coming", nothing, 3, Why.NOT_NEEDED, {"needless_s": 2.0, "state": "queued"}),
+        ("coming", drifts, 1, Why.DRIFT, SHAPES),
+        ("coming", too_many, 1, Why.OVER_MAX, ONE_TOO_MANY),
+        ("coming", removed_soon, 1, Why.REMOVED_BY_HAND, {"deadline_s": NOW_S + 31}),
+    ],
+)
+def test_every_reason_to_go_or_stay_has_its_facts_as_data(
+    there: str,
+    change: Callable[[World, str], None],
+    rounds: int,
+    why: Why,
+    data: dict[str, object],
+    paused: bool,
+) -> None:
+    world = World(policy=policy(kind(min_workers=int(there == "floor"))))
+    one = world.coming() if there == "coming" else world.running(idle_s=9)
+    change(world, one)
+    world.operator = replace(world.operator, paused=paused)
+    made = world.rounds(rounds)
+    goes = {action.instance_id: action.reason for action in made.actions if not isinstance(action, Launch)}
+    reason = {**goes, **made.kept}[one]
+    assert reason.why is why or (paused and reason.text == "the cluster is paused")
+    assert json.loads(json.dumps(dict(reason.data))) == data

@@ -63,7 +63,7 @@ async def test_reports_grow_past_what_ray_has_seen(gcs: FakeGcs) -> None:
     cluster = await connected(gcs)
     await cluster.report(quiet(instance("la.0", InstanceState.QUEUED)))
     assert gcs.kept.autoscaler_state_version == 42
-    assert [one.details for one in gcs.kept.pending_instances] == ["queued"]
+    assert [one.details for one in gcs.kept.pending_instances] == ["queued: demand"]
     # Someone else reported meanwhile: the next look says so.
     gcs.kept.autoscaler_state_version = gcs.state.last_seen_autoscaler_state_version = 90
     await cluster.state()

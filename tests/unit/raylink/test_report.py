@@ -13,12 +13,12 @@ from heliostat.model.demand import Bundle, Demand, Gang, GangStrategy
 from heliostat.model.history import Failure
 from heliostat.model.instance import BackendState, InstanceState, NodeStatus, RayNode
 from heliostat.model.node_type import Policy
-from heliostat.model.plan import Infeasible, Plan
+from heliostat.model.plan import Deferred, Infeasible, Limiter, Plan, Why
 from heliostat.model.resources import Resources
 from heliostat.model.snapshot import RayState
 from heliostat.ports.cluster import RoundReport
 from heliostat.raylink.cluster_config import cluster_config
-from heliostat.raylink.driver_lines import INFEASIBLE_AGAIN_S, DriverLines, Line
+from heliostat.raylink.driver_lines import AGAIN_S, DriverLines, Line
 from heliostat.raylink.metrics import RayMetrics
 from heliostat.raylink.report import FAILURES_SHOWN, FAILURES_SHOWN_S, autoscaling_state
 from heliostat.raylink.session_log import SessionLog
@@ -54,9 +54,17 @@ def test_pending_is_told_by_how_far_it_is() -> None:
         (one.ray_node_type_name, one.count, one.request_ts) for one in state.pending_instance_requests
     ] == [("small", 2, 5)]
     assert [(one.instance_id, one.details) for one in state.pending_instances] == [
-        ("n-lb.0", "queued (Resources)"),
-        ("n-lc.0", "starting"),
+        ("n-lb.0", "queued (Resources): demand"),
+        ("n-lc.0", "starting: demand"),
     ]
+
+
+def test_what_comes_says_in_short_what_it_is_for() -> None:
+    text = "2 × {CPU: 1, GPU: 1} wait, nothing free holds them; small is the only type that fits"
+    made = instance("la.0", InstanceState.STARTING, row=BackendState.STARTING)
+    made = replace(made, intent=replace(made.intent, reason=text))
+    (pending,) = autoscaling_state(quiet(made), version=1, seen_version=1, now_s=0.0).pending_instances
+    assert pending.details == "starting: 2 × {CPU: 1, GPU: 1} wait, nothing free holds them"
 
 
 def test_infeasible_is_told_once_and_by_its_source() -> None:
@@ -127,9 +135,56 @@ def test_infeasible_demand_is_said_at_once_and_then_slowly() -> None:
     text = "No node type can ever hold {GPU: 1}: no type has a GPU"
     assert texts(lines.of(hopeless, ray=None, now_s=0.0)) == [text]
     assert lines.of(more, ray=None, now_s=1.0) == []
-    assert texts(lines.of(hopeless, ray=None, now_s=INFEASIBLE_AGAIN_S)) == [text]
-    assert lines.of(quiet(), ray=None, now_s=INFEASIBLE_AGAIN_S + 1) == []
-    assert texts(lines.of(hopeless, ray=None, now_s=INFEASIBLE_AGAIN_S + 2)) == [text]
+    assert texts(lines.of(hopeless, ray=None, now_s=AGAIN_S)) == [text]
+    assert lines.of(quiet(), ray=None, now_s=AGAIN_S + 1) == []
+    assert texts(lines.of(hopeless, ray=None, now_s=AGAIN_S + 2)) == [text]
+
+
+CPU = Bundle(Resources.of({"CPU": 1}))
+
+
+def held(count: int, limiter: Limiter, *, why: Why = Why.DEMAND) -> Deferred:
+    return Deferred(Demand(CPU, count), limiter, f"{count} and no more", why)
+
+
+def waiting(count: int) -> RayState:
+    return RayState(version=1, session_name="s", demands=(Demand(CPU, count),))
+
+
+def said(lines: DriverLines, *deferred: Deferred, waits: int, at_s: float) -> list[str]:
+    report = RoundReport(plan=Plan(deferred=deferred), instances=())
+    return texts(lines.of(report, ray=waiting(waits), now_s=at_s))
+
+
+def test_what_is_wholly_held_back_is_said_when_the_limiter_changes() -> None:
+    lines = DriverLines(since_s=0.0)
+    at_most = "{CPU: 1} is held back by max_workers: %d and no more"
+    assert said(lines, held(3, Limiter.MAX_WORKERS), waits=4, at_s=0.0) == []
+    assert said(lines, held(3, Limiter.MAX_WORKERS), waits=3, at_s=1.0) == [at_most % 3]
+    assert said(lines, held(2, Limiter.MAX_WORKERS), waits=2, at_s=2.0) == []
+    assert said(lines, held(2, Limiter.BACKOFF), waits=2, at_s=3.0) == [
+        "{CPU: 1} is held back by backoff: 2 and no more"
+    ]
+    assert said(lines, waits=2, at_s=4.0) == []
+    assert said(lines, held(2, Limiter.MAX_WORKERS), waits=2, at_s=5.0) == []
+    assert said(lines, held(2, Limiter.MAX_WORKERS), waits=2, at_s=1.0 + AGAIN_S) == [at_most % 2]
+
+
+def test_two_limiters_together_hold_back_all() -> None:
+    both = held(2, Limiter.MAX_WORKERS), held(1, Limiter.BACKOFF)
+    assert len(said(DriverLines(since_s=0.0), *both, waits=3, at_s=0.0)) == 2
+    assert said(DriverLines(since_s=0.0), *both, waits=4, at_s=0.0) == []
+
+
+@pytest.mark.parametrize("why", [Why.CONSTRAINT, Why.MIN_WORKERS, Why.REPLACEMENT])
+def test_what_nobody_waits_for_is_not_said(why: Why) -> None:
+    assert said(DriverLines(since_s=0.0), held(3, Limiter.MAX_WORKERS, why=why), waits=3, at_s=0.0) == []
+
+
+def test_a_placement_group_is_held_back_whole() -> None:
+    gang = Deferred(GANG, Limiter.CAPACITY, "no GPU is left", Why.GANG)
+    (line,) = said(DriverLines(since_s=0.0), gang, waits=0, at_s=0.0)
+    assert line == f"{GANG} is held back by capacity: no GPU is left"
 
 
 def test_the_session_log_writes_rays_events_and_a_log_for_people(tmp_path: Path) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import Mock, patch
 
 import pytest
 
+from heliostat.model.resources import IMPLICIT_RESOURCE, Resources
+from heliostat.planner import plan
+from heliostat.raylink import scheduling_request
 from tests.unit.raylink.asks import (
     HEAD,
     NOW_S,
@@ -27,6 +31,7 @@ from tests.unit.raylink.builders import GROUP_ID, counted, pb, request, selector
 
 CPU_1 = {"CPU": 1}
 ONE = node_type("one", CPU_1)
+IMPLICIT = f"{IMPLICIT_RESOURCE}a"
 
 
 def answer(*types: Any, **asked: Any) -> Any:
@@ -247,6 +252,28 @@ def test_infeasible_comes_as_ray_sent_it_one_for_each_bundle() -> None:
 def test_whose_bundle_is_infeasible(demand: int, keep: int, expected: tuple[int, int]) -> None:
     found = brief(answer(node_type("one", CPU_1, most=2), demand=[CPU_1] * demand, keep=[CPU_1] * keep))
     assert (found.unmet, found.keep_unmet) == expected
+
+
+@pytest.mark.parametrize(("demand", "keep"), [(1, 3), (3, 3)])
+def test_one_plan_says_whose_bundle_it_is(monkeypatch: pytest.MonkeyPatch, demand: int, keep: int) -> None:
+    planned = Mock(wraps=plan)
+    monkeypatch.setattr("heliostat.raylink.scheduler.plan", planned)
+    answer(node_type("one", CPU_1, most=2), demand=[CPU_1] * demand, keep=[CPU_1] * keep)
+    assert planned.call_count == 1
+
+
+@pytest.mark.parametrize(
+    ("implicit", "listed", "rebuilt"), [(False, False, 0), (True, True, 0), (True, False, 2)]
+)
+def test_nodes_are_rebuilt_only_for_implicit_resources_that_they_do_not_list(
+    implicit: bool, listed: bool, rebuilt: int
+) -> None:
+    of_its_own = {IMPLICIT: 1.0} if listed else {}
+    node = running("1", "one", {**CPU_1, **of_its_own})
+    wanted = ask([], demand=[{IMPLICIT: 1} if implicit else CPU_1], instances=[node])
+    with patch.object(Resources, "plus", autospec=True, side_effect=Resources.plus) as plus:
+        scheduling_request.asked(wanted, now_s=NOW_S)
+    assert plus.call_count == rebuilt
 
 
 def test_a_minimum_that_limits_forbid_is_nobodys_request() -> None:

@@ -125,7 +125,12 @@ CHOICES = [
     choice([*times(30, CPU_1), {"CPU": 1, "GPU": 1}], {"cpu": 1, "gpu": 1}, types=EVEN),
     choice([*times(15, CPU_1), {"CPU": 1, "GPU": 1}], {"gpu": 1}, types=EVEN),
     choice(times(100, CPU_1), {"cpu": 10}, types=AVOID, max_num_nodes=10, unmet=90),
-    choice(times(100, CPU_1), {"cpu": 10, "gpu": 1}, types=AVOID, max_num_nodes=11),
+    case(
+        "what the second type brings has room for all: nothing of the first",
+        {"types": AVOID, "demand": times(100, CPU_1), "max_num_nodes": 11},
+        launch={"gpu": 1},
+        otherwise="fewer nodes for the same work; Ray has ten of the first type beside it",
+    ),
     choice([*times(100, CPU_1), {"GPU": 1}], {"gpu": 1}, types=AVOID),
     choice([*times(404, CPU_1), *times(4, {"GPU": 1})], {"gpu": 4, "cpu": 4}, types=AVOID),
 ]

@@ -160,6 +160,23 @@ IDLE = [
         {"types": [replace(ONE, idle_timeout_s=9)], "instances": IDLERS[:2], "idle_timeout_s": 1},
     ),
     case(
+        "idle for just the timeout",
+        {"types": [ONE], "instances": [running("1", "one", CPU_1, idle_s=10)], "idle_timeout_s": 10},
+    ),
+    case(
+        "idle for a millisecond more",
+        {"types": [ONE], "instances": [running("1", "one", CPU_1, idle_s=10.001)], "idle_timeout_s": 10},
+        gone={"1": "IDLE"},
+    ),
+    case(
+        "idle for just the type's own timeout",
+        {
+            "types": [replace(ONE, idle_timeout_s=9)],
+            "instances": [running("1", "one", CPU_1, idle_s=9)],
+            "idle_timeout_s": 1,
+        },
+    ),
+    case(
         "idle, but work fits on it",
         {"types": [ONE], "instances": IDLERS[:2], "idle_timeout_s": 1, "demand": [CPU_1]},
     ),

@@ -88,9 +88,15 @@ def _plan(plan: dict[str, Any], wanted: Wanted | None) -> Lines:
     if wanted is not None:
         heading += f" and {wanted.count} × {wanted.resources}"
     lines = [f"launch {one['count']} × {one['node_type']}: {one['reason']}" for one in plan["launches"]]
-    lines += [f"held back ({one['limiter']}): {one['text']}" for one in plan["deferred"]]
-    lines += [f"can never run: {one}" for one in plan["infeasible"]]
+    lines += [
+        f"held back ({one['limiter']}): {_what(one['wanted'])}: {one['text']}" for one in plan["deferred"]
+    ]
+    lines += [f"can never run: {one['text']}" for one in plan["infeasible"]]
     return Lines(heading, cells(*(lines or ["nothing is launched"])))
+
+
+def _what(wanted: dict[str, Any]) -> str:
+    return f"{wanted['count']} × {wanted['text']}"
 
 
 def _verdict(file: Path, summary: str, problems: list[str]) -> Lines:
