@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
+from tests import examples
 from tools import processes
 
 RUN_TAG = "HELIOSTAT_TEST_RUN"
@@ -18,11 +18,7 @@ RUN_TAG = "HELIOSTAT_TEST_RUN"
 LEFTOVERS_S = 20.0
 TRACKER = "from multiprocessing.resource_tracker import main"
 
-settings.register_profile(
-    "ci", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow], print_blob=True
-)
-settings.register_profile("nightly", parent=settings.get_profile("ci"), max_examples=2000, derandomize=False)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+examples.load(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 _left: list[processes.Process] = []
 

@@ -7,28 +7,27 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from heliostat.planner.cover import cover
 from heliostat.planner.problem import MICRO, Group, Item, Problem, Solution, Source
 from heliostat.planner.simplex import Columns, Floats, Ints, relax
+from tests.examples import many
 from tests.unit.planner.optimum import cheapest, holds, holds_in_one_order
 from tests.unit.planner.problems import UNIT, devices_apart, limited, problems
 
-MANY = settings(
-    max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
-)
+MANY = many(2000)
 
 ITEM = Item((UNIT,), 5)
 
-WORST = 1.75
-WORST_OF_SHARES = 2.25
-"""How many times the optimum an answer may cost. Of 50,000 random problems the dearest cost 1.5 times as
-much, with shares of devices 2 times: two nodes where one would do. Nobody places shares but in one order."""
+WORST = 1.5
+WORST_OF_SHARES = 2.0
+"""How many times the optimum an answer may cost. Of 20,000 random problems the dearest cost 1.2 times as
+much, with shares of devices 1.57 times. Nobody places shares but in one order."""
 
-MEAN = 1.002
-"""And on the average; 1.0005 was measured."""
+MEAN = 1.001
+"""And on the average; 1.0001 was measured. Of a thousand it is up to 1.0006: one dear answer counts much."""
 
 
 def cost_of(problem: Problem, solution: Solution) -> float:
@@ -91,7 +90,7 @@ class TestAgainstTheOptimum:
         assert len(factors) > 500
         assert sum(factors) / len(factors) <= MEAN
 
-    @settings(MANY, max_examples=400)
+    @many(400)
     @given(devices_apart)
     def test_where_devices_are_left_alone_it_is_never_below_it_either(self, problem: Problem) -> None:
         """No factor is promised here: brute force spreads GPU nodes, so that others may ride on them."""
@@ -103,7 +102,7 @@ class TestAgainstTheOptimum:
 
 
 class TestEveryAnswer:
-    @settings(MANY, max_examples=1500)
+    @many(1500)
     @given(limited)
     def test_no_limit_is_passed_and_nothing_is_left_that_could_be_had(self, problem: Problem) -> None:
         answer = cover(problem)
@@ -117,7 +116,7 @@ class TestEveryAnswer:
             if problem.items[item].mark < 0:
                 assert not [one for one in answer.groups if has_room(problem, one, item)]
 
-    @settings(MANY, max_examples=150)
+    @many(150)
     @given(limited)
     def test_the_same_for_the_same(self, problem: Problem) -> None:
         # Of equal problems the answer is remembered, so it is worked out anew here.
@@ -225,7 +224,7 @@ class TestRules:
 class TestRelaxed:
     """The relaxed program over patterns that are all given, against HiGHS."""
 
-    @settings(MANY, max_examples=300)
+    @many(300)
     @given(st.randoms(use_true_random=True))
     def test_the_same_value_as_an_lp_solver_and_values_that_prove_it(self, chance: Random) -> None:
         counts, known = program_of(chance)

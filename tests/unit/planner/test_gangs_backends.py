@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from heliostat.model.demand import Gang, GangStrategy
@@ -13,6 +13,7 @@ from heliostat.model.history import Backoff, History
 from heliostat.model.instance import Offer
 from heliostat.model.node_type import NodeType
 from heliostat.model.plan import Limiter
+from tests.examples import many
 from tests.unit.planner.world import (
     World,
     demand,
@@ -249,7 +250,7 @@ def test_the_limit_of_all_is_named_once_for_both_backends() -> None:
     assert made.deferred[0].text.count("max_workers") == 1
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@many(500)
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.sampled_from([1.0, 2.0, 3.0])), min_size=2, max_size=4),
     st.sampled_from(EVERY),

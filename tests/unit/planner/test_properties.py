@@ -7,57 +7,57 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import given
 
-from heliostat.model.demand import Bundle, Demand, Gang
+from heliostat.model.demand import Bundle, Demand
 from heliostat.model.instance import BackendState
 from heliostat.model.node_type import NodeType
 from heliostat.model.plan import Launch
 from heliostat.model.resources import NOTHING
-from heliostat.model.snapshot import OperatorSettings
 from heliostat.planner.problem import Item, Problem, Source
+from tests.examples import many, seeds
 from tests.unit.planner.optimum import cheapest
-from tests.unit.planner.placer import all_fit
 from tests.unit.planner.world import World, drained, kind, launched, policy, released
 from tests.unit.planner.worlds import (
-    bins_after,
-    bundles_of,
-    claimed,
-    demands,
-    gangs,
+    anything,
+    claims_fit,
+    constraint_fits,
+    demand_of,
+    gang_of,
     over_a_limit,
     refused_by,
     shuffled,
+    some,
+    with_constraint,
+    with_ends,
     working,
-    worlds,
+    world_of,
 )
 
-QUICK = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
-)
-FEW = settings(QUICK, max_examples=60)
+FEW = many(60)
 
 SETTLED_AFTER = 12
 """Rounds in which throttles open one after another and everything launched has joined."""
 
 
-@QUICK
-@given(worlds(), st.randoms(use_true_random=False), st.lists(demands, max_size=2))
-def test_the_same_plan_in_whatever_order_the_world_is_listed(
-    world: World, order: object, constraint: list[object]
-) -> None:
-    world.constraint = tuple(constraint)  # type: ignore[arg-type]
-    other = shuffled(world, order)
-    for _ in range(3):
-        assert world.round() == other.round()
+@many(400)
+@given(seeds)
+def test_the_same_plan_in_whatever_order_the_world_is_listed(seed: int) -> None:
+    world = anything(Random(seed))
+    other = shuffled(world, Random(seed))
+    for number in range(3):
+        made = world.round()
+        assert made == other.round()
         assert world.history == other.history
+        for each in (world, other):
+            each.obey(made)
+            each.step(Random(number))
 
 
-@QUICK
-@given(worlds(), st.lists(demands, max_size=2))
-def test_never_over_a_maximum_and_never_without_a_reason(world: World, constraint: list[object]) -> None:
-    world.constraint = tuple(constraint)  # type: ignore[arg-type]
+@many(500)
+@given(seeds)
+def test_never_over_a_maximum_and_never_without_a_reason(seed: int) -> None:
+    world = anything(Random(seed))
     for _ in range(6):
         made = world.round()
         assert over_a_limit(world, made) == []
@@ -69,34 +69,35 @@ def test_never_over_a_maximum_and_never_without_a_reason(world: World, constrain
         world.tick(places=True)
 
 
-@QUICK
-@given(worlds())
-def test_what_is_claimed_to_be_served_fits(world: World) -> None:
+@many(2000)
+@given(seeds)
+def test_what_is_claimed_to_be_served_fits(seed: int) -> None:
+    world = anything(Random(seed))
     made = world.round()
-    assert all_fit(bins_after(world, made), claimed(world, made))
+    assert claims_fit(world, made)
+    assert constraint_fits(world, made)
 
 
-@QUICK
-@given(worlds(floors=False))
-def test_a_gang_gets_all_its_nodes_or_none(world: World) -> None:
+@many(600)
+@given(seeds)
+def test_a_gang_gets_all_its_nodes_or_none(seed: int) -> None:
+    world = world_of(Random(seed), floors=False)
     world.demands = ()
     made = world.round()
     for action in made.actions:
         if isinstance(action, Launch):
             assert action.reason.data.get("gang") is not None
-    refused = set(refused_by(made))
-    if set(world.gangs) <= refused:
+    refused = refused_by(made)
+    if all(one in refused for one in world.gangs):
         assert launched(made) == {}
-    for group in world.gangs:
-        if group not in refused:
-            assert all_fit(bins_after(world, made), bundles_of(group))
+    assert claims_fit(world, made)
 
 
-@QUICK
-@given(worlds(), st.booleans())
-def test_a_node_with_work_is_never_released_nor_drained(world: World, removed: bool) -> None:
-    if removed:
-        world.operator = OperatorSettings(removals=dict.fromkeys(world.intents))
+@many(150)
+@given(seeds)
+def test_a_node_with_work_is_never_released_nor_drained(seed: int) -> None:
+    chance = Random(seed)
+    world = with_ends(world_of(chance), chance, leases=False)
     for _ in range(12):
         busy = working(world)
         made = world.round(9)
@@ -106,29 +107,28 @@ def test_a_node_with_work_is_never_released_nor_drained(world: World, removed: b
         world.tick(places=True)
 
 
-@QUICK
-@given(worlds(), st.randoms(use_true_random=False))
-def test_a_silent_backend_loses_nothing(world: World, order: object) -> None:
+@many(200)
+@given(seeds)
+def test_a_silent_backend_loses_nothing(seed: int) -> None:
+    world = anything(Random(seed))
     world.round()
-    world.silent = {"fake": "timed out"}
+    world.silent = dict.fromkeys((one.backend for one in world.policy.node_types), "timed out")
     world.rows = {}
     for _ in range(4):
         made = world.round(60)
         assert (released(made), launched(made)) == ({}, {})
 
 
-@QUICK
-@given(worlds())
-def test_it_settles_and_launches_nothing_that_it_gives_back(world: World) -> None:
+@many(100)
+@given(seeds)
+def test_it_settles_and_launches_nothing_that_it_gives_back(seed: int) -> None:
     """Ray places nothing and nothing else happens: each round goes towards the target, none away from it."""
-    new: Counter[str] = Counter()
+    chance = Random(seed)
+    world = with_constraint(world_of(chance), chance)
     before = set(world.intents)
     for index in range(SETTLED_AFTER * 2):
         made = world.round()
-        new.update(launched(made))
-        gone = {
-            world.intents[one].node_type for one in (*released(made), *drained(made)) if one not in before
-        }
+        gone = {one for one in (*released(made), *drained(made)) if one not in before}
         assert not gone, "what was launched here goes again"
         if index >= SETTLED_AFTER:
             assert launched(made) == {}
@@ -136,9 +136,10 @@ def test_it_settles_and_launches_nothing_that_it_gives_back(world: World) -> Non
         world.tick(places=False)
 
 
-@FEW
-@given(worlds(asks_for_gangs=False, floors=False))
-def test_ray_places_all_that_no_limit_holds_back_and_then_all_goes(world: World) -> None:
+@many(150)
+@given(seeds)
+def test_ray_places_all_that_no_limit_holds_back_and_then_all_goes(seed: int) -> None:
+    world = world_of(Random(seed), asks_for_gangs=False, floors=False)
     asked = sum(one.count for one in world.demands)
     launches = 0
     for _ in range(30):
@@ -166,43 +167,55 @@ PRICED = (
     kind("gpu", 8, 2, price_usd_per_h=6.0),
     kind("far", 8, labels={"zone": "b"}, price_usd_per_h=2.5),
 )
-some_types = st.lists(st.sampled_from(PRICED), min_size=1, max_size=4, unique_by=lambda one: one.name)
-few_demands = st.lists(demands.map(lambda one: replace(one, count=min(one.count, 4))), min_size=1, max_size=3)
 
 
-@QUICK
-@given(worlds(asks_for_gangs=False), demands)
-def test_more_demand_takes_no_node_away(world: World, more: Demand) -> None:
+def some_types(chance: Random) -> list[NodeType]:
+    return chance.sample(PRICED, chance.randint(1, 4))
+
+
+def some_demands(chance: Random, most: int) -> list[Demand]:
+    return [demand_of(chance, most) for _ in range(chance.randint(1, 3))]
+
+
+@many(200)
+@given(seeds)
+def test_more_demand_takes_no_node_away(seed: int) -> None:
     """Which of equal nodes goes may differ, but no more of them go."""
+    chance = Random(seed)
+    world = world_of(chance, asks_for_gangs=False)
     other = copy_of(world)
-    other.demands = (*other.demands, more)
+    other.demands = (*other.demands, demand_of(chance))
     for _ in range(4):
         fewer, with_more = drained(world.round()), drained(other.round())
         assert len(with_more) <= len(fewer)
 
 
-@QUICK
-@given(some_types, few_demands, demands)
-def test_what_it_costs_at_least_grows_with_demand_and_so_does_the_bill(
-    types: list[NodeType], some: list[Demand], more: Demand
-) -> None:
+@many(300)
+@given(seeds)
+def test_what_it_costs_at_least_grows_with_demand_and_so_does_the_bill(seed: int) -> None:
     """The least that a cover costs, by brute force, bounds the bill from below: of all, and of a part."""
-    least, bill = bounds(types, some)
-    least_of_more, bill_of_more = bounds(types, [*some, more])
+    chance = Random(seed)
+    types, some_of_it, more = some_types(chance), some_demands(chance, 4), demand_of(chance)
+    least, bill = bounds(types, some_of_it)
+    least_of_more, bill_of_more = bounds(types, [*some_of_it, more])
     assert least <= least_of_more + 1e-9
     assert least - 1e-9 <= bill
     assert least_of_more - 1e-9 <= bill_of_more
     assert least - 1e-9 <= bill_of_more
 
 
-@QUICK
-@given(some_types, st.lists(demands, min_size=1, max_size=4), st.lists(gangs, max_size=1), st.booleans())
-def test_a_tight_packing_is_asked_for_once(
-    types: list[NodeType], some: list[Demand], groups: list[Gang], priced: bool
-) -> None:
+@many(200)
+@given(seeds)
+def test_a_tight_packing_is_asked_for_once(seed: int) -> None:
     """Whatever state its nodes come up in, one after another: nothing is added and nothing is given back."""
-    kinds = [replace(one, price_usd_per_h=one.price_usd_per_h * priced, max_workers=50) for one in types]
-    world = World(policy=policy(*kinds, max_workers=200), demands=tuple(some), gangs=tuple(groups))
+    chance = Random(seed)
+    priced, demands = chance.random() < 0.5, tuple(some_demands(chance, 6))
+    kinds = [
+        replace(one, price_usd_per_h=one.price_usd_per_h * priced, max_workers=50)
+        for one in some_types(chance)
+    ]
+    gangs = some(chance, 1, lambda: gang_of(chance))
+    world = World(policy=policy(*kinds, max_workers=200), demands=demands, gangs=gangs)
     world.obey(world.round())
     for index in range(8):
         made = world.round()
@@ -214,16 +227,18 @@ def test_a_tight_packing_is_asked_for_once(
                 world.join(one, NOTHING)
 
 
-@QUICK
-@given(some_types, few_demands, st.randoms(use_true_random=False))
-def test_the_order_of_node_types_in_the_file_is_no_matter(
-    types: list[NodeType], some: list[Demand], order: Random
-) -> None:
+@many(500)
+@given(seeds)
+def test_the_order_of_node_types_in_the_file_is_no_matter(seed: int) -> None:
     """Their prices and sizes differ, so there are no ties to be broken by it."""
-    mixed = order.sample(types, len(types))
-    bills = [bounds(each, some)[1] for each in (types, mixed)]
+    chance = Random(seed)
+    types, demands = some_types(chance), some_demands(chance, 4)
+    mixed = chance.sample(types, len(types))
+    bills = [bounds(each, demands)[1] for each in (types, mixed)]
     assert bills[0] == pytest.approx(bills[1])
-    counts = [launched(World(policy=policy(*each), demands=tuple(some)).round()) for each in (types, mixed)]
+    counts = [
+        launched(World(policy=policy(*each), demands=tuple(demands)).round()) for each in (types, mixed)
+    ]
     assert counts[0] == counts[1]
 
 

@@ -2,13 +2,16 @@
 
 `running`, `coming` and `asked` set a scene by hand; `round` folds and plans once. `obey` and `tick`
 let the world go on by itself: what is launched comes up, what Ray can place it places, by `placer`'s rules.
+`step` is a `tick` of one instance only, so that they come up in any order.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from random import Random
 
 from heliostat.model.demand import (
     Bundle,
@@ -34,10 +37,11 @@ from heliostat.model.plan import Drain, Launch, Plan, Release, Why
 from heliostat.model.resources import Resources
 from heliostat.model.snapshot import BackendView, OperatorSettings, RayState, Snapshot
 from heliostat.planner import fold, plan
-from tests.unit.planner.placer import Bin, put_somewhere
+from tests.unit.planner.placer import Bin, Block, put_somewhere, whole_devices
 
 NOW_S = 10_000.0
 LONG_AGO_S = 500.0
+RISES = {BackendState.QUEUED: BackendState.STARTING, BackendState.STARTING: BackendState.RUNNING}
 
 
 def kind(name: str = "cpu", cpus: float = 4, gpus: float = 0, **changed: object) -> NodeType:
@@ -148,6 +152,8 @@ class World:
         free = total.minus(Resources.of(used or {}))
         name = f"foreign-{len(self.nodes)}"
         self.nodes[name] = RayNode(name, NodeStatus.RUNNING if used else NodeStatus.IDLE, total, free)
+        if used:
+            self.work[name] = [Bundle(Resources.of(used))]
 
     def join(self, one: str, used: Resources, *, idle_s: float = 0.0) -> None:
         """Let the instance's node show up in Ray, with `used` of it taken."""
@@ -225,18 +231,29 @@ class World:
 
     def tick(self, *, places: bool) -> None:
         """Let every instance take one step towards its node; with `places`, let Ray give out work."""
-        steps = {BackendState.QUEUED: BackendState.STARTING, BackendState.STARTING: BackendState.RUNNING}
-        for one, row in list(self.rows.items()):
-            if row.state in steps:
-                self.change_row(one, state=steps[row.state])
-            elif f"n-{one}" not in self.nodes:
-                self.join(one, Resources())
+        for one in list(self.rows):
+            self._rise(one)
         if places:
-            self._place()
+            self.place()
 
-    def _place(self) -> None:
+    def step(self, chance: Random) -> None:
+        """Let one instance that is not up yet, whichever, take one step towards its node."""
+        rising = [one for one, row in self.rows.items() if row.state in RISES or f"n-{one}" not in self.nodes]
+        if rising:
+            self._rise(chance.choice(sorted(rising)))
+
+    def _rise(self, one: str) -> None:
+        state = self.rows[one].state
+        if state in RISES:
+            self.change_row(one, state=RISES[state])
+        elif f"n-{one}" not in self.nodes:
+            self.join(one, Resources())
+
+    def place(self) -> None:
+        """Let Ray give out all work for which it finds room: gangs whole, then bundle after bundle."""
         living = [n for n in self.nodes.values() if n.status in {NodeStatus.RUNNING, NodeStatus.IDLE}]
-        bins = [Bin(dict(n.available), dict(n.labels)) for n in living]
+        bins = [self._bin(node) for node in living]
+        self.gangs = tuple(one for one in self.gangs if not self._starts(one, living, bins))
         left = []
         for one in self.demands:
             placed = 0
@@ -250,11 +267,56 @@ class World:
             status = NodeStatus.RUNNING if self.work.get(node.node_id) else NodeStatus.IDLE
             self.nodes[node.node_id] = replace(node, available=free, status=status)
 
+    def _bin(self, node: RayNode) -> Bin:
+        """Return a node with its single devices, which Ray knows and does not report."""
+        place = Bin(dict(node.total), dict(node.labels), devices=whole_devices(dict(node.total)))
+        for one in self.work.get(node.node_id, ()):
+            place.take(one)
+        place.free = dict(node.available)
+        return place
+
+    def _starts(self, group: Gang, living: list[RayNode], bins: list[Bin]) -> bool:
+        """Place the whole gang, or nothing of it; say which."""
+        found: list[tuple[int, Bundle]] = []
+        trial = deepcopy(bins)
+        for block in blocks_of(group):
+            index = next((n for n, one in enumerate(trial) if _holds_all(deepcopy(one), block)), None)
+            if index is None:
+                return False
+            for one in block:
+                trial[index].take(one)
+                found.append((index, one))
+        bins[:] = trial
+        for index, one in found:
+            self.work.setdefault(living[index].node_id, []).append(one)
+        return True
+
     def finish_work(self) -> None:
         self.work.clear()
         for name, node in self.nodes.items():
             if node.status is NodeStatus.RUNNING:
                 self.nodes[name] = replace(node, available=node.total, status=NodeStatus.IDLE)
+
+
+def _holds_all(place: Bin, block: Block) -> bool:
+    for one in block:
+        if not place.holds(one):
+            return False
+        place.take(one)
+    return True
+
+
+def blocks_of(group: Gang) -> list[Block]:
+    """Return the gang's bundles, together where they have to be on one node, the largest first."""
+    parts = sorted(
+        (part.bundle for part in group.demands for _ in range(part.count)),
+        key=lambda one: (-one.resources.get("GPU"), -one.resources.get("CPU")),
+    )
+    if group.strategy is GangStrategy.STRICT_PACK:
+        return [tuple(parts)]
+    if group.strategy is GangStrategy.STRICT_SPREAD:
+        parts = [replace(one, anti_affinity=group.gang_id) for one in parts]
+    return [(one,) for one in parts]
 
 
 def launched(made: Plan) -> dict[str, int]:

@@ -1,0 +1,43 @@
+"""How many examples the property tests draw, and how a failure is seen again.
+
+`HYPOTHESIS_PROFILE` decides. `ci`, the default: always the same ones. `nightly`: many more, and others
+each time. A world is drawn from a seed, and a failure names it: `world_of(Random(seed))` is the same world
+again, on any day. What was drawn choice by choice comes with a line for `@reproduce_failure`.
+"""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+
+USUAL, NIGHTLY = 60, 2000
+
+
+def load(profile: str) -> None:
+    """Let a profile decide for all tests that are collected from now on."""
+    settings.register_profile(
+        "ci",
+        deadline=None,
+        max_examples=USUAL,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow],
+        print_blob=True,
+    )
+    settings.register_profile(
+        "nightly", parent=settings.get_profile("ci"), max_examples=NIGHTLY, derandomize=False
+    )
+    settings.load_profile(profile)
+
+
+seeds = st.integers(0, 2**24 - 1)
+"""Worlds are drawn from a seed and not choice by choice: there are more of them in the same time. Seeds are
+small, so that Hypothesis draws them evenly."""
+
+
+def many(count: int) -> settings:
+    """Return settings for so many examples in CI, and in a nightly run for so many times more.
+
+    For what is drawn from a seed: a smaller seed is no smaller world, so failures are not made smaller.
+    """
+    phases = [phase for phase in settings.default.phases if phase is not Phase.shrink]
+    return settings(max_examples=count * settings.default.max_examples // USUAL, phases=phases)
