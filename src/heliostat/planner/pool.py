@@ -266,14 +266,17 @@ class Pool:
         """Return what the rows are tried by, lowest first.
 
         Nodes that run before those on their way, preferred labels before fallbacks, nodes without
-        an unneeded device before those with one, and then the tightest, so that big rooms stay whole.
+        an unneeded device before those with one, and then the tightest, so that big rooms stay whole, and
+        of those what holds something already, so that empty nodes stay empty.
         """
         liked, wasted = self._views(want.bundle)
         faces = self._table.looks[rows]
         key = self._table.kinds[rows] << 6
         key = (key | liked[faces]) << 4
         key = (key | wasted[faces]) << 22
-        return (key | np.minimum(per, 2**22 - 1)) << 26 | self._table.ranks[rows]
+        key = (key | np.minimum(per, 2**22 - 1)) << 1
+        empty = self._table.wholes[rows] & (self._table.used[rows] == 0)
+        return np.asarray((key | empty) << 26 | self._table.ranks[rows], dtype=np.int64)
 
     # Placing.
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from heliostat.model.demand import Demand, GangStrategy
 from heliostat.model.instance import NodeStatus
 from heliostat.model.resources import IMPLICIT_RESOURCE, Resources
+from tests.examples import many
 from tests.unit.planner.world import World, bundle, demand, gang, kind, launched, policy
 
 GIB = 2.0**30
@@ -57,7 +58,7 @@ def test_the_same_on_a_node_that_runs() -> None:
     assert launched(world.round()) == {"cpu": 1}
 
 
-@settings(max_examples=60)
+@many(60)
 @given(st.lists(st.integers(1, 10_000), min_size=1, max_size=6), st.integers(0, 3))
 def test_a_node_is_full_to_the_last_part_of_ten_thousand(parts: list[int], lacks: int) -> None:
     """However an amount is cut into parts, they fill it, and with a hair less they do not."""

@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from heliostat.model.demand import Demand, GangStrategy
@@ -18,6 +18,7 @@ from heliostat.model.resources import SCALE, Resources
 from heliostat.planner.devices import Devices, copies_on, fresh, take, take_parts
 from heliostat.planner.limits import SCARCE, SHARE_REPORTS
 from heliostat.planner.mixes import CELLS, best_mix
+from tests.examples import many
 from tests.unit.planner.optimum import devices_hold
 from tests.unit.planner.world import World, demand, drained, gang, kind, launched, policy, released
 
@@ -91,7 +92,7 @@ devices_left = st.lists(st.integers(1, 5).map(lambda n: n * 2000), max_size=4).m
 )
 
 
-@settings(max_examples=300)
+@many(300)
 @given(devices_left, st.integers(1, 12).map(lambda n: n * 2000))
 def test_as_many_copies_as_can_be_had_and_taking_them_leaves_the_rest(devices: Devices, amount: int) -> None:
     count = copies_on(devices, amount)
@@ -125,7 +126,7 @@ def _with_less(free: Sequence[int], room: int, share: int) -> Devices:
 
 
 class TestMixes:
-    @settings(max_examples=300)
+    @many(300)
     @given(
         st.lists(st.integers(1, 19).map(lambda n: n * 500), min_size=1, max_size=4),
         st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.4, 0.5, 0.7, 1.0, -0.5]), min_size=4, max_size=4),
@@ -215,7 +216,7 @@ class TestNewNodes:
         assert nodes((2, 0.25), gpus=0.5) == 1  # type: ignore[arg-type]
         assert nodes((1, 0.6), gpus=0.5) == 0  # type: ignore[arg-type]
 
-    @settings(max_examples=150)
+    @many(150)
     @given(
         st.lists(
             st.tuples(st.integers(1, 4), st.sampled_from([0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.75, 1, 2])),

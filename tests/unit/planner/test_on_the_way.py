@@ -52,6 +52,24 @@ class TestGangsBesideOtherWork:
                     made = world.round()
                     assert (launched(made), released(made), drained(made)) == ({}, {}, {})
 
+    @pytest.mark.parametrize("strategy", GangStrategy)
+    def test_it_stays_on_a_node_that_works_when_an_empty_one_comes_up(self, strategy: GangStrategy) -> None:
+        """One CPU beside the one in use, though the new node is the cheaper one."""
+        cheap, dear = kind("cheap", price_usd_per_h=0.5), kind("dear", price_usd_per_h=1.0, max_workers=1)
+        world = World(policy=policy(cheap, dear), demands=(demand(2, CPU=3),))
+        world.gangs = (gang(strategy, demand(1)),)
+        world.running("dear", used={"CPU": 1})
+        made = world.round()
+        assert launched(made) == {"cheap": 2}
+        world.obey(made)
+        first = next(one for one, row in world.rows.items() if row.node_type == "cheap")
+        for state in (BackendState.STARTING, BackendState.RUNNING):
+            world.change_row(first, state=state)
+            if state is BackendState.RUNNING:
+                world.join(first, NOTHING)
+            for _ in range(4):
+                assert world.round().actions == ()
+
     def test_but_it_rides_on_what_other_work_brings(self) -> None:
         """Beside nine CPUs of work a node of sixteen has room for the gang: no node on its account."""
         world = World(policy=policy(*two_sizes("a", "b")), demands=(demand(1, CPU=9),))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from heliostat.model.demand import GangStrategy
@@ -15,6 +15,7 @@ from heliostat.model.node_type import NodeType
 from heliostat.model.plan import Why
 from heliostat.model.resources import NOTHING
 from heliostat.planner.limits import VANISHED_S
+from tests.examples import many
 from tests.unit.planner.world import (
     NOW_S,
     World,
@@ -457,7 +458,7 @@ kinds = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@many(150)
 @given(
     st.lists(st.tuples(kinds, waits_s, waits_s), min_size=2, max_size=3),
     st.lists(st.integers(0, 2), max_size=3),

@@ -232,8 +232,9 @@ def bins_after(world: World, made: Plan, *, whole: bool = False) -> list[Bin]:
     With `whole` nodes count in whole, whatever is used. What goes or was told to is no room.
     """
     leaves = released(made) | drained(made)
-    # `request_resources` loses what is over a maximum only in the round after it was told to go.
-    going = {one for one, why in leaves.items() if not (whole and why is Why.OVER_MAX)}
+    # `request_resources` misses what is over a maximum, or of an old shape, only in the round after.
+    late = {Why.OVER_MAX, Why.DRIFT} if whole else set()
+    going = {one for one, why in leaves.items() if why not in late}
     going |= set(world.operator.removals) - world.operator.protected
     found = [_foreign(world, name, whole=whole) for name in world.nodes if name.startswith("foreign")]
     for one in join(world.snapshot()):
