@@ -75,7 +75,7 @@ class Drains:
             node = one.node
             assert node is not None, "the table says so"
             working = node.status is NodeStatus.RUNNING and node.available.amounts != node.total.amounts
-            if not working or one.instance_id in removals or one.instance_id in leases:
+            if not working or one.intent.instance_id in removals or one.intent.instance_id in leases:
                 yield one
 
     def _dearest(self, one: Instance) -> tuple[float, float, str]:

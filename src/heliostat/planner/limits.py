@@ -65,8 +65,6 @@ SELECTORS_MERGED = 16
 SCARCE = frozenset({"GPU", "TPU", "NPU", "HPU", "neuron_cores"})
 """What a bundle without need of it should leave alone."""
 
-SCARCE_NAMES = tuple(sorted(SCARCE))
-
 ENDLESS = 2**31
 """More than can ever be counted."""
 

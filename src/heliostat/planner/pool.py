@@ -148,7 +148,7 @@ class Pool:
 
         It is kept until they have found their place. Of a type on whose queue they count they have enough.
         """
-        for want in wants:
+        for want in (one for one in wants if one.late):
             for name in sorted(want.late - self._queues_of(want.key)):
                 shut = np.ones(len(self._table), dtype=np.bool_)
                 shut[self._of(frozenset({name}), Kind.QUEUED)] = False

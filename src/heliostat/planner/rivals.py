@@ -90,10 +90,12 @@ def _in_one(shape: Shape, bundle: Bundle) -> int:
     """Return how many of a bundle that fits one node holds; with an anti-affinity mark it is one."""
     if bundle.anti_affinity is not None:
         return 1
-    return min((shape.has(name) // amount for name, amount in bundle.resources), default=ENDLESS)
+    return min([shape.has(name) // amount for name, amount in bundle.resources.amounts], default=ENDLESS)
 
 
 def _level(shape: Shape, bundle: Bundle) -> int:
+    if not bundle.selectors:
+        return 0
     holding = (
         index
         for index, selector in enumerate(bundle.selectors)

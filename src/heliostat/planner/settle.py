@@ -427,4 +427,5 @@ def staying(scene: Scene, node_type: str) -> int:
 
 
 def _names(node_type: str, first: int, count: int) -> list[str]:
-    return [f"{node_type}+{index:06d}" for index in range(first, first + count)]
+    # Numbers of as many digits sort as text, and are quicker than padded ones.
+    return [f"{node_type}+{index}" for index in range(1_000_000 + first, 1_000_000 + first + count)]

@@ -15,8 +15,8 @@ from heliostat.model.resources import SCALE, Resources
 from heliostat.model.snapshot import RayState
 from heliostat.planner.limits import SCARCE
 
-Asking = dict[tuple[str, int], list[Bundle]]
-"""The bundles that wait, by each amount of a device that they ask for."""
+Asking = dict[str, dict[int, list[Bundle]]]
+"""The bundles that wait, by each device and amount of it that they ask for."""
 
 
 def shares_of(history: History, ray: RayState) -> Mapping[str, Shares]:
@@ -27,10 +27,9 @@ def shares_of(history: History, ray: RayState) -> Mapping[str, Shares]:
         return {}
     found = {}
     for node in ray.nodes:
-        if node.status is NodeStatus.RUNNING and SCARCE & node.available.by_name.keys():
-            asked = _promised(node, asking)
-            if asked:
-                found[node.node_id] = _followed(history.shares.get(node.node_id), node, asked)
+        asked = _promised(node, asking) if node.status is NodeStatus.RUNNING else frozenset()
+        if asked:
+            found[node.node_id] = _followed(history.shares.get(node.node_id), node, asked)
     return found
 
 
@@ -39,23 +38,24 @@ def _asking(bundles: Iterable[Bundle]) -> Asking:
     for one in bundles:
         for name, amount in one.resources:
             if name in SCARCE:
-                found.setdefault((name, amount), []).append(one)
+                found.setdefault(name, {}).setdefault(amount, []).append(one)
     return found
 
 
 def _promised(node: RayNode, asking: Asking) -> frozenset[tuple[str, int]]:
+    """Return what the node's sum has room for, where it may mislead: some is used, maybe by shares."""
+    free = [one for one in node.available.amounts if one[0] in asking]
+    misleading = [(name, most) for name, most in free if most % SCALE or most < node.total.get(name)]
     return frozenset(
-        pair
-        for pair, bundles in asking.items()
-        if _unsure(node, *pair)
-        and any(one.resources.fits_in(node.available) and one.allows(node.labels) for one in bundles)
+        (name, amount)
+        for name, most in misleading
+        for amount, bundles in asking[name].items()
+        if amount <= most and any(_fits(one, node) for one in bundles)
     )
 
 
-def _unsure(node: RayNode, name: str, amount: int) -> bool:
-    """Say whether the node's sum may mislead: where any of it is used, since that may be shares."""
-    free = node.available.get(name)
-    return amount <= free and (free % SCALE > 0 or free < node.total.get(name))
+def _fits(bundle: Bundle, node: RayNode) -> bool:
+    return bundle.resources.fits_in(node.available) and bundle.allows(node.labels)
 
 
 def _followed(known: Shares | None, node: RayNode, asked: frozenset[tuple[str, int]]) -> Shares:

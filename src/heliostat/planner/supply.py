@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 from heliostat.model.demand import Bundle
-from heliostat.model.instance import Instance, InstanceState, NodeStatus, RayNode
+from heliostat.model.instance import InstanceState, NodeStatus, RayNode
 from heliostat.model.node_type import NodeType
 from heliostat.model.resources import Resources
-from heliostat.planner.limits import JOIN_SETTLE_S, NODE_GROUP_LABEL, SCARCE, SCARCE_NAMES, SHARE_REPORTS
+from heliostat.planner.limits import JOIN_SETTLE_S, NODE_GROUP_LABEL, SCARCE, SHARE_REPORTS
 from heliostat.planner.pool import Pool, holds_empty
 from heliostat.planner.rows import Kind, Spot
 from heliostat.planner.scene import Scene
@@ -87,16 +88,17 @@ def totals(scene: Scene, lens: Lens, used: frozenset[str]) -> Pool:
 
 def living(scene: Scene) -> Iterable[tuple[str, RayNode]]:
     """Return every node that may take work, with its name in a pool: busy ones, then the least idle."""
-
-    def least_idle(instance: Instance) -> tuple[bool, float, str]:
-        node = instance.node
-        since_s = scene.history.idle_since.get(node.node_id, scene.now_s) if node else scene.now_s
-        return (node is not None and node.status is NodeStatus.IDLE, -since_s, instance.instance_id)
-
     yield from ((f"node/{node.node_id}", node) for node in scene.foreign)
-    for instance in sorted(scene.staying_running, key=least_idle):
-        if instance.node is not None:
-            yield instance.instance_id, instance.node
+    idle: list[tuple[float, str, RayNode]] = []
+    for instance in scene.staying_running:
+        node, member = instance.node, instance.intent.instance_id
+        if node is not None and node.status is NodeStatus.IDLE:
+            since_s = scene.history.idle_since.get(node.node_id, scene.now_s)
+            idle.append((-since_s, member, node))
+        elif node is not None:
+            yield member, node
+    for _, member, node in sorted(idle, key=itemgetter(0, 1)):
+        yield member, node
 
 
 def _add_coming(
@@ -138,7 +140,7 @@ def _there(scene: Scene, lens: Lens) -> dict[Spot, list[str]]:
             *[free.get(name, always) for name, always in columns],
             lens.labels(node.labels) if lens.keys else (),
             lens.taken(node.labels) if lens.marks else None,
-            *[name in free for name in SCARCE_NAMES],
+            SCARCE.intersection(free),
             _shares(scene, node, lens) if lens.device_columns or lens.doubted else None,
         )
         members = known.get(facts)
@@ -150,19 +152,25 @@ def _there(scene: Scene, lens: Lens) -> dict[Spot, list[str]]:
 
 def _node_spot(scene: Scene, node: RayNode, lens: Lens, new: Mapping[str, Spot]) -> Spot:
     """Return a running node's state. Of devices Ray tells the sum only: believed until it is doubted."""
-    spot = _spot(Kind.RUNNING, node.node_type, free=node.available, labels=node.labels, lens=lens)
-    spot = replace(spot, free=lens.free(node.available, node.total))
-    price = scene.prices.get(node.node_type, 0.0)
+    free, labels = lens.free(node.available, node.total), lens.labels(node.labels)
+    scarce, taken = SCARCE.intersection(node.available.by_name), lens.taken(node.labels)
     untouched, doubted = _shares(scene, node, lens)
-    devices = lens.devices(spot.free) if untouched else ()
-    known = new.get(node.node_type)
-    whole = known is not None and not doubted and devices == known.devices and _alike(spot, known)
-    return replace(spot, price_usd_per_h=price, devices=devices, doubted=doubted, whole=whole)
-
-
-def _alike(one: Spot, other: Spot) -> bool:
-    facts = ((each.free, each.labels, each.scarce, each.taken) for each in (one, other))
-    return next(facts) == next(facts)
+    devices = lens.devices(free) if untouched else ()
+    one, looks = new.get(node.node_type), (free, labels, scarce, taken, devices)
+    return Spot(
+        kind=Kind.RUNNING,
+        node_type=node.node_type,
+        free=free,
+        labels=labels,
+        scarce=scarce,
+        taken=taken,
+        devices=devices,
+        doubted=doubted,
+        price_usd_per_h=scene.prices.get(node.node_type, 0.0),
+        whole=not doubted
+        and one is not None
+        and looks == (one.free, one.labels, one.scarce, one.taken, one.devices),
+    )
 
 
 def _shares(scene: Scene, node: RayNode, lens: Lens) -> tuple[bool, tuple[tuple[int, int], ...]]:

@@ -66,7 +66,8 @@ def _known(states: Iterable[Any], memo: NodeMemo) -> list[RayNode]:
 
 def ray_node(state: Any) -> RayNode:
     """Convert a `NodeState`; labels hold the dynamic ones (`_PG_<id>`: a group's bundle is here) too."""
-    labels = dict(state.labels)
+    known = state.labels
+    labels = {key: known[key] for key in known}
     if state.dynamic_labels:
         labels |= state.dynamic_labels
     return RayNode(
@@ -101,11 +102,12 @@ def node_resources(amounts: Mapping[str, float]) -> Resources:
 
     What those bundles hold is already missing from the plain names.
     """
-    # Thousands of nodes come by every second, so this is written out. What rounds to nothing goes too.
+    # Thousands of nodes come by every second, so this is written out (`items()` of a protobuf map is slower).
+    # What rounds to nothing goes too.
     found = [
         (name, int(amount * SCALE + 0.5))
-        for name, amount in amounts.items()
-        if amount >= HALF and ("_group_" not in name or not is_placed_bundle(name))
+        for name in amounts
+        if (amount := amounts[name]) >= HALF and ("_group_" not in name or not is_placed_bundle(name))
     ]
     found.sort()
     return Resources(tuple(found))
