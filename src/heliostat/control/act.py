@@ -43,9 +43,8 @@ class BackendActor:
         return self._clock.monotonic_s() - self._since_s if self.busy else 0.0
 
     def submit(self, change: Change) -> None:
-        merged = dict.fromkeys((*self._waiting.terminate, *change.terminate))
-        self._waiting = Change(self._waiting.launch + change.launch, tuple(merged))
-        if not self.busy and (self._waiting.launch or self._waiting.terminate):
+        self._waiting = self._waiting.merged(change)
+        if not self.busy and self._waiting:
             self.task = asyncio.create_task(self._work(), name=f"apply-{self.provider.name}")
 
     async def settle(self) -> None:
@@ -54,7 +53,7 @@ class BackendActor:
             await asyncio.wait([self.task])
 
     async def _work(self) -> None:
-        while self._waiting.launch or self._waiting.terminate:
+        while self._waiting:
             change, self._waiting = self._waiting, Change()
             self._on_answer(change, await self._apply(change))
 

@@ -17,13 +17,14 @@ import structlog
 from heliostat.control.accounts import Accounts
 from heliostat.control.act import BackendActor
 from heliostat.control.drainer import Drainer
+from heliostat.control.follow_up import follow_up, letting_go
 from heliostat.control.idle_watch import IdleWatch
 from heliostat.control.memory import Memory
 from heliostat.control.record import Forms, Recorded, adopted, record
 from heliostat.control.round_report import round_report
 from heliostat.control.start_document import launch_request
 from heliostat.control.status import Scene, cluster_is_used
-from heliostat.control.tombstones import is_absent, is_over, unheard
+from heliostat.control.tombstones import is_absent, is_over
 from heliostat.control.transitions import new_failures, start_times, state_events
 from heliostat.control.watch import BackendWatch
 from heliostat.control.wiring import BAD_ROUNDS_AT_MOST, Identity, Ports, Timing
@@ -39,6 +40,7 @@ from heliostat.model.node_type import ClusterSpec, Policy
 from heliostat.model.plan import Launch, Plan, Reason, Release, Why
 from heliostat.model.snapshot import BackendView, RayState, Snapshot, join
 from heliostat.planner import fold, plan
+from heliostat.planner.limits import FIRST_TRY
 from heliostat.ports.cluster import RoundReport
 from heliostat.ports.errors import (
     ClusterError,
@@ -351,6 +353,10 @@ class Controller:
             self.ports.journal.record_intents(recorded.intents, events)
             took_s = self.ports.clock.monotonic_s() - began_s
             self.ports.telemetry.observe("journal_ms", took_s * 1000)
+        for instance_id in set(history.joined_at) - set(before.joined_at):
+            # The backend's last listing may say «queued» still.
+            if (watch := self.watches.get(memory.intents[instance_id].backend)) is not None:
+                watch.poke()
         requested = {one.instance_id: one.requested_at_s for one in memory.intents.values()}
         for seconds in start_times(before, history, requested):
             self.ports.telemetry.observe("start_s", seconds)
@@ -365,7 +371,7 @@ class Controller:
     def _request(self, launch_id: str, action: Launch) -> LaunchRequest:
         node_type = self.policy.node_type(action.node_type)
         assert node_type is not None
-        return launch_request(
+        request = launch_request(
             launch_id,
             action.count,
             node_type=node_type,
@@ -373,6 +379,10 @@ class Controller:
             identity=self.identity,
             session=self.session_name,
         )
+        if action.reason.why is Why.GANG and action.count > 1:
+            return replace(request, together=True)
+        untried = node_type.throttles and node_type.name not in self.memory.history.succeeded
+        return replace(request, at_once=FIRST_TRY) if untried else request
 
     def _flush_history(self) -> None:
         now_s = self.ports.clock.monotonic_s()
@@ -387,11 +397,18 @@ class Controller:
         changes = dict(recorded.changes)
         for name, watch in self.watches.items():
             before_s = now_s - self.timing.ask_again_s
-            known = changes.get(name, Change())
-            ids = unheard(memory.intents, watch.view, asked=memory.asked, before_s=before_s)
-            changes[name] = Change(known.launch, tuple(dict.fromkeys((*known.terminate, *ids))))
+            more = follow_up(
+                memory.intents,
+                watch.view,
+                succeeded=memory.history.succeeded,
+                asked=memory.asked,
+                before_s=before_s,
+            )
+            changes[name] = changes.get(name, Change()).merged(more)
         for name, change in changes.items():
-            memory.asked.update(dict.fromkeys(change.terminate, now_s))
+            memory.asked.update(
+                dict.fromkeys((*change.terminate, *map(letting_go, change.unthrottle)), now_s)
+            )
             if name in self.actors:
                 self.actors[name].submit(change)
         for drain in recorded.drains:

@@ -125,5 +125,4 @@ def _release_event(intent: InstanceIntent, action: Release, now_s: float) -> Eve
 
 
 def _add(changes: dict[str, Change], backend: str, change: Change) -> None:
-    known = changes.get(backend, Change())
-    changes[backend] = Change(known.launch + change.launch, known.terminate + change.terminate)
+    changes[backend] = changes.get(backend, Change()).merged(change)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from heliostat.model.instance import InstanceIntent, Intent
+from heliostat.model.instance import InstanceIntent
 from heliostat.model.snapshot import BackendView
 
 
@@ -25,19 +23,3 @@ def is_over(intent: InstanceIntent, view: BackendView | None, *, tombstone_s: fl
     if intent.released_at_s is None or not is_absent(intent, view):
         return False
     return view is None or view.listed_at_s >= intent.released_at_s + tombstone_s
-
-
-def unheard(
-    intents: Mapping[str, InstanceIntent],
-    view: BackendView,
-    *,
-    asked: Mapping[str, float],
-    before_s: float,
-) -> list[str]:
-    """Return the released instances that the backend still lists, last asked to end before `before_s`."""
-    released = {one.instance_id for one in intents.values() if one.intent is Intent.RELEASED}
-    return [
-        row.instance_id
-        for row in view.rows
-        if row.instance_id in released and asked.get(row.instance_id, float("-inf")) <= before_s
-    ]

@@ -21,7 +21,8 @@ from heliostat.ports.errors import ProviderError
 from heliostat.ports.provider import Provider
 from heliostat.ports.telemetry import Telemetry
 
-_MOVING = {BackendState.QUEUED, BackendState.STARTING, BackendState.STOPPING}
+_MOVING = {BackendState.STARTING, BackendState.STOPPING}
+"""States that pass within seconds. A queue's may stay for hours: there, only what changes is a move."""
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +41,7 @@ class BackendWatch:
         self._poked = asyncio.Event()
         self._offers_wanted = True
         self._wait_s = timing.listing_fast_s
+        self._moved = True
 
     def poke(self) -> None:
         """List again at once, and ask for offers again: something of ours has just changed."""
@@ -50,7 +52,7 @@ class BackendWatch:
     async def run(self) -> None:
         while True:
             await self.look()
-            self._wait_s = self._next_wait()
+            self.next_wait()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._poked.wait(), self._wait_s)
             self._poked.clear()
@@ -63,7 +65,8 @@ class BackendWatch:
             async with asyncio.timeout(self._timing.listing_deadline_s):
                 rows = tuple(await self.provider.instances())
                 # What came or went changes what can be had.
-                self._offers_wanted |= _held(rows) != _held(self.view.rows)
+                self._moved = _held(rows) != _held(self.view.rows)
+                self._offers_wanted |= self._moved
                 offers = await self._offers()
         except (ProviderError, TimeoutError) as error:
             self._failed(error)
@@ -89,11 +92,14 @@ class BackendWatch:
         self._offers_wanted = True
         self.view = replace(self.view, fresh=False, error=text)
 
-    def _next_wait(self) -> float:
+    def next_wait(self) -> float:
+        """Return how long the next listing may wait, twice as long each time that nothing moves."""
         moving = not self.view.fresh or any(row.state in _MOVING for row in self.view.rows)
-        if moving or self._poked.is_set():
-            return self._timing.listing_fast_s
-        return min(self._wait_s * 2, self._timing.listing_slow_s)
+        if moving or self._moved or self._poked.is_set():
+            self._wait_s = self._timing.listing_fast_s
+        else:
+            self._wait_s = min(self._wait_s * 2, self._timing.listing_slow_s)
+        return self._wait_s
 
 
 def _held(rows: Sequence[BackendInstance]) -> set[tuple[str, BackendState]]:

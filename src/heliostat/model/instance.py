@@ -106,7 +106,9 @@ class BackendInstance:
     """One row of a provider's listing: an instance of ours, as the backend sees it.
 
     `detail` is the backend's own words (a queue's reason, an exit status). `slot` names
-    what it holds in words for people ("GPU 1"). Times are Unix seconds.
+    what it holds in words for people ("GPU 1"). Times are Unix seconds. `notice_s` is how long
+    before `expires_at_s` work on it is to be told (None: as long as the planner thinks right).
+    `throttled`: the backend holds it back behind the first of its launch (`Change.unthrottle`).
     """
 
     instance_id: str
@@ -121,6 +123,8 @@ class BackendInstance:
     expected_start_s: float | None = None
     started_at_s: float | None = None
     expires_at_s: float | None = None
+    notice_s: float | None = None
+    throttled: bool = False
 
 
 @dataclass(frozen=True)
@@ -204,7 +208,9 @@ class LaunchRequest:
 
     `start` is the bootstrap's start document (docs/bootstrap.md) without `instance_id`,
     which the provider adds for each member. Nothing in it is secret. `environment` is
-    added to the worker's environment.
+    added to the worker's environment. `together`: a gang's, of use only when all are there, so
+    a backend that can makes them one allocation. `at_once`: of a type that never came up, a backend
+    that throttles (`NodeType.throttles`) lets so many run until it is told to let the others go.
     """
 
     launch_id: str
@@ -213,6 +219,8 @@ class LaunchRequest:
     start: Mapping[str, object]
     role: Role = Role.WORKER
     environment: Mapping[str, str] = field(default_factory=dict)
+    together: bool = False
+    at_once: int | None = None
 
     @property
     def instance_ids(self) -> tuple[str, ...]:
@@ -221,7 +229,22 @@ class LaunchRequest:
 
 @dataclass(frozen=True)
 class Change:
-    """What one provider shall do in one go: launches and instance ids to terminate."""
+    """What one provider shall do in one go: launches, and instance ids to terminate.
+
+    `unthrottle` names node types that have come up: what was held back of them may go.
+    """
 
     launch: tuple[LaunchRequest, ...] = ()
     terminate: tuple[str, ...] = ()
+    unthrottle: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.launch or self.terminate or self.unthrottle)
+
+    def merged(self, later: Change) -> Change:
+        """Return both in one, what is named twice once."""
+        return Change(
+            self.launch + later.launch,
+            tuple(dict.fromkeys((*self.terminate, *later.terminate))),
+            tuple(dict.fromkeys((*self.unthrottle, *later.unthrottle))),
+        )

@@ -15,7 +15,8 @@ class NodeType:
     `idle_timeout_s` None means the cluster's. `options` is the backend's own part of
     `node_config`, as plain JSON values. `shape_id` is a digest of everything that a
     running node of this type can't change (resources, labels, backend, options): an
-    instance whose `shape_id` differs has drifted.
+    instance whose `shape_id` differs has drifted. `throttles`: its backend itself lets only the
+    first few of a launch run until the type has come up, so that all may be asked for at once.
     """
 
     name: str
@@ -31,6 +32,7 @@ class NodeType:
     price_usd_per_h: float = 0.0
     priority: int = 0
     options: Mapping[str, object] = field(default_factory=dict)
+    throttles: bool = False
 
 
 @dataclass(frozen=True)

@@ -41,15 +41,16 @@ def lease_of(instance: Instance, history: History) -> Lease | None:
     could be as good as gone when it comes, and be replaced for ever. What has not joined yet
     is near nothing but its very end.
     """
-    expires_s = instance.row.expires_at_s if instance.row else None
-    if expires_s is None:
+    row = instance.row
+    if row is None or row.expires_at_s is None:
         return None
+    expires_s = row.expires_at_s
     joined_s = history.joined_at.get(instance.instance_id)
     if joined_s is None:
         return Lease(expires_s, expires_s, expires_s, expires_s)
     most_s = max(0.0, expires_s - joined_s) * LEASE_SHARE
     near_s = min(_ahead_s(instance.node_type, history), most_s)
-    notice_s = min(LEASE_NOTICE_S, most_s)
+    notice_s = min(LEASE_NOTICE_S if row.notice_s is None else row.notice_s, most_s)
     grace_s = min(LEASE_GRACE_S, notice_s * LEASE_SHARE)
     return Lease(expires_s, expires_s - near_s, expires_s - notice_s, expires_s - grace_s)
 

@@ -207,14 +207,23 @@ class Scene:
         return self.drifted(instance) and not self.protected(instance)
 
     def withdrawal(self, instance: Instance) -> str | None:
-        """Say why something on its way is not wanted at all any more: `removed`, `drift`, `over`."""
+        """Say why something on its way is not wanted any more: `removed`, `drift`, `failing`, `over`."""
         if self.protected(instance) or instance.state is InstanceState.UNKNOWN:
             return None
         if self.removed(instance):
             return "removed"
         if self.drifted(instance):
             return "drift"
+        if self._failing(instance):
+            return "failing"
         return "over" if instance.instance_id in self._surplus else None
+
+    def _failing(self, instance: Instance) -> bool:
+        """Say whether it waits behind others of a type that never came up, and those have failed."""
+        if instance.row is None or not instance.row.throttled or instance.state is not InstanceState.QUEUED:
+            return False
+        name, known = instance.node_type, self.history
+        return name in known.backoff and name not in known.succeeded
 
     @cached_property
     def _surplus(self) -> frozenset[str]:

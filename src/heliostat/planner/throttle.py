@@ -100,6 +100,8 @@ class _Gate:
     def _untried(self, name: str, count: int, *, gang: bool) -> Stop:
         text = f"{name} never came up yet: {FIRST_TRY} at a time until the first one joins"
         tried = name in self._scene.history.succeeded or self._running[name] > 0
+        # Its backend itself lets the first few go before the others, which keep their place in its queue.
+        tried = tried or (not gang and self._scene.types[name].throttles)
         # A gang can't be tried in part: it goes out whole, when nothing else of the type is out.
         whole = gang and (not self._coming[name] or self._coming[name] + count <= FIRST_TRY)
         free = ENDLESS if tried or whole else FIRST_TRY - self._coming[name]

@@ -87,7 +87,8 @@ class ProviderContext:
     `options` is the backend's section of the file as plain JSON values; `runtime_dir` a
     folder on this host's own file system, `log_dir` where instances' logs go;
     `bootstrap_path` the bootstrap's file; `head_resources` what the head takes on this
-    host, in Ray's names and units.
+    host, in Ray's names and units. `lease_end_s` is when the head itself must go (Unix
+    seconds), if it must: nothing is to outlive it.
     """
 
     identity: ClusterIdentity
@@ -96,3 +97,4 @@ class ProviderContext:
     log_dir: str
     bootstrap_path: str
     head_resources: Mapping[str, float] = field(default_factory=dict)
+    lease_end_s: float | None = None

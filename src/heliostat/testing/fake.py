@@ -71,6 +71,7 @@ class FakeInstance:
     owner: str
     launched_s: float
     joined: bool = False
+    held: bool = False
     stopping_s: float | None = None
     over: BackendState | None = None
     detail: str | None = None
@@ -202,6 +203,8 @@ class FakeProvider:
                 self._terminate(instance_id)
             if fault is not None and fault.error is not None:
                 terminations[instance_id] = fault.error
+        for found in self._ours():
+            found.held = found.held and found.request.node_type.name not in change.unthrottle
         for request in change.launch:
             failed = self._launch(request)
             if len(failed) == request.count and len(set(map(id, failed.values()))) == 1:
@@ -238,8 +241,14 @@ class FakeProvider:
     def _create(self, request: LaunchRequest, instance_id: str) -> None:
         self.world.made += 1
         native_id = f"{self._name}-{self.world.made}"
+        index = request.instance_ids.index(instance_id)
         self.world.instances[instance_id] = FakeInstance(
-            request, instance_id, native_id, self.owner, self._clock.now_s()
+            request,
+            instance_id,
+            native_id,
+            self.owner,
+            self._clock.now_s(),
+            held=request.at_once is not None and index >= request.at_once,
         )
 
     def _terminate(self, instance_id: str) -> None:
@@ -263,6 +272,8 @@ class FakeProvider:
             return found.over
         if found.stopping_s is not None:
             return BackendState.STOPPING
+        if found.held:
+            return BackendState.QUEUED
         if found.joined or age_s >= self.queue_s + self.boot_s:
             return BackendState.RUNNING
         return BackendState.QUEUED if age_s < self.queue_s else BackendState.STARTING
@@ -280,6 +291,7 @@ class FakeProvider:
             slot=found.native_id,
             expected_start_s=None if begun else found.launched_s + self.queue_s,
             started_at_s=found.launched_s + self.queue_s if begun else None,
+            throttled=found.held,
         )
 
     def _announce(self, row: BackendInstance) -> None:

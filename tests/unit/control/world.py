@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from heliostat.model.demand import Bundle, Demand
+from heliostat.model.demand import Bundle, Demand, Gang
 from heliostat.model.instance import DrainReason, NodeStatus, RayNode
 from heliostat.model.node_type import ClusterSpec, NodeType, Policy
 from heliostat.model.resources import Resources
@@ -41,6 +41,7 @@ class FakeCluster:
 
     nodes: dict[str, RayNode] = field(default_factory=lambda: {"head": HEAD})
     demands: tuple[Demand, ...] = ()
+    gangs: tuple[Gang, ...] = ()
     silent: bool = False
     failure: ClusterError | None = None
     refuses: str = ""
@@ -64,7 +65,7 @@ class FakeCluster:
     async def state(self) -> RayState:
         self._answer()
         self.version += 1
-        return RayState(self.version, SESSION, tuple(self.nodes.values()), self.demands)
+        return RayState(self.version, SESSION, tuple(self.nodes.values()), self.demands, self.gangs)
 
     async def drain(
         self, node_id: str, *, reason: DrainReason, message: str, deadline_s: float | None

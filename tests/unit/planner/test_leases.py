@@ -252,3 +252,13 @@ def test_at_the_maximum_there_is_no_replacement_without_a_surge() -> None:
         made = world.round()
         assert launched(made) == wanted
         assert bool(launches(made)) == (not limiters(made))
+
+
+def test_the_backends_own_notice_is_kept_and_never_more_than_half_the_lease() -> None:
+    world = World()
+    one = leased(world, left_s=5000)
+    for notice_s, expected_s in ((600.0, 600.0), (5.0, 5.0), (None, LEASE_NOTICE_S), (1e6, 2750.5)):
+        world.change_row(one, notice_s=notice_s)
+        lease = lease_of(world_instance(world, one), world.history)
+        assert lease is not None
+        assert lease.expires_at_s - lease.notice_at_s == pytest.approx(expected_s, abs=1)
