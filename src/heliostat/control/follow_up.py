@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-
-from heliostat.model.instance import Change, InstanceIntent, Intent
+from heliostat.control.memory import Memory
+from heliostat.model.instance import Change, Intent
 from heliostat.model.snapshot import BackendView
 
-Asked = Mapping[str, float]
-"""When (monotonic seconds) a backend was last asked: by instance id to end it, by `letting_go(type)` else."""
 
-
-def follow_up(
-    intents: Mapping[str, InstanceIntent],
-    view: BackendView,
-    *,
-    succeeded: Collection[str],
-    asked: Asked,
-    before_s: float,
-) -> Change:
+def follow_up(memory: Memory, view: BackendView, *, before_s: float) -> Change:
     """Return the released instances that are still listed, and the types that have come up and of which
     some are still held back, each last asked for before `before_s`."""
-    released = {one.instance_id for one in intents.values() if one.intent is Intent.RELEASED}
+    asked, succeeded = memory.asked, memory.history.succeeded
+    released = {one.instance_id for one in memory.intents.values() if one.intent is Intent.RELEASED}
     listed = [row.instance_id for row in view.rows if row.instance_id in released]
     held = sorted({row.node_type for row in view.rows if row.throttled and row.node_type in succeeded})
     return Change(

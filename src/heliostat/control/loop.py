@@ -22,7 +22,7 @@ from heliostat.control.idle_watch import IdleWatch
 from heliostat.control.memory import Memory
 from heliostat.control.record import Forms, Recorded, adopted, record
 from heliostat.control.round_report import round_report
-from heliostat.control.start_document import launch_request
+from heliostat.control.start_document import as_planned, launch_request
 from heliostat.control.status import Scene, cluster_is_used
 from heliostat.control.tombstones import is_absent, is_over
 from heliostat.control.transitions import new_failures, start_times, state_events
@@ -40,7 +40,6 @@ from heliostat.model.node_type import ClusterSpec, Policy
 from heliostat.model.plan import Launch, Plan, Reason, Release, Why
 from heliostat.model.snapshot import BackendView, RayState, Snapshot, join
 from heliostat.planner import fold, plan
-from heliostat.planner.limits import FIRST_TRY
 from heliostat.ports.cluster import RoundReport
 from heliostat.ports.errors import (
     ClusterError,
@@ -353,10 +352,9 @@ class Controller:
             self.ports.journal.record_intents(recorded.intents, events)
             took_s = self.ports.clock.monotonic_s() - began_s
             self.ports.telemetry.observe("journal_ms", took_s * 1000)
-        for instance_id in set(history.joined_at) - set(before.joined_at):
-            # The backend's last listing may say «queued» still.
-            if (watch := self.watches.get(memory.intents[instance_id].backend)) is not None:
-                watch.poke()
+        joined = set(history.joined_at) - set(before.joined_at)
+        for backend in {memory.intents[one].backend for one in joined} & self.watches.keys():
+            self.watches[backend].poke()  # Its last listing may say «queued» still.
         requested = {one.instance_id: one.requested_at_s for one in memory.intents.values()}
         for seconds in start_times(before, history, requested):
             self.ports.telemetry.observe("start_s", seconds)
@@ -371,18 +369,11 @@ class Controller:
     def _request(self, launch_id: str, action: Launch) -> LaunchRequest:
         node_type = self.policy.node_type(action.node_type)
         assert node_type is not None
+        identity, session = self.identity, self.session_name
         request = launch_request(
-            launch_id,
-            action.count,
-            node_type=node_type,
-            spec=self.spec,
-            identity=self.identity,
-            session=self.session_name,
+            launch_id, action.count, node_type=node_type, spec=self.spec, identity=identity, session=session
         )
-        if action.reason.why is Why.GANG and action.count > 1:
-            return replace(request, together=True)
-        untried = node_type.throttles and node_type.name not in self.memory.history.succeeded
-        return replace(request, at_once=FIRST_TRY) if untried else request
+        return as_planned(request, action, self.memory.history.succeeded)
 
     def _flush_history(self) -> None:
         now_s = self.ports.clock.monotonic_s()
@@ -397,14 +388,9 @@ class Controller:
         changes = dict(recorded.changes)
         for name, watch in self.watches.items():
             before_s = now_s - self.timing.ask_again_s
-            more = follow_up(
-                memory.intents,
-                watch.view,
-                succeeded=memory.history.succeeded,
-                asked=memory.asked,
-                before_s=before_s,
+            changes[name] = changes.get(name, Change()).merged(
+                follow_up(memory, watch.view, before_s=before_s)
             )
-            changes[name] = changes.get(name, Change()).merged(more)
         for name, change in changes.items():
             memory.asked.update(
                 dict.fromkeys((*change.terminate, *map(letting_go, change.unthrottle)), now_s)
@@ -457,8 +443,7 @@ class Controller:
     def _forget_requests(self, gone: list[str]) -> None:
         """Drop what people asked for instances that are no more."""
         old = self.memory.operator
-        removals = {key: until for key, until in old.removals.items() if key not in gone}
-        settings = replace(old, protected=old.protected - set(gone), removals=removals)
+        settings = old.without(gone)
         if settings != old:
             self.ports.journal.record_operator(settings)
             self.memory.operator = settings

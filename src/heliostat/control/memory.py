@@ -32,7 +32,7 @@ class Memory:
 
     refused    instance id -> the provider's words for a launch it did not accept
     drains     instance id -> Ray's last answer to a drain
-    asked      instance id -> when (monotonic) the provider was last asked to terminate it
+    asked      instance id, or `letting_go(type)` -> when (monotonic) the provider was last asked for it
     changed    backend -> when (monotonic) its last change was answered
     """
 

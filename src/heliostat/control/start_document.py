@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from heliostat.control.wiring import Identity
 from heliostat.model.instance import LaunchRequest
 from heliostat.model.node_type import ClusterSpec, NodeType
+from heliostat.model.plan import Launch, Why
+from heliostat.planner.limits import FIRST_TRY
+
+
+def as_planned(request: LaunchRequest, action: Launch, succeeded: Collection[str]) -> LaunchRequest:
+    """Return the ask with how the plan means it; `succeeded` are the types that have come up before."""
+    if action.reason.why is Why.GANG and action.count > 1:
+        return replace(request, together=True)
+    untried = request.node_type.throttles and action.node_type not in succeeded
+    return replace(request, at_once=FIRST_TRY) if untried else request
 
 
 def launch_request(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from heliostat.model.demand import Constraint, Demand, Gang
@@ -60,6 +60,11 @@ class OperatorSettings:
     protected: frozenset[str] = frozenset()
     removals: Mapping[str, float | None] = field(default_factory=dict)
     paused: bool = False
+
+    def without(self, instance_ids: Collection[str]) -> OperatorSettings:
+        """Return what is left of it when these instances are no more."""
+        removals = {key: until for key, until in self.removals.items() if key not in instance_ids}
+        return replace(self, protected=self.protected.difference(instance_ids), removals=removals)
 
 
 @dataclass(frozen=True)
