@@ -112,7 +112,9 @@ class Wants:
 
     @cached_property
     def lens(self) -> Lens:
-        bundles = [want.bundle for gang in self.gangs for want in gang.wants]
+        wants = [want for gang in self.gangs for want in gang.wants]
+        # A gang on one node asks for whole devices, and fills them with shares.
+        bundles = [want.bundle for want in wants] + [part.bundle for want in wants for part in want.parts]
         bundles += [want.bundle for want in (*self.demands, *self.endings, *self.constraint)]
         names = tuple(sorted({name for bundle in bundles for name, _ in bundle.resources}))
         shared = {

@@ -147,3 +147,15 @@ def test_different_bundles_of_one_strict_spread_gang_share_no_node_either() -> N
     world = World(gangs=(gang(STRICT_SPREAD, demand(1, CPU=1), demand(1, CPU=2)),))
     world.running()
     assert launched(world.round()) == {"cpu": 1}
+
+
+def test_whole_devices_beside_a_gang_on_one_node_are_counted_one_by_one() -> None:
+    """Five shares of 0.4 fill 2 GPUs by their sum and 3 of 4 in truth, so nothing is there for 2 more."""
+    node_type = kind("gpu", 16, gpus=4, min_workers=1, max_workers=1)
+    shares = demand(5, CPU=1, GPU=0.4)
+    world = World(
+        policy=policy(node_type), gangs=(gang(STRICT_PACK, shares),), demands=(demand(1, CPU=2, GPU=2),)
+    )
+    made = world.round()
+    assert launched(made) == {"gpu": 1}
+    assert [one.wanted for one in made.deferred] == list(world.demands)

@@ -47,13 +47,29 @@ def gangs_across(world: World, made: Plan) -> list[object]:
     return [gang for gang, found in backends.items() if gang is not None and len(found) > 1]
 
 
+def lacking(made: Plan) -> int:
+    return sum(one.count if isinstance(one, Demand) else 1 for one in refused_by(made))
+
+
 def follow(world: World, chance: Random) -> None:
-    """Do as the plans say, and see that each goes towards the target and keeps to its word."""
+    """Do as the plans say, and see that each goes towards the target and keeps to its word.
+
+    What was launched here goes again only if it is not up yet, nothing lacks for it (its work has found room
+    that is there sooner), and no more of its type is ever launched.
+    """
     before, opens = set(world.intents), False
+    given_back: set[str] = set()
+    least = lacking(world.round(0))
     for index in range(ROUNDS):
         made = world.round()
         assert over_a_limit(world, made) == []
-        assert not {*released(made), *drained(made)} - before, "what was launched here goes again"
+        again = set(released(made)) - before
+        assert not {*drained(made)} - before, "what was launched here goes again"
+        assert not {one for one in again if f"n-{one}" in world.nodes}, "what is up goes again"
+        assert not again or lacking(made) <= least, "what was launched here goes again, and is needed"
+        given_back |= {world.intents[one].node_type for one in again}
+        assert not given_back & set(launched(made)), "what was given back is launched again"
+        least = lacking(made)
         assert claims_fit(world, made)
         assert constraint_fits(world, made)
         assert world.policy.gangs_across_backends or not gangs_across(world, made)

@@ -276,19 +276,14 @@ class World:
         return place
 
     def _starts(self, group: Gang, living: list[RayNode], bins: list[Bin]) -> bool:
-        """Place the whole gang, or nothing of it; say which."""
-        found: list[tuple[int, Bundle]] = []
-        trial = deepcopy(bins)
-        for block in blocks_of(group):
-            index = next((n for n, one in enumerate(trial) if _holds_all(deepcopy(one), block)), None)
-            if index is None:
-                return False
+        """Place the whole gang, or nothing of it; say which. If there is any way, it is found."""
+        found = _places(bins, blocks_of(group))
+        if found is None:
+            return False
+        for index, block in found:
             for one in block:
-                trial[index].take(one)
-                found.append((index, one))
-        bins[:] = trial
-        for index, one in found:
-            self.work.setdefault(living[index].node_id, []).append(one)
+                bins[index].take(one)
+                self.work.setdefault(living[index].node_id, []).append(one)
         return True
 
     def finish_work(self) -> None:
@@ -296,6 +291,19 @@ class World:
         for name, node in self.nodes.items():
             if node.status is NodeStatus.RUNNING:
                 self.nodes[name] = replace(node, available=node.total, status=NodeStatus.IDLE)
+
+
+def _places(bins: list[Bin], blocks: list[Block]) -> list[tuple[int, Block]] | None:
+    """Return a bin for each block, the first that go together; None where no bins do."""
+    if not blocks:
+        return []
+    for index in range(len(bins)):
+        trial = deepcopy(bins)
+        if _holds_all(trial[index], blocks[0]):
+            rest = _places(trial, blocks[1:])
+            if rest is not None:
+                return [(index, blocks[0]), *rest]
+    return None
 
 
 def _holds_all(place: Bin, block: Block) -> bool:
