@@ -1,0 +1,348 @@
+"""The Slurm provider: Ray worker nodes as jobs of a batch system."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from heliostat.model.instance import BackendInstance, Change, LaunchRequest, Offer, OfferQuery, Role
+from heliostat.model.node_type import NodeType
+from heliostat.ports.errors import InvalidRequest, ProviderError, Unavailable
+from heliostat.ports.provider import Outcome, ProviderContext
+from heliostat.providers.slurm import stop_file
+from heliostat.providers.slurm.ends import Ends
+from heliostat.providers.slurm.forecast import parse_test_only, test_only_command
+from heliostat.providers.slurm.jobs import parse_squeue, squeue_command
+from heliostat.providers.slurm.logs import tails
+from heliostat.providers.slurm.members import Member, Members, members_of, row_of
+from heliostat.providers.slurm.options import JobOptions, SlurmOptions, job_options, parse_section
+from heliostat.providers.slurm.outlook import Outlook
+from heliostat.providers.slurm.refusals import trouble
+from heliostat.providers.slurm.runner import LocalRunner, Runner, SshRunner
+from heliostat.providers.slurm.script import submission
+from heliostat.providers.slurm.site import Site, probe, problems
+from heliostat.providers.slurm.stopping import Order, Stop, compressed, orders, told
+from heliostat.providers.slurm.submitting import Submitted, Surroundings, asks, part, submit
+
+TERMINATE_GRACE_S = 45.0
+"""How long a bootstrap may take after TERM: Ray's own drain, and a little more."""
+
+NOTICE_SHARE = 0.1
+"""Work is told of its node's end `drain_notice_s` ahead, but no more than this share of the lease."""
+
+SITE_S, SITE_AGAIN_S = 600.0, 30.0
+"""How old what is known of the site may be, and how old before something is refused because of it."""
+
+OWN_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
+"""What a job gets of our own environment: how the token is found. It is a path, never the token."""
+
+Found = TypeVar("Found")
+
+log = structlog.get_logger(__name__)
+
+
+class SlurmProvider:
+    """See ports.provider.Provider; also Diagnose and Probe.
+
+    One piece of work at a time and always to its end: a caller that is cancelled leaves no `sbatch`
+    behind of which nobody knows whether it acted.
+    """
+
+    name: Final = "slurm"
+
+    def __init__(
+        self,
+        context: ProviderContext,
+        *,
+        runner: Runner | None = None,
+        environment: Mapping[str, str] = os.environ,
+        now_s: Callable[[], float] = time.time,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._context = context
+        self._options = parse_section(context.options)
+        self._runner = runner or _runner(self._options, context, environment)
+        self._now_s, self._monotonic_s = now_s, monotonic_s
+        self._log_dir = self._options.work_dir or context.log_dir
+        self._own = {name: environment[name] for name in OWN_VARIABLES if name in environment}
+        self._log_runner = self._runner if self._options.ssh else None
+        self._ends = Ends(self._log_dir, log_runner=self._log_runner)
+        self._outlook = Outlook()
+        self._jobs: dict[str, JobOptions] = {}
+        self._site: Site | None = None
+        self._site_s = 0.0
+        self._known: Members | None = None
+        self._launched: set[str] = set()
+        self._folder = Path(context.runtime_dir)
+        self._stops = dict.fromkeys(stop_file.load(self._folder), Stop())
+        self._ready = False
+        self._turn = asyncio.Lock()
+        self._works: set[asyncio.Future[Any]] = set()
+
+    # The port.
+
+    async def offers(self, queries: Sequence[OfferQuery]) -> Sequence[Offer]:
+        return await self._work(lambda: self._offers(queries))
+
+    async def apply(self, change: Change) -> Outcome:
+        return await self._work(lambda: self._apply(change))
+
+    async def instances(self) -> Sequence[BackendInstance]:
+        return await self._work(self._list)
+
+    async def aclose(self) -> None:
+        """Let go of connections; jobs go on, and the next provider finds them."""
+        await asyncio.gather(*self._works, return_exceptions=True)
+        await self._runner.aclose()
+
+    # Diagnose and Probe.
+
+    async def last_words(self, instance_id: str, *, lines: int = 20) -> Sequence[str]:
+        path = self._ends.log_of(instance_id)
+        return (await tails([path], lines, runner=self._log_runner)).get(path, ()) if path else ()
+
+    def complete(self, node_type: NodeType) -> NodeType:
+        self._jobs[node_type.name] = job_options(self._options, node_type.options)
+        return replace(node_type, throttles=True)
+
+    async def check(self, node_types: Sequence[NodeType]) -> Sequence[str]:
+        try:
+            jobs = {one.name: job_options(self._options, one.options) for one in node_types}
+            return problems(node_types, jobs, await self._known_site())
+        except ProviderError as error:
+            return [str(error)]
+
+    # One piece of work at a time.
+
+    async def _work(self, work: Callable[[], Awaitable[Found]]) -> Found:
+        """Do a piece of work; a caller that is cancelled does not wait for its end."""
+        piece = asyncio.ensure_future(self._in_turn(work))
+        self._works.add(piece)
+        piece.add_done_callback(self._forget)
+        return await asyncio.shield(piece)
+
+    async def _in_turn(self, work: Callable[[], Awaitable[Found]]) -> Found:
+        async with self._turn:
+            return await work()
+
+    def _forget(self, piece: asyncio.Future[Any]) -> None:
+        self._works.discard(piece)
+        if not piece.cancelled():
+            piece.exception()  # Nobody may be left to hear it.
+
+    async def _command(self, command: Sequence[str]) -> str:
+        """Run one of Slurm's commands; return what it printed. Raises what its refusal means."""
+        answer = await self._runner.run(command, deadline_s=self._options.command_deadline_s)
+        if (wrong := trouble(command, answer.code, answer.stderr)) is not None:
+            raise wrong
+        return answer.stdout
+
+    # Listing.
+
+    async def _list(self) -> list[BackendInstance]:
+        asked = set(self._stops)
+        members = await self._look()
+        gone = await self._ends.rows(
+            members.chosen,
+            terminated=asked,
+            runner=self._runner,
+            deadline_s=self._options.command_deadline_s,
+        )
+        self._keep(stop for stop in self._stops.items() if stop[0] in members.chosen)
+        try:
+            await self._end(members)
+        except ProviderError:
+            log.warning("what should end could not be told; it is tried again", backend=self.name)
+        # What was terminated and is over stays in squeue for minutes, and nowhere else.
+        shown = [one for one in members.chosen.values() if not (one.is_over and one.instance_id in asked)]
+        return await self._ends.worded([*(self._row(one) for one in shown), *gone])
+
+    async def _look(self) -> Members:
+        """Return what squeue has of this cluster, and learn from it; nobody is told anything."""
+        text = await self._command(squeue_command(self._options.user))
+        try:
+            jobs = parse_squeue(text, cluster_uid=self._context.identity.cluster_uid)
+        except ValueError as error:
+            raise Unavailable(str(error)) from error
+        self._known = members_of(jobs)
+        self._launched |= {job.tag.launch_id for job in jobs}
+        self._outlook.saw(jobs, now_s=self._now_s())
+        return self._known
+
+    def _row(self, member: Member) -> BackendInstance:
+        job = self._jobs.get(member.job.tag.node_type)
+        lease_s = member.job.time_limit_s or math.inf
+        notice_s = min(job.drain_notice_s, lease_s * NOTICE_SHARE) if job else None
+        return row_of(member, stopping=member.instance_id in self._stops, notice_s=notice_s)
+
+    # Ending.
+
+    async def _end(self, members: Members) -> None:
+        """Carry out what is due of the stops, and cancel the second of two jobs for one instance.
+
+        What fails here is due again at the next listing.
+        """
+        due = list(orders(self._stops, members.chosen, now_s=self._monotonic_s(), grace_s=TERMINATE_GRACE_S))
+        if members.doubles:
+            due.append(Order(("scancel", *compressed(members.doubles)), ()))
+        for order in due:
+            await self._command(order.command)
+            self._stops = told(self._stops, order, now_s=self._monotonic_s())
+
+    def _keep(self, stops: Iterable[tuple[str, Stop]]) -> None:
+        """Replace the stops, on the disk first where other instances are meant."""
+        new = dict(stops)
+        if new.keys() != self._stops.keys():
+            stop_file.save(self._folder, new)
+        self._stops = new
+
+    async def _terminate(self, instance_ids: Sequence[str]) -> dict[str, ProviderError]:
+        if not instance_ids:
+            return {}
+        try:
+            self._keep((dict.fromkeys(instance_ids, Stop()) | self._stops).items())
+            await self._end(self._known or await self._look())
+        except ProviderError as error:
+            return dict.fromkeys(instance_ids, error)
+        return {}
+
+    # Launching.
+
+    async def _apply(self, change: Change) -> Outcome:
+        terminations = await self._terminate(change.terminate)
+        await self._let_go(change.unthrottle)
+        new = [request for request in change.launch if request.launch_id not in self._launched]
+        if new and self._known is None:
+            # A controller before us may have asked for them: its jobs carry their launches' names.
+            try:
+                await self._look()
+            except ProviderError as error:
+                return Outcome({one.launch_id: error for one in new}, {}, terminations)
+        new = list({one.launch_id: one for one in new if one.launch_id not in self._launched}.values())
+        found = await asyncio.gather(*(self._launch(request) for request in new))
+        launches: dict[str, ProviderError] = {}
+        members: dict[str, ProviderError] = {}
+        for request, submitted in zip(new, found, strict=True):
+            if submitted.failed.keys() >= set(request.instance_ids):
+                launches[request.launch_id] = submitted.failed[request.instance_ids[0]]
+            else:
+                members.update(submitted.failed)
+        return Outcome(launches, members, terminations)
+
+    async def _launch(self, request: LaunchRequest) -> Submitted:
+        try:
+            if request.role is not Role.WORKER:
+                raise InvalidRequest("this starts workers; `heliostat up` submits a head")
+            if wrong := await self._wrong(request.node_type):
+                raise InvalidRequest(wrong)
+            around = await self._surroundings()
+        except ProviderError as error:
+            return Submitted(failed=dict.fromkeys(request.instance_ids, error))
+        submitted = await submit(request, around, self._runner, now_s=self._now_s())
+        if submitted.job_ids or any(isinstance(one, Unavailable) for one in submitted.failed.values()):
+            # What did not answer may have acted: it is not asked again, the listing tells.
+            self._launched.add(request.launch_id)
+        return submitted
+
+    async def _let_go(self, node_types: Sequence[str]) -> None:
+        """Lift the throttle of all arrays of these types. What fails is asked again."""
+        members = self._known.chosen.values() if self._known else ()
+        held = {
+            one.job.array_id for one in members if one.job.throttle and one.job.tag.node_type in node_types
+        }
+        for array_id in sorted(held):
+            try:
+                await self._command(("scontrol", "update", f"JobId={array_id}", "ArrayTaskThrottle=0"))
+                log.info("array's throttle lifted", array=array_id)
+            except ProviderError as error:
+                log.warning("array's throttle not lifted", array=array_id, error=str(error))
+
+    async def _surroundings(self) -> Surroundings:
+        site = await self._known_site()
+        if not self._ready:
+            await self._command(("mkdir", "-p", self._log_dir))
+            self._ready = True
+        return Surroundings(
+            identity=self._context.identity,
+            options=self._options,
+            log_dir=self._log_dir,
+            bootstrap=Path(self._context.bootstrap_path).read_text(encoding="utf-8"),
+            environment=self._own,
+            kill_wait_s=site.kill_wait_s,
+            max_array_size=site.max_array_size,
+            lease_end_s=self._context.lease_end_s,
+        )
+
+    async def _known_site(self, *, newer_s: float = SITE_S) -> Site:
+        """Return what this site is, looked for again when it was so long ago."""
+        now_s = self._monotonic_s()
+        if self._site is None or now_s - self._site_s > newer_s:
+            deadline_s, user = self._options.command_deadline_s, self._options.user
+            self._site = await probe(self._runner, deadline_s=deadline_s, user=user)
+            self._site_s = now_s
+        return self._site
+
+    async def _wrong(self, node_type: NodeType) -> str | None:
+        """Return why no job of the type can ever start here, None if nothing speaks against it.
+
+        Slurm takes many such jobs and lets them wait for ever (EnforcePartLimits=NO). The site may
+        have changed: it is looked at again before a refusal.
+        """
+        job = {node_type.name: job_options(self._options, node_type.options)}
+        if problems([node_type], job, await self._known_site()):
+            found = problems([node_type], job, await self._known_site(newer_s=SITE_AGAIN_S))
+            return found[0] if found else None
+        return None
+
+    # Forecast.
+
+    async def _offers(self, queries: Sequence[OfferQuery]) -> list[Offer]:
+        return [await self._offer(query, now_s=self._now_s()) for query in queries]
+
+    async def _offer(self, query: OfferQuery, *, now_s: float) -> Offer:
+        node_type = query.node_type
+        if wrong := await self._wrong(node_type):
+            return Offer(node_type.name, 0, why=wrong)
+        # Only where waiting is weighed against money is it worth a trial.
+        if node_type.patience_s and query.count and self._outlook.wants_trial(node_type.name, now_s=now_s):
+            self._outlook.tried(node_type.name, await self._trial(query), now_s=now_s)
+        limit_s = job_options(self._options, node_type.options).time_limit_s
+        return Offer(
+            node_type.name,
+            query.count,
+            ready_at_s=self._outlook.ready_at_s(node_type.name, now_s=now_s),
+            price_usd_per_h=node_type.price_usd_per_h or None,
+            lease_s=limit_s if limit_s is not None and math.isfinite(limit_s) else None,
+        )
+
+    async def _trial(self, query: OfferQuery) -> float | None:
+        """Ask Slurm when a job of the type would start; None where it does not say."""
+        request = LaunchRequest("trial", query.node_type, 1, {})
+        try:
+            options = job_options(self._options, query.node_type.options)
+            (ask,) = asks(request, await self._surroundings(), now_s=self._now_s())
+            made = submission(options, part(ask, 0, 1))
+            command, deadline_s = test_only_command(made.argv), self._options.command_deadline_s
+            answer = await self._runner.run(command, stdin=made.script, deadline_s=deadline_s)
+        except ProviderError:
+            return None
+        return parse_test_only(answer.stderr) if answer.code == 0 else None
+
+
+def _runner(options: SlurmOptions, context: ProviderContext, environment: Mapping[str, str]) -> Runner:
+    if options.ssh is None:
+        return LocalRunner(environment)
+    return SshRunner(options.ssh, runtime_dir=context.runtime_dir)
+
+
+def create(context: ProviderContext) -> SlurmProvider:
+    """Make the provider; starts and blocks nothing. InvalidRequest when the section is wrong."""
+    return SlurmProvider(context)

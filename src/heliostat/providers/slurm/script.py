@@ -1,0 +1,402 @@
+"""One launch as Slurm sees it: sbatch's arguments, and the job script that sbatch reads. Pure.
+
+A job is one array whose tasks are instances, or a gang: one allocation in which each member is a
+step, started by srun. The script carries all that is needed, and its tasks end in `exec`, so that
+the batch process is the bootstrap. Exit codes of the script: 20 it was requeued, 21 a setup line
+failed, 22 the environment or the interpreter is not there; on_node.py and the bootstrap have others.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from heliostat.ports.errors import InvalidRequest
+from heliostat.providers.slurm.environments import ENV_FAILED, environment_lines, path_word
+from heliostat.providers.slurm.options import JobOptions
+from heliostat.providers.slurm.tags import Tag, comment, job_name
+
+REQUEUED, SETUP_FAILED = 20, 21
+MIB = 2**20
+NOTICE_PART = 0.1
+NOTICE_MOST_S = 65535
+TIME_LEAST_MINUTES = 1
+KILL_MARGIN_S = 8.0
+"""The bootstrap's own work after the grace time of tasks: it must be done when Slurm kills."""
+
+ASK_LEASE_S = 5
+SIGNAL_LINE = 9
+"""The descriptor on which a gang's member hears its signals."""
+
+SETUP_SHOWN_CHARS = 120
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is to be submitted as one job.
+
+    `first` is the index in the launch of this job's first instance, `count` how many it has.
+    `at_once`: that many tasks run at a time, None all. `resources` are the node type's in
+    Ray's names and units. `start` is the start document without what the node adds. Nothing
+    in `environment` is secret. `log_dir` exists, here and on compute nodes. `work_dir`, if
+    any, is where environments are made, else `log_dir`. `time_limit_s` caps the job's.
+    """
+
+    tag: Tag
+    count: int
+    first: int
+    together: bool
+    resources: Mapping[str, float]
+    start: Mapping[str, object]
+    environment: Mapping[str, str]
+    log_dir: str
+    bootstrap: str
+    at_once: int | None = None
+    kill_wait_s: float = 30.0
+    time_limit_s: float | None = None
+    work_dir: str | None = None
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A command, and the job script for its standard input."""
+
+    argv: tuple[str, ...]
+    script: str
+
+
+def submission(job: JobOptions, ask: Ask) -> Submission:
+    """Return the submission of one job; InvalidRequest where Slurm can't be asked for such a thing."""
+    return Submission(_argv(job, ask), _gang_script(job, ask) if ask.together else _array_script(job, ask))
+
+
+def time_limit_s(job: JobOptions, ask: Ask) -> float | None:
+    """Return the limit to ask for, in whole minutes as Slurm counts; None for the partition's own."""
+    limits = [one for one in (job.time_limit_s, ask.time_limit_s) if one is not None]
+    if not limits:
+        return None
+    least = min(limits)
+    return least if math.isinf(least) else max(TIME_LEAST_MINUTES, int(least // 60)) * 60.0
+
+
+def notice_s(job: JobOptions, ask: Ask) -> int:
+    """Return how long ahead of its end a lease is announced: a tenth of it at most."""
+    limit_s = time_limit_s(job, ask)
+    notice = job.drain_notice_s if limit_s is None else min(job.drain_notice_s, NOTICE_PART * limit_s)
+    return int(min(notice, NOTICE_MOST_S))
+
+
+# -- sbatch's arguments
+
+
+def _argv(job: JobOptions, ask: Ask) -> tuple[str, ...]:
+    shape = _gang_shape(ask) if ask.together else _array_shape(ask)
+    return (
+        "sbatch",
+        "--parsable",
+        f"--job-name={job_name(ask.tag.cluster_uid, ask.tag.launch_id)}",
+        f"--comment={comment(ask.tag, job.comment)}",
+        *shape,
+        *_wishes(job),
+        *_resources(job, ask),
+        *_times(job, ask),
+        "--no-requeue",
+        # The login environment of the compute node: nothing of ours gets into the job by chance.
+        "--export=NONE",
+        f"--chdir={ask.log_dir}",
+        "--open-mode=append",
+        *job.sbatch,
+    )
+
+
+def _array_shape(ask: Ask) -> list[str]:
+    throttle = f"%{ask.at_once}" if ask.at_once is not None and ask.at_once < ask.count else ""
+    # logs.py finds them again.
+    log = f"{_percent(ask.log_dir)}/{ask.tag.launch_id}.{ask.first}+%a.slurm.log"
+    return [f"--array=0-{ask.count - 1}{throttle}", "--nodes=1", "--ntasks=1", f"--output={log}"]
+
+
+def _gang_shape(ask: Ask) -> list[str]:
+    log = f"{_percent(ask.log_dir)}/{ask.tag.launch_id}.slurm.log"
+    return [f"--nodes={ask.count}", f"--ntasks={ask.count}", "--ntasks-per-node=1", f"--output={log}"]
+
+
+def _percent(path: str) -> str:
+    return path.replace("%", "%%")
+
+
+def _wishes(job: JobOptions) -> list[str]:
+    wishes = {
+        "account": job.account,
+        "partition": ",".join(job.partition),
+        "qos": job.qos,
+        "reservation": job.reservation,
+        "constraint": job.constraint,
+        "licenses": job.licenses,
+        "nice": None if job.nice is None else str(job.nice),
+    }
+    exclusive = {False: [], True: ["--exclusive"], "user": ["--exclusive=user"]}[job.exclusive]
+    return [f"--{key}={value}" for key, value in wishes.items() if value] + exclusive
+
+
+def _resources(job: JobOptions, ask: Ask) -> list[str]:
+    memory = memory_mib(job, ask)
+    asked = [f"--cpus-per-task={cpus(job, ask)}"]
+    asked += [] if memory is None else [f"--mem={memory}M"]
+    return asked + _gpus(job, ask)
+
+
+def cpus(job: JobOptions, ask: Ask) -> int:
+    return job.cpus_per_task or max(1, math.ceil(ask.resources.get("CPU", 0)))
+
+
+def memory_mib(job: JobOptions, ask: Ask) -> int | None:
+    """Return the memory to ask for; None where none is asked, and the partition's default holds."""
+    if not job.memory_request:
+        return None
+    own = ask.resources.get("memory", 0) + ask.resources.get("object_store_memory", 0)
+    return math.ceil((job.memory_bytes or own) / MIB) or None
+
+
+def _gpus(job: JobOptions, ask: Ask) -> list[str]:
+    count = math.ceil(ask.resources.get("GPU", 0))
+    if not count or job.gpu_request == "none":
+        return []
+    kind = f"{job.gpu_type}:" if job.gpu_type else ""
+    if job.gpu_request == "gres":
+        return [f"--gres=gpu:{kind}{count}"]
+    # `--gpus` counts a whole job, and might divide a gang's unevenly.
+    style = "gpus-per-node" if job.gpu_request == "gpus" and ask.together else job.gpu_request
+    return [f"--{style}={kind}{count}"]
+
+
+def _times(job: JobOptions, ask: Ask) -> list[str]:
+    limit_s, notice = time_limit_s(job, ask), notice_s(job, ask)
+    times = [] if limit_s is None else [f"--time={_minutes(limit_s)}"]
+    if job.time_min_s is not None:
+        least_s = job.time_min_s if limit_s is None else min(job.time_min_s, limit_s)
+        times += [f"--time-min={_minutes(least_s)}"]
+    # Slurm takes 0 for «at once».
+    return times + ([f"--signal=B:USR1@{notice}"] if notice else [])
+
+
+def _minutes(seconds: float) -> str:
+    return "UNLIMITED" if math.isinf(seconds) else str(max(TIME_LEAST_MINUTES, int(seconds // 60)))
+
+
+# -- the script
+
+FUNCTIONS = """\
+heliostat_say() { printf 'bootstrap: %s\\n' "$*"; }
+heliostat_end() {
+    trap - EXIT
+    heliostat_say "ended with $1: $2"
+    exit "$1"
+}
+heliostat_left() {
+    local code=$?
+    heliostat_say "ended with $code: $heliostat_step ended the job script"
+}
+heliostat_step='the job script'
+trap heliostat_left EXIT"""
+
+REQUEUE = f"""\
+if [ "${{SLURM_RESTART_COUNT:-0}}" -gt 0 ]; then
+    heliostat_end {REQUEUED} "Slurm has requeued this job; an instance starts only once"
+fi"""
+
+# The variables for it came with Slurm 23.02. The last task of an array has the array's own id as job id.
+LEASE = f"""\
+if [ -z "${{SLURM_JOB_END_TIME:-}}" ]; then
+    heliostat_job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
+    read -r SLURM_JOB_START_TIME SLURM_JOB_END_TIME <<<"$(SLURM_TIME_FORMAT=%s timeout {ASK_LEASE_S} \\
+        squeue --noheader --jobs="${{heliostat_job:-$SLURM_JOB_ID}}" --format='%S %e' 2>/dev/null)"
+    export SLURM_JOB_START_TIME SLURM_JOB_END_TIME
+fi"""
+
+PYTHON = f"""\
+heliostat_step="starting $heliostat_python"
+command -v "$heliostat_python" >/dev/null \\
+    || heliostat_end {ENV_FAILED} "no $heliostat_python on this node; set python, env or container\""""
+
+# `scancel --signal` to a step would reach every process in it, Ray's and the tasks' too. So members get
+# their signals as words on their standard input, where their script came from.
+GANG = """\
+heliostat_signal() {
+    local line
+    for line in "${heliostat_lines[@]}"; do
+        (echo "$1" >&"$line") 2>/dev/null
+    done
+}
+heliostat_steps=() heliostat_lines=()
+trap 'heliostat_signal USR1' USR1
+trap 'heliostat_signal TERM' TERM
+for heliostat_node in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
+    exec {heliostat_line}> >(heliostat_member "$heliostat_node")
+    heliostat_steps+=("$!")
+    heliostat_lines+=("$heliostat_line")
+    printf '%s' "$heliostat_script" >&"$heliostat_line" &
+done
+heliostat_worst=0
+for heliostat_one in "${heliostat_steps[@]}"; do
+    # A signal ends `wait` early; the step goes on.
+    while :; do
+        wait "$heliostat_one"
+        heliostat_code=$?
+        kill -0 "$heliostat_one" 2>/dev/null || break
+    done
+    [ "$heliostat_worst" -ne 0 ] || heliostat_worst=$heliostat_code
+done
+trap - EXIT
+exit "$heliostat_worst\""""
+
+
+def _array_script(job: JobOptions, ask: Ask) -> str:
+    # USR1 may come ahead of the bootstrap, which knows the lease's end anyway; it would end a shell.
+    parts = [_title(ask), "trap '' USR1", FUNCTIONS, REQUEUE, LEASE, _member(job, ask)]
+    return "\n".join(parts) + "\n"
+
+
+def _gang_script(job: JobOptions, ask: Ask) -> str:
+    body = "\n".join(["trap '' USR1", FUNCTIONS, _member(job, ask)])
+    word = _delimiter(body, "HELIOSTAT_MEMBER")
+    script = f"IFS= read -r -d '' heliostat_script <<'{word}'\n{body}\n{word}"
+    member = f'heliostat_member() {{ {shlex.join(_srun(job, ask))} --nodelist="$1" /bin/bash -s; }}'
+    # Else steps would get what sbatch was told to export: nothing.
+    steps = "export SLURM_EXPORT_ENV=ALL"
+    return "\n".join([_title(ask), FUNCTIONS, REQUEUE, LEASE, steps, script, member, GANG]) + "\n"
+
+
+def _srun(job: JobOptions, ask: Ask) -> list[str]:
+    """Return the start of a member's step; its number is its rank, whichever comes first."""
+    gpus = math.ceil(ask.resources.get("GPU", 0)) if job.gpu_request != "none" else 0
+    return [
+        "srun",
+        "--overlap",
+        "--nodes=1",
+        "--ntasks=1",
+        f"--cpus-per-task={cpus(job, ask)}",
+        "--mem=0",
+        *([f"--gres=gpu:{job.gpu_type + ':' if job.gpu_type else ''}{gpus}"] if gpus else []),
+        "--mpi=none",
+        "--open-mode=append",
+        f"--output={_percent(ask.log_dir)}/{ask.tag.launch_id}.%s.slurm.log",
+    ]
+
+
+def _title(ask: Ask) -> str:
+    # Names come from outside; none may end the comment's line.
+    what = f"launch {ask.tag.launch_id}, node type {ask.tag.node_type}, cluster {ask.tag.cluster_name}"
+    shown = "".join(one if one.isprintable() else "?" for one in what)
+    return f"#!/bin/bash\n# Ray workers, started by Heliostat: {shown}"
+
+
+def _member(job: JobOptions, ask: Ask) -> str:
+    """Return what is done for one instance, once it has its place."""
+    return f"{surroundings(job, ask)}\n{_start(job, ask)}"
+
+
+def surroundings(job: JobOptions, ask: Ask) -> str:
+    """Return the lines ahead of the start: variables, setup lines, the environment.
+
+    Afterwards `heliostat_python` is the interpreter, and is there, unless the job has a container.
+    They need `FUNCTIONS` before them.
+    """
+    settings = {**job.environment, **ask.environment}
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(settings.items())]
+    lines += [_setup_step(index, line) for index, line in enumerate(job.setup, start=1)]
+    # What a setup line has set must not change what follows.
+    lines += ["set +eu +o pipefail", "trap '' USR1", "unset IFS"] if job.setup else []
+    return "\n".join([*lines, _interpreter(job, ask)])
+
+
+def _setup_step(number: int, line: str) -> str:
+    flat = " ".join(line.split())
+    shown = flat if len(flat) <= SETUP_SHOWN_CHARS else flat[: SETUP_SHOWN_CHARS - 1] + "…"
+    step = shlex.quote(f"setup line {number} ({shown})")
+    failed = f'heliostat_end {SETUP_FAILED} "$heliostat_step failed with code $?"'
+    return f"heliostat_step={step}\neval {shlex.quote(line)} </dev/null || {failed}"
+
+
+def _interpreter(job: JobOptions, ask: Ask) -> str:
+    if job.env is not None:
+        root = f"{ask.work_dir or ask.log_dir}/envs"
+        return f"{environment_lines(job.env, root=root, start=ask.start)}\n{PYTHON}"
+    if job.container is not None:
+        runtime = job.container.runtime
+        missing = f"container: there is no {runtime} on this node; a setup line may load it"
+        return f"command -v {runtime} >/dev/null || heliostat_end {ENV_FAILED} {shlex.quote(missing)}"
+    return f"heliostat_python={path_word(job.python or sys.executable)}\n{PYTHON}"
+
+
+def _start(job: JobOptions, ask: Ask) -> str:
+    code, payload = _on_node(), f"{_payload(job, ask)}\n{ask.bootstrap}"
+    inner, outer = _delimiter(code, "HELIOSTAT_ON_NODE"), _delimiter(payload, "HELIOSTAT_START")
+    line = f" {SIGNAL_LINE} {SIGNAL_LINE}<&0" if ask.together else ""
+    command = f'exec {_command(job, ask)} -I -c "$heliostat_on_node"{line}'
+    return "\n".join(
+        [
+            f"IFS= read -r -d '' heliostat_on_node <<'{inner}'\n{code.rstrip()}\n{inner}",
+            "heliostat_step='the start of the worker'",
+            f"{command} <<'{outer}'\n{payload.rstrip()}\n{outer}",
+        ]
+    )
+
+
+def _command(job: JobOptions, ask: Ask) -> str:
+    if job.container is None:
+        return '"$heliostat_python"'
+    one = job.container
+    shows_gpus = not ask.resources.get("GPU") or {"--nv", "--nvccli", "--rocm"} & set(one.args)
+    args = [*one.args, *([] if shows_gpus else ["--nv"])]
+    image = path_word(one.image)
+    return f"{shlex.join([one.runtime, 'exec', *args])} {image} {shlex.quote(job.python or 'python3')}"
+
+
+def _payload(job: JobOptions, ask: Ask) -> str:
+    """Return the values that on_node.py reads, as one line."""
+    limit_s = time_limit_s(job, ask)
+    start = {
+        **ask.start,
+        "resources": dict(ask.resources),
+        "node_type": ask.tag.node_type,
+        "log_monitor": job.log_monitor,
+        "ray_args": list(job.ray_args),
+        "port_range": list(job.port_range),
+        "lease_warning_s": notice_s(job, ask),
+        "drain_grace_s": max(1.0, ask.kill_wait_s - KILL_MARGIN_S),
+    }
+    payload = {
+        "start": start,
+        "launch_id": ask.tag.launch_id,
+        "first": ask.first,
+        "count": ask.count,
+        "together": ask.together,
+        "network": list(job.network),
+        "temp_root": job.temp_root,
+        "time_limit_s": None if limit_s is None or math.isinf(limit_s) else limit_s,
+        "gpus_asked": job.gpu_request != "none",
+    }
+    try:
+        return json.dumps(payload, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"the start document can't be written as JSON: {error}") from error
+
+
+@cache
+def _on_node() -> str:
+    return Path(__file__).with_name("on_node.py").read_text(encoding="utf-8")
+
+
+def _delimiter(text: str, word: str) -> str:
+    """Return a word that ends a quoted document: no line of the document is like it."""
+    lines = set(text.splitlines())
+    while word in lines:
+        word += "_"
+    return word

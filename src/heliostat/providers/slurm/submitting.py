@@ -1,0 +1,145 @@
+"""Launches as job arrays: what is submitted, piece by piece where Slurm takes no more at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from heliostat.model.instance import LaunchRequest
+from heliostat.ports.errors import InvalidRequest, ProviderError, QuotaExceeded, Unavailable
+from heliostat.ports.provider import ClusterIdentity
+from heliostat.providers.slurm.jobs import parse_submitted
+from heliostat.providers.slurm.options import SlurmOptions, job_options
+from heliostat.providers.slurm.refusals import refusal
+from heliostat.providers.slurm.runner import Runner
+from heliostat.providers.slurm.script import Ask, Submission, submission
+from heliostat.providers.slurm.tags import Tag
+
+SUBMITTED_AT_ONCE = 4
+"""So many sbatch run beside one another; slurmctld limits what one user may ask in a second."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What every submission of a cluster needs; `lease_end_s` is the head's own end, if it has one."""
+
+    identity: ClusterIdentity
+    options: SlurmOptions
+    log_dir: str
+    bootstrap: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    kill_wait_s: float = 30.0
+    max_array_size: int = 1001
+    lease_end_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What came of one launch: the ids of the jobs, and the members that Slurm did not take."""
+
+    job_ids: tuple[int, ...] = ()
+    failed: Mapping[str, ProviderError] = field(default_factory=dict)
+
+    def plus(self, other: Submitted) -> Submitted:
+        return Submitted(self.job_ids + other.job_ids, {**self.failed, **other.failed})
+
+
+def asks(request: LaunchRequest, around: Surroundings, *, now_s: float) -> list[Ask]:
+    """Return a launch as jobs: a gang is one, alike instances one array for each `max_array_size`.
+
+    InvalidRequest for a launch that can't be one.
+    """
+    if request.launch_id != "".join(one for one in request.launch_id if one.isalnum()):
+        raise InvalidRequest(f"a launch id has letters and digits only: {request.launch_id!r}")
+    whole = Ask(
+        tag=_tag(request, around.identity),
+        count=request.count,
+        first=0,
+        together=request.together,
+        at_once=request.at_once,
+        resources=request.node_type.resources.units(),
+        start=request.start,
+        environment={**around.environment, **request.environment},
+        log_dir=around.log_dir,
+        work_dir=around.options.work_dir,
+        bootstrap=around.bootstrap,
+        kill_wait_s=around.kill_wait_s,
+        time_limit_s=None if around.lease_end_s is None else around.lease_end_s - now_s,
+    )
+    if request.together:
+        return [whole]
+    size = max(1, around.max_array_size)
+    return [part(whole, first, min(size, request.count - first)) for first in range(0, request.count, size)]
+
+
+def part(ask: Ask, first: int, count: int) -> Ask:
+    """Return the ask for `count` members from the index `first` on."""
+    return replace(ask, tag=replace(ask.tag, first=first, count=count), first=first, count=count)
+
+
+async def submit(request: LaunchRequest, around: Surroundings, runner: Runner, *, now_s: float) -> Submitted:
+    """Submit a launch; what Slurm's limits refuse as a whole is tried by halves, and the rest reported."""
+    try:
+        options = job_options(around.options, request.node_type.options)
+        every = [(ask, submission(options, ask)) for ask in asks(request, around, now_s=now_s)]
+    except ProviderError as error:
+        return Submitted(failed=dict.fromkeys(request.instance_ids, error))
+    turn = asyncio.Semaphore(SUBMITTED_AT_ONCE)
+
+    async def one(ask: Ask, found: Submission) -> Submitted:
+        async with turn:
+            return await _submit(ask, found, around=around, runner=runner, request=request)
+
+    found = Submitted()
+    for submitted in await asyncio.gather(*(one(ask, made) for ask, made in every)):
+        found = found.plus(submitted)
+    return found
+
+
+async def _submit(
+    ask: Ask, made: Submission, *, around: Surroundings, runner: Runner, request: LaunchRequest
+) -> Submitted:
+    try:
+        return Submitted((await _sbatch(made, around.options, runner),))
+    except QuotaExceeded as error:
+        half = ask.count // 2
+        if ask.together or half == 0:
+            return Submitted(failed=_failed(ask, error))
+        less = part(ask, ask.first, half)
+        options = job_options(around.options, request.node_type.options)
+        found = await _submit(less, submission(options, less), around=around, runner=runner, request=request)
+        rest = part(ask, ask.first + half, ask.count - half)
+        # Where the half was taken there may be room for some more; the next round asks for them.
+        return Submitted(found.job_ids, {**found.failed, **_failed(rest, error)})
+    except ProviderError as error:
+        return Submitted(failed=_failed(ask, error))
+
+
+async def _sbatch(made: Submission, options: SlurmOptions, runner: Runner) -> int:
+    answer = await runner.run(made.argv, stdin=made.script, deadline_s=options.command_deadline_s)
+    if answer.code != 0:
+        raise refusal(made.argv, answer.code, answer.stderr)
+    try:
+        return parse_submitted(answer.stdout)
+    except ValueError as error:
+        # The job may well be there: the next listing tells.
+        raise Unavailable(str(error)) from error
+
+
+def _failed(ask: Ask, error: ProviderError) -> dict[str, ProviderError]:
+    return {ask.tag.instance_id(index): error for index in range(ask.count)}
+
+
+def _tag(request: LaunchRequest, identity: ClusterIdentity) -> Tag:
+    return Tag(
+        cluster_name=identity.cluster_name,
+        cluster_uid=identity.cluster_uid,
+        owner=identity.owner,
+        launch_id=request.launch_id,
+        node_type=request.node_type.name,
+        shape_id=request.node_type.shape_id,
+        count=request.count,
+        first=0,
+        together=request.together,
+    )
