@@ -1,0 +1,30 @@
+"""A stand-in for the bootstrap in Slurm jobs without Ray: says that it runs, sleeps, and ends on TERM.
+
+The start document's `behaviour` chooses: `crash` ends at once with exit code 7, `deaf` ignores TERM,
+`fill` uses up the job's memory, `tell` writes its document and environment into the folder `told`.
+"""
+
+import base64
+import json
+import os
+import signal
+import sys
+import time
+
+start = json.loads(base64.b64decode(os.environ["HELIOSTAT_START"]))
+behaviour = start.get("behaviour", "")
+print("bootstrap: here I am", flush=True)
+if behaviour == "crash":
+    print("bootstrap: no such cluster", flush=True)
+    print("a line of somebody else", flush=True)
+    sys.exit(7)
+if behaviour == "tell":
+    with open(f"{start['told']}/{start['instance_id']}.json", "w", encoding="utf-8") as file:
+        json.dump({"start": start, "environment": dict(os.environ)}, file)
+signal.signal(signal.SIGTERM, signal.SIG_IGN if behaviour == "deaf" else lambda *_: sys.exit(0))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+signal.signal(signal.SIGUSR1, lambda *_: print("bootstrap: the lease ends soon", flush=True))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGUSR1,))
+until_s = time.monotonic() + 600
+while time.monotonic() < until_s:
+    time.sleep(1)
