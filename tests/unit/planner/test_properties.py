@@ -12,7 +12,7 @@ from hypothesis import given
 from heliostat.model.demand import Bundle, Demand
 from heliostat.model.instance import BackendState
 from heliostat.model.node_type import NodeType
-from heliostat.model.plan import Launch
+from heliostat.model.plan import Launch, Why
 from heliostat.model.resources import NOTHING
 from heliostat.planner.problem import Item, Problem, Source
 from tests.examples import many, seeds
@@ -180,14 +180,17 @@ def some_demands(chance: Random, most: int) -> list[Demand]:
 @many(200)
 @given(seeds)
 def test_more_demand_takes_no_node_away(seed: int) -> None:
-    """Which of equal nodes goes may differ, but no more of them go."""
+    """Which of equal nodes goes may differ, but no more of them go.
+
+    Of what is above a maximum more may go: the new work may draw what kept one of them to another node.
+    """
     chance = Random(seed)
     world = world_of(chance, asks_for_gangs=False)
     other = copy_of(world)
     other.demands = (*other.demands, demand_of(chance))
     for _ in range(4):
         fewer, with_more = drained(world.round()), drained(other.round())
-        assert len(with_more) <= len(fewer)
+        assert len(with_more) <= len(fewer) or Why.OVER_MAX in with_more.values()
 
 
 @many(300)
