@@ -38,12 +38,12 @@ available_node_types:
     idle_timeout_s: 4
     node_config: {{backend: slurm}}
   broken:
-    resources: {{CPU: 1, broken: 1, memory: 300000000, object_store_memory: 100000000}}
+    resources: {{CPU: 0, broken: 1, memory: 300000000, object_store_memory: 100000000}}
     min_workers: 0
     max_workers: 4
     node_config: {{backend: slurm, setup: ["echo about to load", "module load no/such/module"]}}
   endless:
-    resources: {{CPU: 1, endless: 1, memory: 300000000, object_store_memory: 100000000}}
+    resources: {{CPU: 0, endless: 1, memory: 300000000, object_store_memory: 100000000}}
     min_workers: 0
     max_workers: 1
     node_config: {{backend: slurm, partition: short, time_limit: 60}}
@@ -138,7 +138,7 @@ def test_a_gang_is_one_allocation(workers: Cluster, shared_site: SlurmSite) -> N
 
 def test_a_broken_setup_line_costs_a_few_jobs_and_is_told(workers: Cluster, shared_site: SlurmSite) -> None:
     driver = workers.driver(
-        "@ray.remote(resources={'broken': 1})\ndef f(): pass\n"
+        "@ray.remote(num_cpus=0, resources={'broken': 1})\ndef f(): pass\n"
         "waits = [f.remote() for _ in range(4)]\ntime.sleep(25)"
     )
     failures = until(lambda: workers.status().failures or None, "a failure", 60)
@@ -155,7 +155,7 @@ def test_what_slurm_would_let_wait_for_ever_is_refused_in_words(
     workers: Cluster, shared_site: SlurmSite
 ) -> None:
     driver = workers.driver(
-        "@ray.remote(resources={'endless': 1})\ndef f(): pass\nf.remote()\ntime.sleep(10)"
+        "@ray.remote(num_cpus=0, resources={'endless': 1})\ndef f(): pass\nf.remote()\ntime.sleep(10)"
     )
     waiting = until(
         lambda: [d for d in workers.status().demands if "time_limit" in d.why] or None, "its reason", 60

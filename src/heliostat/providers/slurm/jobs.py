@@ -64,6 +64,15 @@ class Job:
         """Return the members of the launch in this row: tasks of an array, or ranks of a gang."""
         return self.tasks if self.tasks is not None else tuple(range(self.tag.count))
 
+    @property
+    def is_throttled(self) -> bool:
+        """Say whether the array's own limit holds these tasks back, now or when their turn comes.
+
+        Of a last waiting task squeue shows no limit, only the reason.
+        """
+        limited = self.throttle is not None or self.reason == "JobArrayTaskLimit"
+        return self.state == "PENDING" and limited
+
     def native_id(self, member: int) -> str:
         """Return Slurm's own name of a member: `<array>_<task>`, or a gang's step `<job>.<rank>`."""
         return f"{self.job_id}.{member}" if self.tasks is None else f"{self.array_id}_{member}"

@@ -98,7 +98,7 @@ def row_of(member: Member, *, stopping: bool, notice_s: float | None) -> Backend
         started_at_s=job.start_s if begun else None,
         expires_at_s=expires_s,
         notice_s=notice_s,
-        throttled=waits and job.throttle is not None,
+        throttled=job.is_throttled,
     )
 
 

@@ -1,4 +1,4 @@
-"""When a job of a type would start: by what Slurm expects of those that wait, what was seen lately, a trial."""
+"""When a job of a type would start: by what Slurm expects of those that wait, by what was seen, by trial."""
 
 from __future__ import annotations
 

@@ -255,9 +255,8 @@ class SlurmProvider:
     async def _let_go(self, node_types: Sequence[str]) -> None:
         """Lift the throttle of all arrays of these types. What fails is asked again."""
         members = self._known.chosen.values() if self._known else ()
-        held = {
-            one.job.array_id for one in members if one.job.throttle and one.job.tag.node_type in node_types
-        }
+        mine = (one.job for one in members if one.job.tag.node_type in node_types)
+        held = {job.array_id for job in mine if job.is_throttled}
         for array_id in sorted(held):
             try:
                 await self._command(("scontrol", "update", f"JobId={array_id}", "ArrayTaskThrottle=0"))
@@ -297,8 +296,9 @@ class SlurmProvider:
         have changed: it is looked at again before a refusal.
         """
         job = {node_type.name: job_options(self._options, node_type.options)}
-        if problems([node_type], job, await self._known_site()):
-            found = problems([node_type], job, await self._known_site(newer_s=SITE_AGAIN_S))
+        if problems([node_type], job, await self._known_site(), for_ever=True):
+            site = await self._known_site(newer_s=SITE_AGAIN_S)
+            found = problems([node_type], job, site, for_ever=True)
             return found[0] if found else None
         return None
 

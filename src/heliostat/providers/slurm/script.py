@@ -30,6 +30,10 @@ TIME_LEAST_MINUTES = 1
 KILL_MARGIN_S = 8.0
 """The bootstrap's own work after the grace time of tasks: it must be done when Slurm kills."""
 
+LINGER_S = 8
+"""A task that fails at once keeps its place so long in an array that lets a few run at a time: else all the
+others would fail, one after another, before anybody has seen the first."""
+
 ASK_LEASE_S = 5
 SIGNAL_LINE = 9
 """The descriptor on which a gang's member hears its signals."""
@@ -197,11 +201,13 @@ heliostat_say() { printf 'bootstrap: %s\\n' "$*"; }
 heliostat_end() {
     trap - EXIT
     heliostat_say "ended with $1: $2"
+    sleep "${heliostat_linger:-0}"
     exit "$1"
 }
 heliostat_left() {
     local code=$?
     heliostat_say "ended with $code: $heliostat_step ended the job script"
+    sleep "${heliostat_linger:-0}"
 }
 heliostat_step='the job script'
 trap heliostat_left EXIT"""
@@ -259,7 +265,8 @@ exit "$heliostat_worst\""""
 
 def _array_script(job: JobOptions, ask: Ask) -> str:
     # USR1 may come ahead of the bootstrap, which knows the lease's end anyway; it would end a shell.
-    parts = [_title(ask), "trap '' USR1", FUNCTIONS, REQUEUE, LEASE, _member(job, ask)]
+    linger = f"heliostat_linger={LINGER_S}" if ask.at_once is not None and ask.at_once < ask.count else ""
+    parts = [_title(ask), "trap '' USR1", FUNCTIONS, REQUEUE, LEASE, linger, _member(job, ask)]
     return "\n".join(parts) + "\n"
 
 

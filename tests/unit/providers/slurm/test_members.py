@@ -86,3 +86,9 @@ def test_an_array_whose_waiting_tasks_were_cancelled_names_none_of_them() -> Non
         "l1.2": BackendState.ENDED,
         "l1.3": BackendState.ENDED,
     }
+
+
+def test_the_last_task_that_an_array_holds_back_is_known_by_its_reason() -> None:
+    last = replace(WAITING, tasks=(3,), throttle=None, reason="JobArrayTaskLimit")
+    (member,) = members_of([last]).chosen.values()
+    assert row_of(member, stopping=False, notice_s=None).throttled
