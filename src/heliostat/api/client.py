@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import http.client
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 from heliostat.api import wire
+from heliostat.api.transport import NobodyListens, SocketTransport, Transport
 from heliostat.model.report import StatusReport
 from heliostat.ports.errors import ConfigError, HeliostatError, Refused
 from heliostat.ports.journal import Event
@@ -27,10 +27,13 @@ class NoAnswer(HeliostatError):
 
 
 class ControllerClient:
-    """One cluster's controller, a connection per call. Raises NotRunning, NoAnswer, Refused, WireError."""
+    """One cluster's controller. Raises NotRunning, NoAnswer, Refused, WireError.
 
-    def __init__(self, socket_path: Path | str, *, cluster: str = "the cluster") -> None:
-        self.socket_path = Path(socket_path)
+    `way` is its socket's path where it runs on this host, else the way there.
+    """
+
+    def __init__(self, way: Path | str | Transport, *, cluster: str = "the cluster") -> None:
+        self._way = SocketTransport(way) if isinstance(way, str | Path) else way
         self.cluster = cluster
 
     def status(self, *, timeout_s: float = CALL_TIMEOUT_S) -> StatusReport:
@@ -75,21 +78,15 @@ class ControllerClient:
         body: Mapping[str, object] | None = None,
         timeout_s: float = CALL_TIMEOUT_S,
     ) -> dict[str, Any]:
-        connection = _UnixConnection(self.socket_path, timeout_s=timeout_s)
+        content = None if body is None else wire.dumps(body)
         try:
-            connection.connect()
-        except (FileNotFoundError, ConnectionRefusedError) as error:
+            status, answer = self._way.exchange(method, path, body=content, timeout_s=timeout_s)
+        except NobodyListens as error:
             raise NotRunning(self._not_running()) from error
-        except OSError as error:
-            raise NoAnswer(f"{self.socket_path} can't be opened: {error}") from error
-        try:
-            status, answer = _exchange(connection, method, path, body)
         except TimeoutError as error:
             raise NoAnswer(f"{self._silent()} within {timeout_s:g} s; {_SEE_LOG}") from error
         except (OSError, http.client.HTTPException) as error:
             raise NoAnswer(f"{self._silent()}: {type(error).__name__} ({error}); {_SEE_LOG}") from error
-        finally:
-            connection.close()
         return _checked(status, answer)
 
     def _silent(self) -> str:
@@ -110,16 +107,6 @@ def _path(path: str, **query: object) -> str:
     return f"{path}?{urlencode(given)}" if given else path
 
 
-def _exchange(
-    connection: http.client.HTTPConnection, method: str, path: str, body: Mapping[str, object] | None
-) -> tuple[int, bytes]:
-    headers = {"Connection": "close", "Content-Type": "application/json"}
-    content = None if body is None else wire.dumps(body)
-    connection.request(method, path, body=content, headers=headers)
-    response = connection.getresponse()
-    return response.status, response.read()
-
-
 def _checked(status: int, answer: bytes) -> dict[str, Any]:
     if status >= 500 and not answer.startswith(b"{"):
         raise NoAnswer(f"the controller answered HTTP {status}; {_SEE_LOG}")
@@ -131,20 +118,3 @@ def _checked(status: int, answer: bytes) -> dict[str, Any]:
     if code == "invalid" and "\n" in text:
         raise ConfigError(text.splitlines())
     raise Refused(code, text)
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket; the deadline holds for connect and for each read."""
-
-    def __init__(self, socket_path: Path, *, timeout_s: float) -> None:
-        super().__init__("heliostat", timeout=timeout_s)
-        self._socket_path = socket_path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        try:
-            self.sock.connect(str(self._socket_path))
-        except OSError:
-            self.sock.close()
-            raise

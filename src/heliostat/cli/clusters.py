@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from pathlib import Path
 
 import click
 
 from heliostat.api.client import ControllerClient, NotRunning
+from heliostat.api.transport import RelayTransport
 from heliostat.cli.output import tell
 from heliostat.cli.system import is_process
+from heliostat.cli.tunnels import beside_head, tunnel_environment
 from heliostat.config.places import RuntimePlaces, StatePlaces, state_places, state_root
 from heliostat.config.record import ClusterRecord, list_records, read_record
 from heliostat.ports.errors import ConfigError, HeliostatError
@@ -28,15 +31,41 @@ def places_of(record: ClusterRecord) -> StatePlaces:
 
 
 def client_of(record: ClusterRecord) -> ControllerClient:
-    """Return a client for the cluster's controller, which need not run."""
+    """Return a client for the cluster's controller, which need not run.
+
+    On the head's host it takes the control socket itself, from elsewhere a relay beside the head.
+    Raises NotRunning while the head's job waits in its queue.
+    """
+    if waits(record):
+        raise NotRunning(
+            f"the head of {record.cluster_name} waits in Slurm's queue: "
+            f"`heliostat status {record.cluster_name}` shows it"
+        )
     socket_path = RuntimePlaces(Path(record.runtime_dir)).control_socket
-    return ControllerClient(socket_path, cluster=record.cluster_name)
+    way: Path | RelayTransport = socket_path
+    if record.host != socket.gethostname():
+        relay = (record.python or sys.executable, "-m", "heliostat.api.relay", str(socket_path))
+        way = RelayTransport(beside_head(record, relay), environment=tunnel_environment(os.environ))
+    return ControllerClient(way, cluster=record.cluster_name)
+
+
+def waits(record: ClusterRecord) -> bool:
+    """Say whether the head is a job that has not begun."""
+    return record.job is not None and not record.address
 
 
 def runs(record: ClusterRecord) -> bool:
-    """Say whether the cluster's wrapper lives; of another host's cluster its record is believed."""
-    if record.host not in ("", socket.gethostname()):
+    """Say whether the cluster's wrapper lives.
+
+    The record is believed of another host's cluster, and of one whose head is a job: it goes with the
+    cluster, and where a crash has left it, `down` and `up` clear away what else there is.
+    """
+    if record.job is not None or record.host not in ("", socket.gethostname()):
         return True
+    return _wrapper_lives(record)
+
+
+def _wrapper_lives(record: ClusterRecord) -> bool:
     wrapper = record.wrapper
     return wrapper is not None and is_process(wrapper.pid, wrapper.start_ticks)
 
@@ -116,4 +145,19 @@ def _others() -> str:
 def still_there(record: ClusterRecord) -> bool:
     """Say whether this very cluster still runs, as its state folder has it now."""
     now = read_record(places_of(record).record)
-    return now is not None and now.cluster_uid == record.cluster_uid and runs(now)
+    if now is None or now.cluster_uid != record.cluster_uid:
+        return False
+    if now.job is None:
+        return runs(now)
+    return _wrapper_lives(now) if now.host == socket.gethostname() else _has_job(now)
+
+
+def _has_job(record: ClusterRecord) -> bool:
+    """Say whether Slurm still has the head's job; what can't be asked is taken to be there."""
+    from heliostat.cli.queued_head import head_look
+
+    try:
+        look = head_look(record)
+    except HeliostatError:
+        return True
+    return look is not None and not look.is_over

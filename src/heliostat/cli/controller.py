@@ -24,6 +24,7 @@ from heliostat import __version__
 from heliostat.api.server import create_app, serve
 from heliostat.cli.backends import CompletedSource, backend_keys, completed, make
 from heliostat.cli.launch_file import LaunchFile
+from heliostat.cli.lease_warnings import note_for_drivers, warn_ahead, why_told
 from heliostat.cli.system import RandomIds, SystemClock, abstract_lock
 from heliostat.config.cluster_file import FileConfigSource
 from heliostat.config.places import RuntimePlaces, StatePlaces, ensure_private_dir, site_file
@@ -37,6 +38,7 @@ from heliostat.journal import SqliteJournal
 from heliostat.model.node_type import ClusterSpec
 from heliostat.node import BOOTSTRAP_PATH
 from heliostat.ports.errors import ClusterUnreachable, HeliostatError, StrangerCluster, TokenRefused
+from heliostat.ports.journal import Event
 from heliostat.ports.provider import ClusterIdentity, ProviderContext
 from heliostat.raylink.gcs import GcsCluster, GcsSettings
 from heliostat.raylink.ready import HeadReady, session_log_dir, wait_until_ready
@@ -68,6 +70,7 @@ def provider_context(
         log_dir=str(places.logs),
         bootstrap_path=str(BOOTSTRAP_PATH),
         head_resources=spec.head_type.resources.units(),
+        lease_end_s=_lease_end_s(record) or None,
     )
 
 
@@ -107,7 +110,8 @@ async def run(folder: Path) -> None:
             if not record.session_name or why:
                 # Whatever answers there later is not known to be ours, so nothing is asked of it.
                 controller.go_down(why or "the head did not come up")
-            await _control(controller, RuntimePlaces(Path(record.runtime_dir)).control_socket, stop=stop)
+            async with _warned_of_lease(record, launch, ports):
+                await _control(controller, record, stop=stop)
         finally:
             for provider in providers.values():
                 await provider.aclose()
@@ -125,11 +129,36 @@ def _controller(ports: Ports, spec: ClusterSpec, *, record: ClusterRecord, launc
     )
 
 
-async def _control(controller: Controller, socket_path: Path, *, stop: asyncio.Event) -> None:
+@contextlib.asynccontextmanager
+async def _warned_of_lease(record: ClusterRecord, launch: LaunchFile, ports: Ports) -> AsyncIterator[None]:
+    """While the block runs, drivers and the journal hear ahead of the end of a head that is a job."""
+
+    def tell(text: str) -> None:
+        ports.journal.record_events([Event(ports.clock.now_s(), "lease", text)])
+        if record.session_name:
+            note_for_drivers(session_log_dir(launch.head_temp_dir, record.session_name), text)
+
+    lease_end_s = _lease_end_s(record)
+    warning = (
+        asyncio.create_task(warn_ahead(lease_end_s, clock=ports.clock, tell=tell)) if lease_end_s else None
+    )
+    try:
+        yield
+    finally:
+        if warning is not None:
+            warning.cancel()
+
+
+def _lease_end_s(record: ClusterRecord) -> float:
+    return record.job.lease_end_s if record.job else 0.0
+
+
+async def _control(controller: Controller, record: ClusterRecord, *, stop: asyncio.Event) -> None:
     async def hear() -> None:
         await stop.wait()
-        controller.go_down("told to go down")
+        controller.go_down(why_told(_lease_end_s(record), now_s=SystemClock().now_s()))
 
+    socket_path = RuntimePlaces(Path(record.runtime_dir)).control_socket
     hearing = asyncio.create_task(hear())
     try:
         async with _served(Operations(controller), socket_path):
@@ -153,7 +182,6 @@ def _identity(record: ClusterRecord) -> Identity:
         ray_version=record.ray_version,
         python_version=record.python_version,
         pid=os.getpid(),
-        node_ip=record.node_ip or None,
     )
 
 

@@ -25,6 +25,8 @@ from heliostat.model.report import StatusReport
 from heliostat.ports.errors import HeliostatError
 
 ROUND_S = 1.0
+LOST_ROUND_S = 15.0
+"""Where the head is a Slurm job that does not answer, Slurm is asked whether there is one."""
 EVENTS_PER_ROUND = 1000
 INTERRUPTED_CODE = 128 + signal.SIGINT
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -88,7 +90,7 @@ def _hold_live(record: ClusterRecord, client: ControllerClient, stop: threading.
                 live.update(view.rich(report), refresh=True)
             elif not still_there(record):
                 return False
-            stop.wait(ROUND_S)
+            stop.wait(ROUND_S if report is not None or record.job is None else LOST_ROUND_S)
     return True
 
 
@@ -96,6 +98,7 @@ def _hold_in_lines(record: ClusterRecord, client: ControllerClient, stop: thread
     """Print each event of this run once: what a log file wants of a live view."""
     last = 0
     while not stop.is_set():
+        round_s = ROUND_S
         try:
             for event in client.events(after=last, limit=EVENTS_PER_ROUND):
                 # The journal has the former runs of a cluster of this name, too.
@@ -106,7 +109,8 @@ def _hold_in_lines(record: ClusterRecord, client: ControllerClient, stop: thread
             # The cluster belongs to this view: what can't be shown must not end it.
             if not still_there(record):
                 return False
-        stop.wait(ROUND_S)
+            round_s = ROUND_S if record.job is None else LOST_ROUND_S
+        stop.wait(round_s)
     return True
 
 

@@ -1,20 +1,23 @@
-"""The head of a cluster on this host: what is started, with which GPUs, ports and environment."""
+"""The head of a cluster on this host: what is started, with which address, GPUs, ports and environment."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from heliostat.cli.addresses import is_loopback, reachable_address
 from heliostat.model.node_type import ClusterSpec
-from heliostat.ports.errors import HeliostatError
+from heliostat.ports.errors import ConfigError
 from heliostat.providers.local import head_gpus, machine_gpus, visible_devices
-from heliostat.raylink.head import LOOPBACK, HeadOptions, choose_ports, head_command
+from heliostat.raylink.head import LOOPBACK, TEMP_DIR_CHARS, HeadOptions, choose_ports, head_command
 
-DEFAULT_PORT = 6379
+DEFAULT_PORT, DASHBOARD_PORT, CLIENT_PORT = 6379, 8265, 10001
 TEMP_ROOT = "/tmp"
 """Ray's sockets allow 38 characters for the temp dir, so it has to be short."""
+
+TEMP_ROOT_CHARS = TEMP_DIR_CHARS - len("/hel-12345678")
 
 HEAD_ONLY = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "RAY_CLOUD_INSTANCE_ID", "RAY_NODE_TYPE_NAME")
 """What the head's environment has and the controller's must not inherit."""
@@ -24,32 +27,64 @@ LOCAL = "local"
 
 @dataclass(frozen=True)
 class HeadPlan:
-    """`environment` is the wrapper's, which both children inherit; `head_environment` the head's alone."""
+    """`environment` is the wrapper's, which both children inherit; `head_environment` the head's alone.
+
+    `node_ip` is the head's address among Ray's nodes; empty where Ray finds this host's by itself.
+    """
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
     head_environment: Mapping[str, str]
     temp_dir: str
     address: str
+    node_ip: str
     dashboard_url: str
+    client_port: int
     notes: tuple[str, ...]
 
 
-def plan_head(spec: ClusterSpec, *, cluster_uid: str, token_path: Path, port: int | None) -> HeadPlan:
-    """Return how the head is started; ports are free at this moment, nothing has started yet.
+@dataclass(frozen=True)
+class HeadPlace:
+    """What this host gives to a head: its address, a folder for its temp dir, and variables (GPUs).
 
-    Raises HeliostatError where the head asks for GPUs that are not there.
+    `resources` None means the node type's, in Ray's names and units; `labels` are added to the type's.
+    `port_offset` moves all ports that nobody asked for away from Ray's defaults.
     """
-    if spec.head_type.backend != LOCAL:
-        raise HeliostatError(f"a head on the backend {spec.head_type.backend} can't be started from here yet")
+
+    host: str
+    temp_root: str = TEMP_ROOT
+    environment: Mapping[str, str] = field(default_factory=dict)
+    resources: Mapping[str, float] | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    port_offset: int = 0
+
+
+def place_here(spec: ClusterSpec) -> HeadPlace:
+    """Return the place of a head that is no backend's: it shares this host with its users.
+
+    Raises HeliostatError where the head asks for GPUs that are not there, ConfigError where
+    this host has no address that workers elsewhere reach.
+    """
+    return HeadPlace(head_host(spec), environment=_gpus(spec))
+
+
+def plan_head(
+    spec: ClusterSpec, place: HeadPlace, *, cluster_uid: str, token_path: Path, port: int | None
+) -> HeadPlan:
+    """Return how the head is started; ports are free at this moment, nothing has started yet."""
+    node_ip = "" if is_loopback(place.host) else place.host
     options = HeadOptions(
-        temp_dir=f"{TEMP_ROOT}/hel-{cluster_uid[:8]}",
+        temp_dir=f"{place.temp_root}/hel-{cluster_uid[:8]}",
         token_path=token_path,
         node_type=spec.head_type.name,
-        resources=spec.head_type.resources.units(),
-        labels=spec.head_type.labels,
-        port=port or DEFAULT_PORT,
-        environment={**spec.environment, **_gpus(spec)},
+        resources=spec.head_type.resources.units() if place.resources is None else place.resources,
+        labels={**spec.head_type.labels, **place.labels},
+        port=port or DEFAULT_PORT + place.port_offset,
+        dashboard_port=DASHBOARD_PORT + place.port_offset,
+        # Downwards, as above it are the ports of Ray's workers.
+        client_port=CLIENT_PORT - place.port_offset,
+        node_ip=node_ip or None,
+        environment={**spec.environment, **place.environment},
     )
     ports = choose_ports(options)
     base = {**os.environ, "HELIOSTAT_CLUSTER_UID": cluster_uid}
@@ -62,10 +97,41 @@ def plan_head(spec: ClusterSpec, *, cluster_uid: str, token_path: Path, port: in
         environment=inherited,
         head_environment={k: v for k, v in command.environment.items() if k in HEAD_ONLY},
         temp_dir=options.temp_dir,
-        address=f"{LOOPBACK}:{ports.gcs}",
+        address=f"{place.host}:{ports.gcs}",
+        node_ip=node_ip,
         dashboard_url=f"http://{LOOPBACK}:{ports.dashboard}",
+        client_port=ports.client,
         notes=ports.notes,
     )
+
+
+def head_host(spec: ClusterSpec) -> str:
+    """Return the address by which workers reach a head on this host: loopback if all of them are here.
+
+    A backend whose workers are elsewhere may name networks (`provider.backends.<backend>.network`);
+    without any, it is the address by which this host is known. Raises ConfigError.
+    """
+    elsewhere = [name for name in spec.backends if name != LOCAL]
+    if not elsewhere:
+        return LOOPBACK
+    named = {name: wanted for name in elsewhere if (wanted := networks(spec.backends[name]))}
+    found = {name: reachable_address(named[name], key=_key(name)) for name in named}
+    if len(set(found.values())) > 1:
+        said = ", ".join(f"{_key(name)} gives {address}" for name, address in found.items())
+        raise ConfigError([f"a head has one address, and {said}: name the same network in both"])
+    return next(iter(found.values()), None) or reachable_address((), key=_key(elsewhere[0]))
+
+
+def networks(section: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the names and CIDRs of a section's `network`, which the backend itself has checked."""
+    wanted = section.get("network") or ()
+    if isinstance(wanted, str):
+        return (wanted,)
+    return tuple(map(str, wanted)) if isinstance(wanted, Sequence) else ()
+
+
+def _key(backend: str) -> str:
+    return f"provider.backends.{backend}.network"
 
 
 def _gpus(spec: ClusterSpec) -> Mapping[str, str]:

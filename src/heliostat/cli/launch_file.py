@@ -15,7 +15,8 @@ class LaunchFile:
     """How to start the head and the controller.
 
     `attached_pid` and `attached_ticks` name the foreground `up` whose end ends the
-    cluster; 0 for a detached one. `head_environment` is the head's alone; all else both
+    cluster; 0 for a detached one. Where that is on another host, it touches `attached_file`
+    again and again instead; empty for a detached one. `head_environment` is the head's alone; all else both
     children have from the wrapper's own environment, so that no secret is written here.
     """
 
@@ -28,6 +29,7 @@ class LaunchFile:
     log_dir: str
     attached_pid: int = 0
     attached_ticks: int = 0
+    attached_file: str = ""
     idle_after_s: float | None = None
 
     def write(self, folder: Path) -> None:

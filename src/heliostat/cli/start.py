@@ -5,55 +5,44 @@ Everything that can be refused is refused before the first process starts.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import platform
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 
-from heliostat.api.client import ControllerClient, NoAnswer, NotRunning
-from heliostat.cli.backends import backend_keys
+from heliostat.api.client import NoAnswer, NotRunning
+from heliostat.cli.clusters import client_of, places_of
 from heliostat.cli.foreground import on_stop_signals, say_still_going_down
-from heliostat.cli.head import HeadPlan, plan_head
+from heliostat.cli.head import LOCAL, HeadPlan, place_here, plan_head
 from heliostat.cli.launch_file import LaunchFile
+from heliostat.cli.preparing import (
+    AlreadyRunning,
+    Say,
+    StartOptions,
+    keep_workers,
+    load_spec,
+    new_record,
+    one_at_a_time,
+    runtime_of,
+)
 from heliostat.cli.system import (
-    SystemClock,
-    abstract_lock,
     end_tagged_now,
     is_process,
-    new_cluster_uid,
-    owner,
     process_start_ticks,
     signal_process,
     tagged_processes,
 )
-from heliostat.config.cluster_file import FileConfigSource, dump_for_state
-from heliostat.config.places import (
-    RuntimePlaces,
-    StatePlaces,
-    ensure_private_dir,
-    runtime_places,
-    runtime_root,
-    site_file,
-    state_places,
-    state_root,
-    writable_or_refuse,
-)
+from heliostat.config.cluster_file import dump_for_state
+from heliostat.config.places import StatePlaces, state_places, state_root
 from heliostat.config.record import ClusterRecord, read_record, write_record
-from heliostat.journal import SqliteJournal
 from heliostat.model.node_type import ClusterSpec
-from heliostat.model.snapshot import OperatorSettings
 from heliostat.ports.errors import HeliostatError
 from heliostat.raylink.address_file import claim_address_file
-from heliostat.raylink.token import ensure_token
 
 START_TIMEOUT_S = 180.0
 DOWN_TIMEOUT_S = 180.0
@@ -63,38 +52,22 @@ LOG_LINES = 15
 
 UID_TAG = "HELIOSTAT_CLUSTER_UID"
 
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class StartOptions:
-    """`workers`: that many of the first worker type at once, and kept. `detach`: the cluster
-    outlives this process; otherwise it ends with it, however it ends."""
-
-    workers: int | None = None
-    idle_after_s: float | None = None
-    port: int | None = None
-    detach: bool = False
-
-
-class AlreadyRunning(HeliostatError):
-    """A cluster of that name runs; `record` says where."""
-
-    def __init__(self, record: ClusterRecord) -> None:
-        super().__init__(f"{record.cluster_name} runs already at {record.address}")
-        self.record = record
-
 
 def start_cluster(path: Path, *, options: StartOptions, say: Say) -> ClusterRecord:
     """Bring the cluster of a file up and return when its head answers and its loop runs.
 
-    Raises ConfigError for a bad file, AlreadyRunning, or HeliostatError with the head's
-    last log lines; whatever had started is ended then.
+    A head that is a Slurm job may queue first (`queued_start.start`). Raises ConfigError for a
+    bad file, AlreadyRunning, or HeliostatError with the head's last log lines; whatever had
+    started is ended then.
     """
-    spec = _load(path)
+    spec = load_spec(path)
     places = state_places(state_root(os.environ, home=Path.home()), spec.name)
-    with _starting(places):
-        _refuse_if_running(places, say)
+    with one_at_a_time(places):
+        queued = _refuse_if_running(places, say)
+        if queued is not None or spec.head_type.backend != LOCAL:
+            from heliostat.cli import queued_start
+
+            return queued_start.start(path, spec, places=places, options=options, waiting=queued, say=say)
         record, head = _prepare(path, spec=spec, places=places, options=options)
         for note in head.notes:
             say(note)
@@ -115,12 +88,16 @@ def stop_cluster(record: ClusterRecord, *, say: Say, timeout_s: float = DOWN_TIM
 
     Raises HeliostatError, naming the processes, if some are left after `timeout_s`.
     """
+    if record.job is not None:
+        from heliostat.cli import queued_end
+
+        queued_end.stop(record, say=say, timeout_s=timeout_s)
+        return
     if record.host != socket.gethostname():
-        raise HeliostatError(
-            f"{record.cluster_name} runs on {record.host}: run `heliostat down {record.cluster_name}` there"
-        )
+        _stop_far(record, say=say, timeout_s=timeout_s)
+        return
     try:
-        ControllerClient(_socket(record), cluster=record.cluster_name).down()
+        client_of(record).down()
     except (NotRunning, NoAnswer):
         if record.wrapper is not None:
             signal_process(record.wrapper.pid, record.wrapper.start_ticks, signal.SIGTERM)
@@ -132,23 +109,35 @@ def stop_cluster(record: ClusterRecord, *, say: Say, timeout_s: float = DOWN_TIM
     _end_rest(record, say)
 
 
-def _load(path: Path) -> ClusterSpec:
-    return FileConfigSource(path.resolve(), backends=backend_keys(), site_file=site_file(os.environ)).load()
+def _stop_far(record: ClusterRecord, *, say: Say, timeout_s: float) -> None:
+    """Have the controller on another host take its cluster down; the wrapper there removes the record."""
+    name, host = record.cluster_name, record.host
+    try:
+        client_of(record).down()
+    except (NotRunning, NoAnswer) as error:
+        raise HeliostatError(f"{name} runs on {host}: run `heliostat down {name}` there ({error})") from error
+    until_s = time.monotonic() + timeout_s
+    while time.monotonic() < until_s:
+        now = read_record(places_of(record).record)
+        if now is None or now.cluster_uid != record.cluster_uid:
+            return
+        say(f"{name} ends on {host}")
+        time.sleep(POLL_S)
+    raise HeliostatError(f"{name} is still there on {host}; `heliostat down {name}` there says what is left")
 
 
-@contextlib.contextmanager
-def _starting(places: StatePlaces) -> Iterator[None]:
-    """Let one `up` of a cluster at a time get through; a second one is told."""
-    with abstract_lock(f"up {places.folder}") as held:
-        if not held:
-            raise HeliostatError("another `heliostat up` of this cluster is under way")
-        yield
+def _refuse_if_running(places: StatePlaces, say: Say) -> ClusterRecord | None:
+    """Clear away what a crash has left; return the cluster of a head that waits in a queue.
 
-
-def _refuse_if_running(places: StatePlaces, say: Say) -> None:
+    Raises AlreadyRunning, or HeliostatError where it can't be told from here.
+    """
     record = read_record(places.record)
     if record is None:
-        return
+        return None
+    if record.job is not None:
+        from heliostat.cli import queued_end
+
+        return queued_end.waiting_or_gone(record, places=places, say=say)
     if record.host == socket.gethostname() and _runs(record):
         raise AlreadyRunning(record)
     if record.host != socket.gethostname():
@@ -160,64 +149,35 @@ def _refuse_if_running(places: StatePlaces, say: Say) -> None:
     if left:
         say(f"the last run of {record.cluster_name} crashed: {left} processes of it were ended")
     places.record.unlink(missing_ok=True)
+    return None
 
 
 def _prepare(
     path: Path, *, spec: ClusterSpec, places: StatePlaces, options: StartOptions
 ) -> tuple[ClusterRecord, HeadPlan]:
-    uid, me = os.getuid(), owner()
-    ensure_private_dir(places.folder, uid=uid)
-    writable_or_refuse(places.folder)
-    places.logs.mkdir(mode=0o700, exist_ok=True)
-    token_path = ensure_token(os.environ)
-    cluster_uid = new_cluster_uid()
-    runtime = _runtime(me, cluster_uid)
-    head = plan_head(spec, cluster_uid=cluster_uid, token_path=token_path, port=options.port)
-    record = ClusterRecord(
-        cluster_name=spec.name,
-        cluster_uid=cluster_uid,
-        owner=me,
-        created_at_s=SystemClock().now_s(),
-        source=str(path.resolve()),
+    record = new_record(path, spec, places)
+    runtime = runtime_of(record.owner, record.cluster_uid)
+    head = plan_head(
+        spec,
+        place_here(spec),
+        cluster_uid=record.cluster_uid,
+        token_path=Path(record.token_path),
+        port=options.port,
+    )
+    record = replace(
+        record,
         host=socket.gethostname(),
         runtime_dir=str(runtime.folder),
-        token_path=str(token_path),
-        ray_version=version("ray"),
-        python_version=".".join(platform.python_version_tuple()[:2]),
         address=head.address,
+        node_ip=head.node_ip,
         dashboard_url=head.dashboard_url,
+        client_port=head.client_port,
     )
-    _keep_workers(places, spec=spec, cluster_uid=cluster_uid, workers=options.workers)
+    keep_workers(places, spec=spec, cluster_uid=record.cluster_uid, workers=options.workers)
     places.config.write_text(dump_for_state(path), encoding="utf-8")
     write_record(places.record, record)
     _launch_file(head, record=record, places=places, options=options).write(places.folder)
     return record, head
-
-
-def _runtime(me: str, cluster_uid: str) -> RuntimePlaces:
-    root = ensure_private_dir(runtime_root(os.environ, uid=os.getuid()), uid=os.getuid())
-    runtime = runtime_places(root, owner=me, cluster_uid=cluster_uid)
-    ensure_private_dir(runtime.folder, uid=os.getuid())
-    writable_or_refuse(runtime.folder, what="runtime folder", variable="HELIOSTAT_RUNTIME_DIR")
-    _ = runtime.control_socket  # Refuses a path that is too long for a socket.
-    return runtime
-
-
-def _keep_workers(places: StatePlaces, *, spec: ClusterSpec, cluster_uid: str, workers: int | None) -> None:
-    """Open the journal once, so that a bad one is refused now; `--workers` becomes a floor in it."""
-    journal = SqliteJournal(places.journal, cluster_uid=cluster_uid)
-    try:
-        if not workers:
-            return
-        if not spec.policy.node_types:
-            raise HeliostatError("--workers: the cluster file has no worker node type")
-        first = spec.policy.node_types[0]
-        most = min(first.max_workers, spec.policy.max_workers)
-        if workers > most:
-            raise HeliostatError(f"--workers {workers}: {first.name} may have at most {most} (max_workers)")
-        journal.record_operator(OperatorSettings(floors={first.name: workers}))
-    finally:
-        journal.close()
 
 
 def _launch_file(
@@ -255,7 +215,7 @@ def _wait_until_running(
     record: ClusterRecord, *, places: StatePlaces, wrapper: subprocess.Popen[bytes], say: Say
 ) -> None:
     say(f"Ray's head starts at {record.address}; its log is {places.head_log}")
-    client = ControllerClient(_socket(record), cluster=record.cluster_name)
+    client = client_of(record)
     until_s = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < until_s:
         if wrapper.poll() is not None:
@@ -299,10 +259,6 @@ def _last_lines(places: StatePlaces) -> str:
     return "\n".join(lines)
 
 
-def _socket(record: ClusterRecord) -> Path:
-    return RuntimePlaces(Path(record.runtime_dir)).control_socket
-
-
 def _runs(record: ClusterRecord) -> bool:
     if record.wrapper is not None:
         return is_process(record.wrapper.pid, record.wrapper.start_ticks)
@@ -312,7 +268,7 @@ def _runs(record: ClusterRecord) -> bool:
 
 def _say_what_is_left(record: ClusterRecord, shown: str, say: Say) -> str:
     try:
-        status = ControllerClient(_socket(record), cluster=record.cluster_name).status(timeout_s=2.0)
+        status = client_of(record).status(timeout_s=2.0)
     except (NotRunning, NoAnswer):
         text = "the head ends"
     else:
@@ -330,3 +286,6 @@ def _end_rest(record: ClusterRecord, say: Say) -> None:
     remaining = tagged_processes(UID_TAG, record.cluster_uid)
     if remaining:
         raise HeliostatError(f"processes of {record.cluster_name} are still there: {remaining}")
+
+
+__all__ = ["AlreadyRunning", "StartOptions", "start_cluster", "stop_cluster"]

@@ -39,6 +39,9 @@ STABLE_S = 60.0
 HEAD_GRACE_S = 15.0
 CONTROLLER_GRACE_S = 120.0
 ATTACHED_CHECK_S = 0.5
+TOUCH_CHECK_S = 5.0
+TOUCH_SILENCE_S = 180.0
+"""How long a foreground `up` on another host may be silent: a shared file system has its pauses."""
 
 HEAD_TAG = "HELIOSTAT_HEAD"
 UID_TAG = "HELIOSTAT_CLUSTER_UID"
@@ -61,11 +64,13 @@ class Wrapper:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGUSR1, self._lease_ends)
         head = await start_child(self._head_spec())
         self._record(head)
         guards = [
             asyncio.create_task(self._stop_controller()),
             asyncio.create_task(self._watch_attached()),
+            asyncio.create_task(self._watch_touched()),
             asyncio.create_task(self._watch_head(head)),
             asyncio.create_task(reap_adopted(lambda: self._own_pids(head))),
         ]
@@ -129,6 +134,23 @@ class Wrapper:
             _say(f"the command that this cluster belongs to (pid {pid}) is gone")
             self._stop.set()
 
+    async def _watch_touched(self) -> None:
+        """The same from another host: what counts is that the file changes, by this host's clock."""
+        path = self._launch.attached_file
+        loop = asyncio.get_running_loop()
+        seen, since_s = _touched(path), loop.time()
+        while path and loop.time() - since_s < TOUCH_SILENCE_S:
+            await asyncio.sleep(TOUCH_CHECK_S)
+            if (now := _touched(path)) != seen:
+                seen, since_s = now, loop.time()
+        if path:
+            _say(f"the command that this cluster belongs to has been silent for {TOUCH_SILENCE_S:g} s")
+            self._stop.set()
+
+    def _lease_ends(self) -> None:
+        _say("the head's job is about to end (USR1)")
+        self._stop.set()
+
     async def _watch_head(self, head: Child) -> None:
         """Say that a head died. One that never answered won't come: nothing waits for it."""
         code = await head.wait()
@@ -151,8 +173,13 @@ class Wrapper:
         return ChildSpec("controller", argv, _without_tags(os.environ), log)
 
     def _clean(self) -> None:
-        StatePlaces(self._folder).record.unlink(missing_ok=True)
+        places = StatePlaces(self._folder)
+        record = read_record(places.record)
+        if record is not None and record.cluster_uid == self._launch.cluster_uid:
+            places.record.unlink(missing_ok=True)
         LaunchFile.remove(self._folder)
+        if self._launch.attached_file:
+            Path(self._launch.attached_file).unlink(missing_ok=True)
         release_address_file(self._launch.address, os.environ)
         shutil.rmtree(self._launch.runtime_dir, ignore_errors=True)
         if self._head_died:
@@ -164,6 +191,13 @@ class Wrapper:
 
 def _without_tags(environment: Mapping[str, str]) -> dict[str, str]:
     return {k: v for k, v in environment.items() if k not in (HEAD_TAG, "HELIOSTAT_INSTANCE_ID")}
+
+
+def _touched(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns if path else 0
+    except OSError:
+        return 0
 
 
 def _ended(code: int) -> str:

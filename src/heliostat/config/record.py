@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from heliostat.ports.errors import HeliostatError
 
-Built = TypeVar("Built", "ProcessMark", "ClusterRecord")
+Built = TypeVar("Built", "ProcessMark", "HeadJob", "ClusterRecord")
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,27 @@ class ProcessMark:
 
 
 @dataclass(frozen=True)
+class HeadJob:
+    """A head that is a Slurm job. `job_id` is empty until sbatch has answered.
+
+    `log` is the job's own output; `lease_end_s` its end in Unix seconds, 0 while it waits or has none.
+    """
+
+    job_id: str
+    log: str
+    lease_end_s: float = 0.0
+
+
+@dataclass(frozen=True)
 class ClusterRecord:
     """Identity and whereabouts of one cluster.
 
     `source` is the user's cluster file, `address` the GCS's `host:port` (empty until
-    known), `host` the head's host name, `created_at_s` Unix seconds, `phase` a word of
-    model.report.StatusReport; a process that does not run is None.
+    known), `host` the head's host name, `node_ip` its address among Ray's nodes where it was
+    chosen (empty: by Ray), `created_at_s` Unix seconds, `phase` a word of
+    model.report.StatusReport; a process that does not run is None. `python` is the head's
+    interpreter, `client_port` that of Ray's client server. While a head's job waits, `host`
+    and `address` are empty.
     """
 
     cluster_name: str
@@ -57,6 +72,9 @@ class ClusterRecord:
     dashboard_url: str = ""
     session_name: str = ""
     node_ip: str = ""
+    python: str = ""
+    client_port: int = 0
+    job: HeadJob | None = None
     wrapper: ProcessMark | None = None
     controller: ProcessMark | None = None
     head: ProcessMark | None = None
@@ -69,6 +87,21 @@ def write_record(path: Path, record: ClusterRecord) -> None:
         _replace(path, text.encode())
     except OSError as error:
         raise HeliostatError(f"{path} can't be written: {error.strerror}") from error
+
+
+def create_record(path: Path, record: ClusterRecord) -> bool:
+    """Write the record unless there is one; False if there is. Safe on shared file systems (link(2))."""
+    draft = path.with_name(f".{path.name}-{record.cluster_uid}")
+    write_record(draft, record)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise HeliostatError(f"{path} can't be written: {error.strerror}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return True
 
 
 def read_record(path: Path) -> ClusterRecord | None:
@@ -133,19 +166,23 @@ def _number(value: Any) -> float:
     return value if isinstance(value, float) else float(_integer(value))
 
 
-def _mark(value: Any) -> ProcessMark | None:
-    if value is None:
-        return None
-    if not isinstance(value, dict):
-        raise TypeError("input should be an object or null")
-    return _built(ProcessMark, value)
+def _object(kind: type[Built]) -> Callable[[Any], Built | None]:
+    def read(value: Any) -> Built | None:
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise TypeError("input should be an object or null")
+        return _built(kind, value)
+
+    return read
 
 
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "str": _text,
     "int": _integer,
     "float": _number,
-    "ProcessMark | None": _mark,
+    "ProcessMark | None": _object(ProcessMark),
+    "HeadJob | None": _object(HeadJob),
 }
 """How a field's JSON value is read, by its annotation."""
 

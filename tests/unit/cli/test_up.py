@@ -58,7 +58,8 @@ def test_options_reach_the_start_and_the_way_to_connect_is_said(
     arguments = ("up", str(file), "-d", "--workers", "2", "--idle-after", "30m", "--port", "7000")
     result = invoke(*arguments)
     assert result.exit_code == 0
-    assert asked == [StartOptions(workers=2, idle_after_s=1800.0, port=7000, detach=True)]
+    wanted = StartOptions(workers=2, idle_after_s=1800.0, port=7000, detach=True, queued_is_enough=True)
+    assert asked == [wanted]
     assert "demo is up: 127.0.0.1:6379" in result.stdout
     assert 'eval "$(heliostat env demo)"' in result.stdout
     assert "http://127.0.0.1:8265" in result.stdout

@@ -9,7 +9,9 @@ import pytest
 from heliostat.config import record
 from heliostat.config.record import (
     ClusterRecord,
+    HeadJob,
     ProcessMark,
+    create_record,
     list_records,
     read_record,
     write_record,
@@ -48,6 +50,25 @@ def test_a_process_is_a_number_and_a_start(tmp_path: Path) -> None:
     assert read_record(tmp_path / "cluster.json") == running
 
 
+def test_a_head_may_be_a_job_with_a_lease(tmp_path: Path) -> None:
+    queued = replace(RECORD, job=HeadJob("", "/home/ada/head.slurm.log"))
+    write_record(tmp_path / "cluster.json", queued)
+    assert read_record(tmp_path / "cluster.json") == queued
+    running = replace(RECORD, job=HeadJob("123", "/home/ada/head.slurm.log", 1_700_003_600.0))
+    write_record(tmp_path / "cluster.json", running)
+    assert read_record(tmp_path / "cluster.json") == running
+
+
+def test_of_two_that_create_a_record_one_succeeds(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.json"
+    assert create_record(path, RECORD)
+    assert not create_record(path, replace(RECORD, cluster_uid="u2"))
+    assert read_record(path) == RECORD
+    assert [one.name for one in tmp_path.iterdir()] == ["cluster.json"]
+    with pytest.raises(HeliostatError, match="can't be written"):
+        create_record(tmp_path / "missing" / "cluster.json", RECORD)
+
+
 def test_keys_of_a_newer_version_are_passed_over(tmp_path: Path) -> None:
     write_record(tmp_path / "cluster.json", RECORD)
     path = tmp_path / "cluster.json"
@@ -66,6 +87,7 @@ def test_keys_of_a_newer_version_are_passed_over(tmp_path: Path) -> None:
         (_with(created_at_s="now"), "created_at_s: input should be a valid integer"),
         (_with(head=7), "head: input should be an object or null"),
         (_with(head={"pid": True, "start_ticks": 1}), "head: pid: input should be a valid integer"),
+        (_with(job={"job_id": 7}), "job: job_id: input should be a valid string"),
         (_with(head={"pid": 1}), "head: start_ticks: field required"),
     ],
 )

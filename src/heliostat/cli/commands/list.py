@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from heliostat.cli.clusters import client_of, running
+from heliostat.cli.clusters import client_of, running, waits
 from heliostat.cli.durations import humanise
 from heliostat.cli.grid import Cell, Grid, cells
 from heliostat.cli.options import json_option
@@ -58,6 +58,8 @@ def _facts(record: ClusterRecord, status: StatusReport | None) -> dict[str, obje
 def _phase(record: ClusterRecord, status: StatusReport | None) -> str:
     if status is not None:
         return status.phase
+    if waits(record):
+        return "queued"
     return record.phase if record.phase in ("starting", "going down") else "no answer"
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 import sys
 from pathlib import Path
+from subprocess import DEVNULL
 
 import click
 
 from heliostat.cli import child
 from heliostat.cli.driver import driver_environment
+from heliostat.cli.far_driver import end_of_job_there, is_far, job_there
 from heliostat.cli.foreground import on_stop_signals, say_still_going_down, starting
 from heliostat.cli.output import progress, tell
+from heliostat.cli.system import new_cluster_uid
 from heliostat.config.record import ClusterRecord
+
+SIGNALLED_CODE = 128
+STOP_TIMEOUT_S = 30.0
 
 
 @click.command(
@@ -27,7 +35,8 @@ def command(*, file: Path, keep: bool, argv: tuple[str, ...]) -> None:
 
     The cluster is brought up for it if it is not up, and taken down afterwards if it was.
     The command runs here, with what `heliostat env` prints in its environment, so
-    `ray.init(address="auto")` finds the cluster. Signals are passed on to it.
+    `ray.init(address="auto")` finds the cluster. Signals are passed on to it. Where the head is
+    on another host, the command runs there, as a Ray job in this same folder.
 
     \b
     Examples:
@@ -41,7 +50,7 @@ def command(*, file: Path, keep: bool, argv: tuple[str, ...]) -> None:
     with starting():
         record, ours = _up(file, keep=keep)
     try:
-        code = child.run(argv, driver_environment(record))
+        code = _run_there(record, argv) if is_far(record) else child.run(argv, driver_environment(record))
     except child.NotStarted as error:
         tell(f"heliostat: {error}")
         code = error.exit_code
@@ -49,6 +58,21 @@ def command(*, file: Path, keep: bool, argv: tuple[str, ...]) -> None:
         if ours and not keep:
             _down(record)
     sys.exit(code)
+
+
+def _run_there(record: ClusterRecord, argv: tuple[str, ...]) -> int:
+    """Run the command as a Ray job beside the head; one that was cut short is stopped there."""
+    job_id = f"heliostat-run-{new_cluster_uid()[:12]}"
+    wanted = job_there(record, argv, job_id=job_id)
+    code = child.run(wanted.argv, wanted.environment)
+    if code > SIGNALLED_CODE:
+        # Whoever carried the signal, srun or ssh, may have died of it before the job heard.
+        wanted = end_of_job_there(record, job_id=job_id)
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(
+                wanted.argv, env=dict(wanted.environment), timeout=STOP_TIMEOUT_S, check=False, stdin=DEVNULL
+            )
+    return code
 
 
 def _up(file: Path, *, keep: bool) -> tuple[ClusterRecord, bool]:

@@ -8,6 +8,7 @@ import click
 
 from heliostat.cli.clusters import pick
 from heliostat.cli.driver import driver_environment
+from heliostat.cli.far_driver import Command, is_far, shell_there
 from heliostat.cli.options import cluster_argument
 from heliostat.cli.output import tell
 from heliostat.ports.errors import HeliostatError
@@ -20,7 +21,8 @@ FALLBACK_SHELL = "/bin/sh"
 def command(*, cluster: str | None) -> None:
     """Open your shell ($SHELL) with what a driver needs in its environment; `exit` leaves it.
 
-    CLUSTER is a name or a cluster file; it is not needed when only one runs here.
+    CLUSTER is a name or a cluster file; it is not needed when only one runs here. Where the
+    head is on another host, the shell is there.
 
     \b
     Example:
@@ -28,9 +30,14 @@ def command(*, cluster: str | None) -> None:
     """
     record = pick(cluster)
     shell = os.environ.get("SHELL") or FALLBACK_SHELL
-    tell(f'a shell for {record.cluster_name}: ray.init(address="auto") finds it here; `exit` leaves')
+    far = is_far(record)
+    wanted = shell_there(record, shell) if far else Command((shell,), driver_environment(record))
+    where = f"on {record.host}" if far else "here"
+    tell(f'a shell for {record.cluster_name}: ray.init(address="auto") finds it {where}; `exit` leaves')
+    program = wanted.argv[0]
     try:
         # The shell takes our place: job control, Ctrl-C and the exit code are all its own.
-        os.execvpe(shell, [shell], driver_environment(record))
+        os.execvpe(program, wanted.argv, wanted.environment)
     except OSError as error:
-        raise HeliostatError(f"{shell} can't be run: {error.strerror}; set SHELL to another") from error
+        remedy = "" if far else "; set SHELL to another"
+        raise HeliostatError(f"{program} can't be run: {error.strerror}{remedy}") from error

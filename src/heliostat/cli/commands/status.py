@@ -9,11 +9,15 @@ import click
 
 from heliostat.api.client import ControllerClient
 from heliostat.cli import view
-from heliostat.cli.clusters import pick_client
+from heliostat.cli.clusters import client_of, pick, waits
 from heliostat.cli.options import cluster_argument, json_option
 from heliostat.cli.output import console, is_terminal, show, show_json
+from heliostat.cli.system import SystemClock
+from heliostat.config.record import ClusterRecord
+from heliostat.ports.errors import HeliostatError
 
 WATCH_S = 1.0
+QUEUE_WATCH_S = 15.0
 
 
 @click.command("status", short_help="Show nodes, demand and what happens next.")
@@ -31,13 +35,49 @@ def command(*, cluster: str | None, watch: bool, as_json: bool) -> None:
       heliostat status demo --watch
       heliostat status --json | jq '.instances[].state'
     """
-    client = pick_client(cluster)
+    record = pick(cluster)
+    if waits(record):
+        record = _show_queue(record, watch=watch, as_json=as_json)
+        if waits(record):
+            return
+    client = client_of(record)
     if watch:
         _watch(client, as_json=as_json)
     elif as_json:
         show_json(client.status())
     else:
         show(view.blocks(client.status()))
+
+
+def _show_queue(record: ClusterRecord, *, watch: bool, as_json: bool) -> ClusterRecord:
+    """Show where a head's job is in its queue; with `watch` until it has begun, or Ctrl-C."""
+    try:
+        _queued(record, as_json=as_json)
+        while watch and waits(record):
+            time.sleep(QUEUE_WATCH_S)
+            record = pick(record.cluster_name)
+            if waits(record):
+                _queued(record, as_json=as_json)
+    except KeyboardInterrupt:
+        return record
+    return record
+
+
+def _queued(record: ClusterRecord, *, as_json: bool) -> None:
+    from heliostat.cli.queued_head import head_look, waiting_words
+
+    name = record.cluster_name
+    look = head_look(record)
+    if look is None or look.is_over:
+        why = f" ({look.detail})" if look is not None and look.detail else ""
+        raise HeliostatError(
+            f"the head of {name} never came up: its job is over{why}; `heliostat down {name}` clears it away"
+        )
+    if as_json:
+        facts = {"job_id": look.job_id, "reason": look.detail, "expected_start_s": look.expected_start_s}
+        show_json({"cluster_name": name, "phase": "queued", **facts})
+    else:
+        click.echo(f"{name}: {waiting_words(look, now_s=SystemClock().now_s())}")
 
 
 def _watch(client: ControllerClient, *, as_json: bool) -> None:

@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from heliostat.cli.clusters import root, waits
+from heliostat.cli.far_driver import is_far
 from heliostat.cli.foreground import hold, on_stop_signals, say_still_going_down, starting, why_it_went
 from heliostat.cli.options import DURATION, json_option
 from heliostat.cli.output import progress, show_json, tell
+from heliostat.cli.tunnels import dashboard_tunnel
+from heliostat.config.places import state_places
 from heliostat.config.record import ClusterRecord
 from heliostat.ports.errors import HeliostatError
 
@@ -24,19 +28,24 @@ if TYPE_CHECKING:
 @click.option("--workers", type=click.IntRange(0), help="Start so many workers at once and keep them.")
 @click.option("--idle-after", type=DURATION, help="Take it all down when nobody used it that long.")
 @click.option("--port", type=click.IntRange(1, 65_535), help="The head's port; another if it is taken.")
+@click.option("--successor", is_flag=True, help="Ask for the next head now, where it is a Slurm job.")
 @json_option
-def command(
+def command(  # noqa: PLR0913 - click gives each option its own
     *,
     file: Path,
     detach: bool,
     workers: int | None,
     idle_after: float | None,
     port: int | None,
+    successor: bool,
     as_json: bool,
 ) -> None:
     """Start the cluster of FILE: a head here, workers when there is work.
 
     In the foreground it shows what goes on until Ctrl-C, which takes the cluster down.
+    A head that is a Slurm job may have to queue: `--detach` returns once it is submitted, and
+    `up` again waits with it. With `--successor` the job of the next head queues while this one
+    still runs; it begins when this one's has ended, as a new cluster of the same name.
 
     \b
     Examples:
@@ -46,10 +55,17 @@ def command(
     """
     from heliostat.cli.start import StartOptions
 
-    options = StartOptions(workers=workers, idle_after_s=idle_after, port=port, detach=detach)
+    options = StartOptions(
+        workers=workers, idle_after_s=idle_after, port=port, detach=detach, queued_is_enough=detach
+    )
+    if successor:
+        _ask_for_successor(file, options)
+        return
     with starting():
         record = _start(file, options)
-    if detach:
+    if waits(record):
+        _tell_that_it_waits(record, as_json=as_json)
+    elif detach:
         _tell_how_to_use(record, detached=True, as_json=as_json)
     else:
         _stay(record, as_json=as_json)
@@ -67,6 +83,28 @@ def _start(file: Path, options: StartOptions) -> ClusterRecord:
             f"{name} runs already at {error.record.address}: `heliostat apply {file}` brings it a changed "
             f"file, `heliostat down {name}` takes it down"
         ) from error
+
+
+def _ask_for_successor(file: Path, options: StartOptions) -> None:
+    from heliostat.cli import queued_start
+    from heliostat.cli.preparing import load_spec
+
+    spec = load_spec(file)
+    with progress(keep=True) as say:
+        queued_start.submit_successor(
+            file, spec, places=state_places(root(), spec.name), options=options, say=say
+        )
+
+
+def _tell_that_it_waits(record: ClusterRecord, *, as_json: bool) -> None:
+    name, job_id = record.cluster_name, record.job.job_id if record.job else ""
+    if as_json:
+        show_json({"cluster_name": name, "phase": "queued", "job_id": job_id})
+        return
+    click.echo(f"{name} waits for its head: Slurm job {job_id}")
+    click.echo(f"look       heliostat status {name}")
+    click.echo(f"wait       heliostat up {record.source}")
+    click.echo(f"take down  heliostat down {name}")
 
 
 def _stay(record: ClusterRecord, *, as_json: bool) -> None:
@@ -105,7 +143,12 @@ def _tell_how_to_use(record: ClusterRecord, *, detached: bool, as_json: bool) ->
         )
         return
     click.echo(f"{name} is up: {record.address}")
+    far = is_far(record)
+    tunnel = dashboard_tunnel(record) if far else ""
     if record.dashboard_url:
-        click.echo(f"dashboard  {record.dashboard_url}")
-    click.echo(f'connect    eval "$(heliostat env {name})", then ray.init(address="auto")')
+        click.echo(f"dashboard  {record.dashboard_url}" + (f" through `{tunnel}`" if tunnel else ""))
+    if far:
+        click.echo(f"use        heliostat run {record.source} -- COMMAND, or heliostat shell {name}")
+    else:
+        click.echo(f'connect    eval "$(heliostat env {name})", then ray.init(address="auto")')
     click.echo(f"take down  heliostat down {name}" if detached else "take down  Ctrl-C")

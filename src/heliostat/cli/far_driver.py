@@ -1,0 +1,77 @@
+"""Drivers of a cluster whose head is on another host: what they need, and commands beside the head."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from heliostat.cli import driver
+from heliostat.cli.options import CLUSTER_VARIABLE
+from heliostat.cli.tunnels import SSH, step_of, tunnel_environment
+from heliostat.config.record import ClusterRecord
+from heliostat.ports.errors import HeliostatError
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to run here, and in which environment."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+
+
+def is_far(record: ClusterRecord) -> bool:
+    """Say whether the head is on another host; raises HeliostatError while it is on none."""
+    if not record.address:
+        raise HeliostatError(
+            f"the head of {record.cluster_name} has not started: "
+            f"`heliostat status {record.cluster_name}` shows what it waits for"
+        )
+    return record.host != socket.gethostname()
+
+
+def variables(record: ClusterRecord) -> dict[str, str]:
+    """Return what a driver on this host needs.
+
+    A driver proper needs a node of the cluster on its own host; from elsewhere Ray's client takes
+    its calls to the head.
+    """
+    found = driver.driver_variables(record)
+    if not is_far(record):
+        return found
+    host = record.address.rpartition(":")[0]
+    kept = {name: value for name, value in found.items() if name != "RAY_API_SERVER_ADDRESS"}
+    return {**kept, "RAY_ADDRESS": f"ray://{host}:{record.client_port}"}
+
+
+def shell_there(record: ClusterRecord, shell: str) -> Command:
+    """Return the command for a shell on the head's host, with a driver's environment."""
+    return _there(record, [shell], terminal=True)
+
+
+def job_there(record: ClusterRecord, argv: Sequence[str], *, job_id: str) -> Command:
+    """Return the command that runs `argv` as a Ray job of the head, in this folder, and shows its output."""
+    return _there(record, [*_job(record, job_id), os.getcwd(), *argv], terminal=False)
+
+
+def end_of_job_there(record: ClusterRecord, *, job_id: str) -> Command:
+    """Return the command that stops that job; one that has ended stays as it is."""
+    return _there(record, _job(record, job_id), terminal=False)
+
+
+def _job(record: ClusterRecord, job_id: str) -> list[str]:
+    return [record.python or "python3", "-m", "heliostat.raylink.job", record.dashboard_url, job_id]
+
+
+def _there(record: ClusterRecord, argv: Sequence[str], *, terminal: bool) -> Command:
+    wanted = {**driver.driver_variables(record), CLUSTER_VARIABLE: record.cluster_name}
+    environment = {**tunnel_environment(os.environ), **wanted}
+    if record.job is not None:
+        options = ("--pty",) if terminal else ("--quit-on-interrupt",)
+        return Command((*step_of(record.job.job_id, *options), *argv), environment)
+    exports = [f"{name}={value}" for name, value in wanted.items()]
+    far = shlex.join(["env", f"--chdir={os.getcwd()}", *exports, *argv])
+    return Command((*SSH, *(("-t",) if terminal else ()), record.host, far), environment)

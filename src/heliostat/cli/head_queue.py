@@ -1,0 +1,140 @@
+"""The job of a head as a login node sees it: submitted, looked for, cancelled. Only here Slurm is asked.
+
+A job is found by the tag in its comment, which holds the cluster's whole uid, so that one whose
+submission was cut short is found as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from heliostat.model.instance import BackendState
+from heliostat.model.node_type import ClusterSpec
+from heliostat.ports.errors import HeliostatError, Unavailable
+from heliostat.providers.slurm.jobs import Job, parse_squeue, parse_submitted, squeue_command
+from heliostat.providers.slurm.members import members_of
+from heliostat.providers.slurm.options import SlurmOptions, parse_section
+from heliostat.providers.slurm.refusals import GONE, cancel_failures, refusal
+from heliostat.providers.slurm.runner import LocalRunner, Output, Runner
+from heliostat.providers.slurm.script import Submission
+from heliostat.providers.slurm.states import backend_state
+from heliostat.providers.slurm.stopping import compressed
+
+SLURM = "slurm"
+HEAD_LAUNCH_ID = "head"
+
+OVER = (BackendState.ENDED, BackendState.FAILED)
+
+
+@dataclass(frozen=True)
+class HeadLook:
+    """What squeue says of a head's job now. `detail` is its reason in words; times are Unix seconds."""
+
+    job_id: str
+    state: BackendState
+    detail: str
+    expected_start_s: float | None = None
+    end_s: float | None = None
+    nodes: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in OVER
+
+    @property
+    def waits(self) -> bool:
+        return self.state is BackendState.QUEUED
+
+
+class HeadQueue:
+    """Slurm's commands for one cluster's head. Each call has a deadline and raises ProviderError."""
+
+    def __init__(self, runner: Runner, options: SlurmOptions) -> None:
+        self._runner = runner
+        self._options = options
+
+    def submit(self, made: Submission) -> str:
+        """Return the job's id; the job may be there all the same when this raises Unavailable."""
+        answer = self._command(made.argv, stdin=made.script)
+        try:
+            return str(parse_submitted(answer))
+        except ValueError as error:
+            raise Unavailable(str(error)) from error
+
+    def look(self, cluster_uid: str) -> HeadLook | None:
+        """Return the head's job, None if Slurm has none (any more)."""
+        heads = [_look(job) for job in self._jobs(head_uid(cluster_uid))]
+        living = [one for one in heads if not one.is_over]
+        return next(iter([*living, *heads]), None)
+
+    def cancel(self, job_id: str, *, gently: bool = False) -> None:
+        """End a job: at once, or by TERM to its batch script, which is the head's wrapper."""
+        how = ("--signal=TERM", "--batch") if gently else ()
+        self._scancel((*how, job_id))
+
+    def cancel_workers(self, cluster_uid: str) -> int:
+        """Cancel all jobs of the cluster but the head's, by their tags; return how many instances had one."""
+        found = members_of(self._jobs(cluster_uid))
+        living = [one for one in (*found.chosen.values(), *found.doubles) if not one.is_over]
+        if living:
+            self._scancel(compressed(living))
+        return len(living)
+
+    def _jobs(self, cluster_uid: str) -> tuple[Job, ...]:
+        answer = self._command(squeue_command(self._options.user))
+        try:
+            return parse_squeue(answer, cluster_uid=cluster_uid)
+        except ValueError as error:
+            raise Unavailable(str(error)) from error
+
+    def _scancel(self, arguments: Sequence[str]) -> None:
+        """Cancel; what has gone by itself meanwhile is no failure."""
+        argv = ("scancel", *arguments)
+        answer = self._run(argv)
+        failures = cancel_failures(answer.stderr)
+        if failures:
+            raise next(iter(failures.values()))
+        if answer.code != 0 and not GONE.search(answer.stderr):
+            raise refusal(argv, answer.code, answer.stderr)
+
+    def _command(self, argv: Sequence[str], *, stdin: str = "") -> str:
+        answer = self._run(argv, stdin=stdin)
+        if answer.code != 0:
+            raise refusal(argv, answer.code, answer.stderr)
+        return answer.stdout
+
+    def _run(self, argv: Sequence[str], *, stdin: str = "") -> Output:
+        work = self._runner.run(argv, stdin=stdin, deadline_s=self._options.command_deadline_s)
+        return asyncio.run(work)
+
+
+def head_uid(cluster_uid: str) -> str:
+    """Return the uid in the tag of a cluster's head: one of its own, so that no provider lists it."""
+    return f"{cluster_uid}.head"
+
+
+def queue_of(spec: ClusterSpec, environment: Mapping[str, str] = os.environ) -> HeadQueue:
+    """Return the queue of the backend that the head is on: this host's commands, else those behind ssh."""
+    options = parse_section(spec.backends[SLURM])
+    if options.ssh is None or shutil.which("sbatch"):
+        return HeadQueue(LocalRunner(environment), options)
+    raise HeliostatError(
+        "a head that is a Slurm job needs a state folder that its node sees, so it is started where "
+        f"sbatch is: log in to {options.ssh.host} and run this there"
+    )
+
+
+def _look(job: Job) -> HeadLook:
+    state, detail = backend_state(job)
+    return HeadLook(
+        job_id=str(job.job_id),
+        state=state,
+        detail=detail or "",
+        expected_start_s=job.start_s if state is BackendState.QUEUED else None,
+        end_s=job.end_s,
+        nodes=job.nodes,
+    )

@@ -1,0 +1,137 @@
+"""What every start of a cluster needs before its head begins, wherever that is.
+
+Everything that can be refused is refused here, before the first process or job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from heliostat.cli.backends import backend_keys
+from heliostat.cli.system import SystemClock, abstract_lock, new_cluster_uid, owner
+from heliostat.config.cluster_file import FileConfigSource
+from heliostat.config.places import (
+    RuntimePlaces,
+    StatePlaces,
+    ensure_private_dir,
+    runtime_places,
+    runtime_root,
+    site_file,
+    writable_or_refuse,
+)
+from heliostat.config.record import ClusterRecord
+from heliostat.journal import SqliteJournal
+from heliostat.model.node_type import ClusterSpec
+from heliostat.model.snapshot import OperatorSettings
+from heliostat.ports.errors import HeliostatError
+from heliostat.raylink.token import ensure_token
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class StartOptions:
+    """`workers`: that many of the first worker type at once, and kept. `detach`: the cluster
+    outlives this process; otherwise it ends with it, however it ends. `queued_is_enough`: return
+    once the head's job is submitted, if it is one."""
+
+    workers: int | None = None
+    idle_after_s: float | None = None
+    port: int | None = None
+    detach: bool = False
+    queued_is_enough: bool = False
+
+
+class AlreadyRunning(HeliostatError):
+    """A cluster of that name runs; `record` says where."""
+
+    def __init__(self, record: ClusterRecord) -> None:
+        super().__init__(f"{record.cluster_name} runs already at {record.address}")
+        self.record = record
+
+
+@dataclass(frozen=True)
+class SuccessorPlaces:
+    """What waits in a state folder to be the cluster when the present one is over."""
+
+    folder: Path
+
+    @property
+    def record(self) -> Path:
+        return self.folder / "successor.json"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "successor.yaml"
+
+    def remove(self) -> None:
+        self.record.unlink(missing_ok=True)
+        self.config.unlink(missing_ok=True)
+
+
+def load_spec(path: Path) -> ClusterSpec:
+    """Read and check a cluster file. Raises ConfigError."""
+    return FileConfigSource(path.resolve(), backends=backend_keys(), site_file=site_file(os.environ)).load()
+
+
+@contextlib.contextmanager
+def one_at_a_time(places: StatePlaces) -> Iterator[None]:
+    """Let one `up` of a cluster at a time get through; a second one is told."""
+    with abstract_lock(f"up {places.folder}") as held:
+        if not held:
+            raise HeliostatError("another `heliostat up` of this cluster is under way")
+        yield
+
+
+def new_record(path: Path, spec: ClusterSpec, places: StatePlaces) -> ClusterRecord:
+    """Return the record of a cluster that is to be; its folder is there and can be written, its token too."""
+    ensure_private_dir(places.folder, uid=os.getuid())
+    writable_or_refuse(places.folder)
+    places.logs.mkdir(mode=0o700, exist_ok=True)
+    return ClusterRecord(
+        cluster_name=spec.name,
+        cluster_uid=new_cluster_uid(),
+        owner=owner(),
+        created_at_s=SystemClock().now_s(),
+        source=str(path.resolve()),
+        host="",
+        runtime_dir="",
+        token_path=str(ensure_token(os.environ)),
+        ray_version=version("ray"),
+        python_version=".".join(platform.python_version_tuple()[:2]),
+        python=sys.executable,
+    )
+
+
+def runtime_of(cluster_owner: str, cluster_uid: str) -> RuntimePlaces:
+    """Make the cluster's runtime folder on this host; refuse one that can't hold a socket."""
+    root = ensure_private_dir(runtime_root(os.environ, uid=os.getuid()), uid=os.getuid())
+    runtime = runtime_places(root, owner=cluster_owner, cluster_uid=cluster_uid)
+    ensure_private_dir(runtime.folder, uid=os.getuid())
+    writable_or_refuse(runtime.folder, what="runtime folder", variable="HELIOSTAT_RUNTIME_DIR")
+    _ = runtime.control_socket  # Refuses a path that is too long for a socket.
+    return runtime
+
+
+def keep_workers(places: StatePlaces, *, spec: ClusterSpec, cluster_uid: str, workers: int | None) -> None:
+    """Open the journal once, so that a bad one is refused now; `--workers` becomes a floor in it."""
+    journal = SqliteJournal(places.journal, cluster_uid=cluster_uid)
+    try:
+        if not workers:
+            return
+        if not spec.policy.node_types:
+            raise HeliostatError("--workers: the cluster file has no worker node type")
+        first = spec.policy.node_types[0]
+        most = min(first.max_workers, spec.policy.max_workers)
+        if workers > most:
+            raise HeliostatError(f"--workers {workers}: {first.name} may have at most {most} (max_workers)")
+        journal.record_operator(OperatorSettings(floors={first.name: workers}))
+    finally:
+        journal.close()

@@ -1,0 +1,117 @@
+"""Take down a cluster whose head is a Slurm job, and clear away what a dead one has left.
+
+Gently while somebody listens, then by Slurm; found by the tag, never by a name.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from heliostat.api.client import NoAnswer, NotRunning
+from heliostat.cli.clusters import client_of, places_of
+from heliostat.cli.foreground import on_stop_signals, say_still_going_down
+from heliostat.cli.head_queue import HeadLook, HeadQueue, queue_of
+from heliostat.cli.preparing import AlreadyRunning, Say, SuccessorPlaces
+from heliostat.cli.queued_head import applied_spec, forget, own_record
+from heliostat.config.places import StatePlaces
+from heliostat.config.record import ClusterRecord, HeadJob, read_record
+from heliostat.model.instance import BackendState
+from heliostat.ports.errors import HeliostatError
+
+END_POLL_S = 2.0
+KILLED_TIMEOUT_S = 60.0
+
+
+def stop(record: ClusterRecord, *, say: Say, timeout_s: float) -> None:
+    """Take a cluster whose head is a job down, and return when no job of it is left.
+
+    The controller lets the workers go and ends by itself; where it can't be reached the job is
+    told so by Slurm, and cancelled if that does not help within `timeout_s`.
+    """
+    places = places_of(record)
+    queue = queue_of(applied_spec(record, places))
+    _stop_successor(places, queue, say)
+    _end(record, places=places, queue=queue, say=say, timeout_s=timeout_s)
+
+
+def take_back(record: ClusterRecord, *, places: StatePlaces, queue: HeadQueue, say: Say) -> None:
+    """Cancel a head whose start came to nothing, with all that it has started."""
+    say(f"cancelling the head of {record.cluster_name}")
+    with on_stop_signals(say_still_going_down):
+        _end(record, places=places, queue=queue, say=say, timeout_s=KILLED_TIMEOUT_S)
+
+
+def waiting_or_gone(record: ClusterRecord, *, places: StatePlaces, say: Say) -> ClusterRecord | None:
+    """Return a cluster whose head has not come up yet; clear away one whose job is over (None).
+
+    Raises AlreadyRunning.
+    """
+    queue = queue_of(applied_spec(record, places))
+    look = queue.look(record.cluster_uid)
+    if look is not None and not look.is_over:
+        if record.session_name:
+            raise AlreadyRunning(record)
+        return replace(record, job=replace(record.job or HeadJob("", ""), job_id=look.job_id))
+    why = f" ({look.detail})" if look is not None and look.detail else ""
+    say(f"the last run of {record.cluster_name} is over: its head's job has ended{why}")
+    _end(record, places=places, queue=queue, say=say, timeout_s=KILLED_TIMEOUT_S)
+    return None
+
+
+def _end(record: ClusterRecord, *, places: StatePlaces, queue: HeadQueue, say: Say, timeout_s: float) -> None:
+    look = queue.look(record.cluster_uid)
+    if look is not None and not look.is_over:
+        gently = not look.waits and _told_to_go(own_record(record, places) or record)
+        if not gently:
+            queue.cancel(
+                look.job_id, gently=not look.waits and bool((own_record(record, places) or record).address)
+            )
+        look = _await_end(record, queue=queue, say=say, timeout_s=timeout_s)
+        if look is not None:
+            say(f"job {look.job_id} had to be cancelled")
+            queue.cancel(look.job_id)
+            look = _await_end(record, queue=queue, say=say, timeout_s=KILLED_TIMEOUT_S)
+        if look is not None:
+            raise HeliostatError(
+                f"job {look.job_id} of {record.cluster_name} is still there: {look.state.value}"
+            )
+    elif look is not None and look.state is BackendState.FAILED:
+        # A reason that never passes: it is still in the queue.
+        queue.cancel(look.job_id)
+    left = queue.cancel_workers(record.cluster_uid)
+    if left:
+        say(f"{left} workers of {record.cluster_name} were cancelled")
+    forget(record, places)
+
+
+def _told_to_go(record: ClusterRecord) -> bool:
+    """Tell the controller to go down; False if it can't be reached."""
+    try:
+        client_of(record).down()
+    except (NotRunning, NoAnswer):
+        return False
+    return True
+
+
+def _await_end(record: ClusterRecord, *, queue: HeadQueue, say: Say, timeout_s: float) -> HeadLook | None:
+    """Return None once the head's job is over, else what it is after `timeout_s`."""
+    until_s = time.monotonic() + timeout_s
+    while (look := queue.look(record.cluster_uid)) is not None and not look.is_over:
+        if time.monotonic() >= until_s:
+            return look
+        say(f"waiting for the head's job {look.job_id} to end")
+        time.sleep(END_POLL_S)
+    return None
+
+
+def _stop_successor(places: StatePlaces, queue: HeadQueue, say: Say) -> None:
+    after = SuccessorPlaces(places.folder)
+    record = read_record(after.record)
+    if record is None:
+        return
+    look = queue.look(record.cluster_uid)
+    if look is not None and not look.is_over:
+        say(f"cancelling the next head, job {look.job_id}")
+        queue.cancel(look.job_id)
+    after.remove()
