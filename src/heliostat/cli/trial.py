@@ -7,16 +7,17 @@ import os
 import platform
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from heliostat.cli import files
 from heliostat.cli.backends import completed, make
+from heliostat.cli.head import LOCAL, head_host
 from heliostat.cli.system import owner
 from heliostat.control.explain import deferred_facts, infeasible_facts
-from heliostat.control.start_document import start_document
+from heliostat.control.start_document import launch_request, start_document
 from heliostat.control.wiring import Identity
 from heliostat.model.demand import Bundle, Demand
 from heliostat.model.history import History
@@ -26,8 +27,8 @@ from heliostat.model.resources import Resources
 from heliostat.model.snapshot import BackendView, RayState, Snapshot
 from heliostat.node import BOOTSTRAP_PATH
 from heliostat.planner import fold, plan
-from heliostat.ports.errors import HeliostatError
-from heliostat.ports.provider import ClusterIdentity, Probe, Provider, ProviderContext
+from heliostat.ports.errors import ConfigError, HeliostatError
+from heliostat.ports.provider import ClusterIdentity, Preview, Probe, Provider, ProviderContext
 
 PROBE_TIMEOUT_S = 60.0
 LATER = "(known at the start)"
@@ -36,10 +37,12 @@ TRIAL_NOW_S = 1.0
 
 @dataclass(frozen=True)
 class Trial:
-    """The completed cluster, and a sentence for each thing that would go wrong here."""
+    """The completed cluster, a sentence for each thing that would go wrong here, and per node type what
+    its backend would be asked for one worker, where that can be read."""
 
     spec: ClusterSpec
     problems: list[str]
+    previews: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:
@@ -76,21 +79,45 @@ async def _examine(spec: ClusterSpec, folder: str) -> Trial:
         spec = completed(spec, providers)
         async with asyncio.timeout(PROBE_TIMEOUT_S):
             problems = await _problems(spec, providers)
+        previews = _previews(spec, providers)
     except TimeoutError as error:
         raise HeliostatError(f"the site did not answer within {PROBE_TIMEOUT_S:g} s") from error
     finally:
         for provider in providers.values():
             await provider.aclose()
-    return Trial(spec, problems)
+    return Trial(spec, problems, previews)
 
 
 async def _problems(spec: ClusterSpec, providers: Mapping[str, Provider]) -> list[str]:
-    found: list[str] = []
+    found = _of_head(spec)
     for name, provider in providers.items():
         probe: object = provider
         if isinstance(probe, Probe):
             mine = [one for one in spec.policy.node_types if one.backend == name]
             found += await probe.check(mine)
+    return found
+
+
+def _of_head(spec: ClusterSpec) -> list[str]:
+    """Return what keeps a head on this host from being reached by its workers."""
+    if spec.head_type.backend != LOCAL:
+        return []
+    try:
+        head_host(spec)
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+def _previews(spec: ClusterSpec, providers: Mapping[str, Provider]) -> dict[str, str]:
+    found = {}
+    for one in spec.policy.node_types:
+        provider: object = providers[one.backend]
+        if isinstance(provider, Preview):
+            request = launch_request(
+                "preview", 1, node_type=one, spec=spec, identity=_identity(spec.name), session=LATER
+            )
+            found[one.name] = provider.preview(request)
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from heliostat.model.instance import BackendInstance, Change, Offer, OfferQuery
+from heliostat.model.instance import BackendInstance, Change, LaunchRequest, Offer, OfferQuery
 from heliostat.model.node_type import NodeType
 from heliostat.ports.errors import ProviderError
 
@@ -68,6 +68,15 @@ class Probe(Protocol):
 
     async def check(self, node_types: Sequence[NodeType]) -> Sequence[str]:
         """Return what would go wrong with these types here, a sentence each, starting nothing."""
+        ...
+
+
+@runtime_checkable
+class Preview(Protocol):
+    """Optional: what would be asked of the backend, as people would read it there?"""
+
+    def preview(self, request: LaunchRequest) -> str:
+        """Return what a launch would submit, asking nothing of the backend; raises ProviderError."""
         ...
 
 

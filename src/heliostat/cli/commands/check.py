@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,9 @@ class Wanted:
 def command(*, file: Path, show_all: bool, demand: dict[str, Any] | None, count: int, as_json: bool) -> None:
     """Check a cluster file, and this site against it; start nothing.
 
-    --show prints each node type's start document, and what would be launched for a given
-    demand on an empty cluster. Exit code 2: the file is wrong; 1: it is right, but would
-    not work here.
+    --show prints each node type's start document, the job script of backends that have one, and
+    what would be launched for a given demand on an empty cluster. Exit code 2: the file is wrong;
+    1: it is right, but would not work here.
 
     \b
     Examples:
@@ -58,10 +59,14 @@ def command(*, file: Path, show_all: bool, demand: dict[str, Any] | None, count:
     wanted = Wanted(demand, count) if demand is not None else None
     plan = trial.plan_for(wanted.resources, wanted.count) if wanted else trial.plan_for({}, 0)
     if as_json:
-        shown = {"documents": trial.documents(), "plan": plan} if show_all else {}
+        shown = (
+            {"documents": trial.documents(), "jobs": dict(trial.previews), "plan": plan} if show_all else {}
+        )
         show_json({"file": str(file), "cluster_name": trial.spec.name, "problems": trial.problems, **shown})
     else:
-        blocks: list[Block] = [_documents(trial.documents()), _plan(plan, wanted)] if show_all else []
+        blocks: list[Block] = []
+        if show_all:
+            blocks = [_documents(trial.documents()), *_jobs(trial.previews), _plan(plan, wanted)]
         show([*blocks, _verdict(file, trial.summary, trial.problems)])
     sys.exit(1 if trial.problems else 0)
 
@@ -81,6 +86,13 @@ def _documents(documents: dict[str, dict[str, Any]]) -> Lines:
         lines.append(f"{name}:")
         lines += [f"  {key}: {value}" for key, value in document.items()]
     return Lines("start documents", cells(*lines))
+
+
+def _jobs(previews: Mapping[str, str]) -> list[Lines]:
+    return [
+        Lines(f"what is submitted for one {name}", cells(*text.splitlines()))
+        for name, text in previews.items()
+    ]
 
 
 def _plan(plan: dict[str, Any], wanted: Wanted | None) -> Lines:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import shlex
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -38,6 +39,8 @@ TERMINATE_GRACE_S = 45.0
 NOTICE_SHARE = 0.1
 """Work is told of its node's end `drain_notice_s` ahead, but no more than this share of the lease."""
 
+BOOTSTRAP_SHOWN = "(here comes the text of heliostat/node/bootstrap.py)\n"
+
 SITE_S, SITE_AGAIN_S = 600.0, 30.0
 """How old what is known of the site may be, and how old before something is refused because of it."""
 
@@ -50,7 +53,7 @@ log = structlog.get_logger(__name__)
 
 
 class SlurmProvider:
-    """See ports.provider.Provider; also Diagnose and Probe.
+    """See ports.provider.Provider; also Diagnose, Probe and Preview.
 
     One piece of work at a time and always to its end: a caller that is cancelled leaves no `sbatch`
     behind of which nobody knows whether it acted.
@@ -119,6 +122,12 @@ class SlurmProvider:
             return problems(node_types, jobs, await self._known_site())
         except ProviderError as error:
             return [str(error)]
+
+    def preview(self, request: LaunchRequest) -> str:
+        around = self._around(BOOTSTRAP_SHOWN)
+        options = job_options(self._options, request.node_type.options)
+        shown = [submission(options, ask) for ask in asks(request, around, now_s=self._now_s())]
+        return "\n".join(f"{shlex.join(one.argv)} <<'SCRIPT'\n{one.script}SCRIPT" for one in shown)
 
     # One piece of work at a time.
 
@@ -269,14 +278,18 @@ class SlurmProvider:
         if not self._ready:
             await self._command(("mkdir", "-p", self._log_dir))
             self._ready = True
+        bootstrap = Path(self._context.bootstrap_path).read_text(encoding="utf-8")
+        known = self._around(bootstrap)
+        return replace(known, kill_wait_s=site.kill_wait_s, max_array_size=site.max_array_size)
+
+    def _around(self, bootstrap: str) -> Surroundings:
+        """Return what is known without asking the site."""
         return Surroundings(
             identity=self._context.identity,
             options=self._options,
             log_dir=self._log_dir,
-            bootstrap=Path(self._context.bootstrap_path).read_text(encoding="utf-8"),
+            bootstrap=bootstrap,
             environment=self._own,
-            kill_wait_s=site.kill_wait_s,
-            max_array_size=site.max_array_size,
             lease_end_s=self._context.lease_end_s,
         )
 
