@@ -25,7 +25,7 @@ from heliostat.control.round_report import round_report
 from heliostat.control.start_document import as_planned, launch_request
 from heliostat.control.status import Scene, cluster_is_used
 from heliostat.control.tombstones import is_absent, is_over
-from heliostat.control.transitions import new_failures, start_times, state_events
+from heliostat.control.transitions import round_events, start_times
 from heliostat.control.watch import BackendWatch
 from heliostat.control.wiring import BAD_ROUNDS_AT_MOST, Identity, Ports, Timing
 from heliostat.model.history import History
@@ -343,11 +343,8 @@ class Controller:
         before = memory.history
         forms = Forms(self.ports.ids.launch_id, self._request)
         recorded = record(memory.plan, now_s=now_s, policy=self.policy, intents=memory.intents, forms=forms)
-        events = [*state_events(before, memory.instances, now_s), *recorded.events]
-        events += [
-            Event(now_s, "failure", one.error, one.instance_id, one.node_type)
-            for one in new_failures(before, history)
-        ]
+        seen = round_events(before, history, memory.instances, policy=self.policy, now_s=now_s)
+        events = [*seen, *recorded.events]
         if recorded.intents or events:
             self.ports.journal.record_intents(recorded.intents, events)
             took_s = self.ports.clock.monotonic_s() - began_s

@@ -6,7 +6,43 @@ from collections.abc import Mapping, Sequence
 
 from heliostat.model.history import Failure, History
 from heliostat.model.instance import Instance, InstanceState
+from heliostat.model.node_type import Policy
+from heliostat.model.resources import SCALE
 from heliostat.ports.journal import Event
+
+
+def round_events(
+    before: History, after: History, instances: Sequence[Instance], *, policy: Policy, now_s: float
+) -> list[Event]:
+    """Return what a round has seen: states that changed, nodes that have less than promised, failures."""
+    failures = new_failures(before, after)
+    return [
+        *state_events(before, instances, now_s),
+        *shortfalls(before, after, instances, policy=policy, now_s=now_s),
+        *(Event(now_s, "failure", one.error, one.instance_id, one.node_type) for one in failures),
+    ]
+
+
+def shortfalls(
+    before: History, after: History, instances: Sequence[Instance], *, policy: Policy, now_s: float
+) -> list[Event]:
+    """Return an event for each node that has just joined with less than its type promises."""
+    found = []
+    for one in instances:
+        node_type, new = policy.node_type(one.node_type), one.instance_id not in before.joined_at
+        if node_type is None or one.node is None or not new or one.instance_id not in after.joined_at:
+            continue
+        if one.intent.shape_id != node_type.shape_id:
+            continue
+        total = one.node.total
+        lacking = {name: amount for name, amount in node_type.resources if total.get(name) < amount}
+        if lacking:
+            there = {name: (total.get(name) / SCALE, amount / SCALE) for name, amount in lacking.items()}
+            words = ", ".join(f"{has:g} of {promised:g} {name}" for name, (has, promised) in there.items())
+            text = f"{one.display_name} has less than {node_type.name} promises: {words}"
+            data = {name: {"there": has, "promised": promised} for name, (has, promised) in there.items()}
+            found.append(Event(now_s, "less", text, one.instance_id, one.node_type, data))
+    return found
 
 
 def state_events(before: History, instances: Sequence[Instance], now_s: float) -> list[Event]:
