@@ -35,7 +35,7 @@ def autoscaling_state(report: RoundReport, *, version: int, seen_version: int, n
         last_seen_cluster_resource_state_version=seen_version,
         autoscaler_state_version=version,
         pending_instance_requests=pending_requests(report.instances),
-        pending_instances=pending_instances(report.instances),
+        pending_instances=pending_instances(report.instances, now_s=now_s),
         failed_instance_requests=failed_requests(report.failures, now_s=now_s),
         infeasible_resource_requests=[request_message(one.bundle) for one in demands],
         infeasible_gang_resource_requests=[gang_message(one) for one in gangs],
@@ -68,7 +68,7 @@ def pending_requests(instances: Iterable[Instance]) -> list[Any]:
     ]
 
 
-def pending_instances(instances: Iterable[Instance]) -> list[Any]:
+def pending_instances(instances: Iterable[Instance], *, now_s: float) -> list[Any]:
     """Return what the backend has accepted, with the reason why it is not there yet."""
     waiting = [
         one for one in instances if one.state in ON_THE_WAY and one.state is not InstanceState.REQUESTED
@@ -79,15 +79,19 @@ def pending_instances(instances: Iterable[Instance]) -> list[Any]:
             ray_node_type_name=one.node_type,
             instance_id=one.display_name,
             ip_address=(one.row.host if one.row else None) or "",
-            details=details(one),
+            details=details(one, now_s=now_s),
         )
         for one in sorted(waiting, key=lambda one: one.instance_id)
     ]
 
 
-def details(instance: Instance) -> str:
-    """Return the state, the backend's own words on it (a queue's reason), and in short what it is for."""
-    words = instance.row.detail if instance.row else None
+def details(instance: Instance, *, now_s: float) -> str:
+    """Return the state, the backend's words on it (a queue's reason, its end), and in short what it is for."""
+    row = instance.row
+    words = row.detail if row else None
+    if row is not None and row.expected_start_s is not None and instance.state is InstanceState.QUEUED:
+        expected = f"expected in {max(0.0, row.expected_start_s - now_s) / 60:.0f} min"
+        words = f"{words}, {expected}" if words else expected
     state = f"{instance.state.value} ({words})" if words else instance.state.value
     # What follows says why it is of this type and no other.
     return f"{state}: {instance.intent.reason.partition(';')[0]}"

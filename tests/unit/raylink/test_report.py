@@ -67,6 +67,15 @@ def test_what_comes_says_in_short_what_it_is_for() -> None:
     assert pending.details == "starting: 2 × {CPU: 1, GPU: 1} wait, nothing free holds them"
 
 
+def test_what_queues_says_when_it_is_expected() -> None:
+    made = instance("la.0", InstanceState.QUEUED, row=BackendState.QUEUED)
+    assert made.row is not None
+    for detail, said in (("Priority", "Priority, expected in 12 min"), (None, "expected in 12 min")):
+        row = replace(made.row, detail=detail, expected_start_s=720.0)
+        state = autoscaling_state(quiet(replace(made, row=row)), version=1, seen_version=1, now_s=0.0)
+        assert state.pending_instances[0].details.startswith(f"queued ({said}): ")
+
+
 def test_infeasible_is_told_once_and_by_its_source() -> None:
     plan = Plan(
         infeasible=(
