@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests import marked, slurm_accounting
+from tests.packages import lacking
 
 COMMANDS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "sinfo", "scontrol", "srun")
 PACKAGES = ("slurm-wlm", "munge")
-INSTALL_S = 300.0
 READY_S = 30.0
 COMMAND_S = 30.0
 END_S = 10.0
@@ -77,9 +77,7 @@ def obstacle(*, accounting: bool = False) -> str | None:
         return "a mini Slurm needs root, because slurmd does"
     commands = (*COMMANDS, *(slurm_accounting.COMMANDS if accounting else ()))
     packages = (*PACKAGES, *(slurm_accounting.PACKAGES if accounting else ()))
-    if _missing(commands) and shutil.which("apt-get"):
-        _install(packages)
-    missing = _missing(commands)
+    missing = lacking(commands, packages)
     if missing:
         return f"no {', '.join(missing)} here; on a Debian: apt-get install {' '.join(packages)}"
     return None
@@ -313,28 +311,6 @@ def start(
             site._stop_all()
         finally:
             shutil.rmtree(place)
-
-
-def _missing(commands: Sequence[str]) -> list[str]:
-    return [name for name in commands if shutil.which(name) is None]
-
-
-def _install(packages: Sequence[str]) -> None:
-    """Install the packages, as far as possible; what a package starts does not count as this run's."""
-    clean = {"PATH": os.environ["PATH"], "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
-    for argv in (
-        ("apt-get", "update", "-qq"),
-        ("apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages),
-    ):
-        with suppress(subprocess.TimeoutExpired):
-            subprocess.run(
-                argv,
-                env=clean,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                timeout=INSTALL_S,
-                check=False,
-            )
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -1,46 +1,28 @@
-"""Running commands: real processes, and a real sshd on loopback where one can be had."""
+"""Running commands here, in real processes; through ssh it is tests/integration/slurm/test_ssh.py."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from heliostat.ports.errors import AuthenticationFailed, Unavailable
+from heliostat.ports.errors import Unavailable
 from heliostat.providers.slurm import runner as module
 from heliostat.providers.slurm.jobs import ENVIRONMENT
-from heliostat.providers.slurm.options import Ssh
 from heliostat.providers.slurm.runner import (
-    CONTROL_PATH_MOST_BYTES,
     MARK,
     LocalRunner,
     Output,
-    SshRunner,
     command_environment,
     read_remote,
     remote_command,
 )
-
-SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin")
-NO_SSHD = next(
-    (
-        f"{name} is not installed here"
-        for name, path in (("ssh", shutil.which("ssh")), ("sshd", SSHD))
-        if not path
-    ),
-    "",
-)
-needs_sshd = pytest.mark.skipif(bool(NO_SSHD), reason=NO_SSHD)
 
 
 async def gone(pid: int, *, deadline_s: float = 10.0) -> bool:
@@ -202,179 +184,3 @@ def test_the_far_side_gets_input_and_environment_and_gives_the_exit_code() -> No
 )
 def test_only_a_whole_answer_counts(answer: Output, found: Output | None) -> None:
     assert read_remote(answer) == found
-
-
-# Through a real sshd.
-
-
-@dataclass
-class Server:
-    """An sshd of the test's own; `log` has a line for each login."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-    folder: Path
-
-    def ssh(self, *options: str, key: str = "key") -> Ssh:
-        given = (
-            *(
-                "-F",
-                "none",
-                "-i",
-                str(self.folder / key),
-                "-o",
-                "IdentitiesOnly=yes",
-                "-o",
-                "IdentityAgent=none",
-            ),
-            *("-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={self.folder / 'known'}"),
-        )
-        return Ssh("127.0.0.1", port=self.port, options=(*given, *options))
-
-    def logins(self) -> int:
-        return (self.folder / "log").read_text(errors="replace").count("Accepted publickey")
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder, port = tmp_path_factory.mktemp("sshd"), free_port()
-    for name in ("host", "key", "stranger"):
-        subprocess.run(
-            ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)), check=True, timeout=30
-        )
-    shutil.copy(folder / "key.pub", folder / "authorized")
-    (folder / "conf").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\n"
-        f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nUsePAM no\n"
-        "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n"
-        "LogLevel VERBOSE\nMaxSessions 50\n"
-    )
-    if os.getuid() == 0:
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    assert SSHD is not None
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen((SSHD, "-D", "-e", "-f", str(folder / "conf")), stderr=log)
-        try:
-            _wait_for_port(process, port, folder / "log")
-            yield Server(process, port, folder)
-        finally:
-            process.terminate()
-            process.wait(timeout=10)
-
-
-def _wait_for_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    end_s = time.monotonic() + 10
-    while time.monotonic() < end_s:
-        if process.poll() is not None:
-            pytest.skip(f"sshd does not start here: {log.read_text(errors='replace').strip()}")
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.02)
-    raise AssertionError("sshd does not listen")
-
-
-@pytest.fixture
-async def far(server: Server, tmp_path: Path) -> AsyncIterator[SshRunner]:
-    runner = SshRunner(server.ssh(), runtime_dir=str(tmp_path / "run"))
-    yield runner
-    await runner.aclose()
-
-
-@needs_sshd
-async def test_commands_run_there_and_the_exit_code_is_theirs(far: SshRunner) -> None:
-    found = await far.run(("sh", "-c", "cat; echo no >&2; exit 255"), stdin="a script\n", deadline_s=20)
-    assert found == Output(255, "a script\n", "no\n")
-    environment = await far.run(("env",), deadline_s=20)
-    assert "SLURM_BITSTR_LEN=0\n" in environment.stdout
-    assert far.counts == {"sh": 1, "env": 1}
-
-
-@needs_sshd
-async def test_many_at_once_share_one_connection(server: Server, far: SshRunner) -> None:
-    before = server.logins()
-    every = await asyncio.gather(
-        *(far.run(("echo", f"{number} \x1f*"), deadline_s=30) for number in range(8))
-    )
-    assert [one.stdout for one in every] == [f"{number} \x1f*\n" for number in range(8)]
-    assert server.logins() == before + 1
-
-
-@needs_sshd
-async def test_the_connection_ends_with_the_runner_and_comes_back(server: Server, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    runner = SshRunner(server.ssh(), runtime_dir=str(folder))
-    await runner.run(("true",), deadline_s=20)
-    assert len(list(folder.iterdir())) == 1
-    assert folder.stat().st_mode & 0o777 == 0o700
-    await runner.aclose()
-    assert list(folder.iterdir()) == []
-    assert (await runner.run(("echo", "again"), deadline_s=20)).stdout == "again\n"
-    await runner.aclose()
-
-
-@needs_sshd
-async def test_a_long_runtime_folder_gets_a_short_one_instead(server: Server, tmp_path: Path) -> None:
-    runner = SshRunner(server.ssh(), runtime_dir=str(tmp_path / ("x" * CONTROL_PATH_MOST_BYTES)))
-    await runner.run(("true",), deadline_s=20)
-    assert runner._spare_folder is not None
-    spare = Path(runner._spare_folder)
-    assert len(list(spare.iterdir())) == 1
-    await runner.aclose()
-    assert not spare.exists()
-
-
-@needs_sshd
-async def test_a_connection_of_the_users_own_is_used_and_left_alone(server: Server, tmp_path: Path) -> None:
-    path = tmp_path / "own"
-    ssh = server.ssh("-o", f"ControlPath={path}", "-o", "ControlMaster=auto", "-o", "ControlPersist=60")
-    runner = SshRunner(ssh, runtime_dir=str(tmp_path / "run"))
-    assert (await runner.run(("echo", "hi"), deadline_s=20)).stdout == "hi\n"
-    await runner.aclose()
-    assert path.is_socket()
-    assert not (tmp_path / "run").exists()
-    ended = await LocalRunner().run(("ssh", "-S", str(path), "-O", "exit", "x"), deadline_s=10)
-    assert ended.code == 0
-
-
-@needs_sshd
-async def test_a_lost_connection_is_unavailable_and_made_anew(far: SshRunner) -> None:
-    with pytest.raises(Unavailable, match=r"ssh to 127.0.0.1 failed"):
-        # The sshd of this session is the parent of the user's shell.
-        await far.run(("sh", "-c", "kill -9 $(ps -o ppid= -p $(ps -o ppid= -p $PPID))"), deadline_s=20)
-    assert (await far.run(("echo", "again"), deadline_s=20)).stdout == "again\n"
-
-
-@needs_sshd
-async def test_a_refused_login_and_a_closed_port(server: Server, tmp_path: Path) -> None:
-    stranger = SshRunner(server.ssh(key="stranger"), runtime_dir=str(tmp_path / "a"))
-    with pytest.raises(AuthenticationFailed, match=r"`ssh 127.0.0.1` must work without a question"):
-        await stranger.run(("true",), deadline_s=20)
-    await stranger.aclose()
-    nobody = SshRunner(
-        Ssh("127.0.0.1", port=free_port(), options=("-F", "none")), runtime_dir=str(tmp_path / "b")
-    )
-    with pytest.raises(Unavailable, match=r"ssh to 127.0.0.1 failed: .*Connection refused"):
-        await nobody.run(("true",), deadline_s=20)
-    await nobody.aclose()
-
-
-@needs_sshd
-async def test_a_command_that_is_missing_there_is_named(far: SshRunner) -> None:
-    with pytest.raises(Unavailable, match=r"no-such-squeue was not found on 127.0.0.1"):
-        await far.run(("no-such-squeue",), deadline_s=20)
-
-
-@needs_sshd
-async def test_a_command_that_hangs_there_ends_there_too(far: SshRunner, tmp_path: Path) -> None:
-    await far.run(("true",), deadline_s=20)
-    pids = tmp_path / "pids"
-    with pytest.raises(Unavailable, match=r"sh on 127.0.0.1 did not answer within 1 s"):
-        await far.run(("sh", "-c", f"echo $$ > {pids}; exec sleep 60"), deadline_s=1)
-    assert await gone(int(await written(pids)))
-    assert (await far.run(("echo", "still here"), deadline_s=20)).stdout == "still here\n"
