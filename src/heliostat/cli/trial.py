@@ -6,8 +6,8 @@ import asyncio
 import os
 import platform
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from typing import Any
 from heliostat.cli import files
 from heliostat.cli.backends import completed, make
 from heliostat.cli.head import LOCAL, head_host
-from heliostat.cli.system import owner
+from heliostat.cli.system import RandomIds, owner
+from heliostat.config.places import ensure_private_dir, state_places, state_root
 from heliostat.control.explain import deferred_facts, infeasible_facts
 from heliostat.control.start_document import launch_request, start_document
 from heliostat.control.wiring import Identity
@@ -28,7 +29,7 @@ from heliostat.model.snapshot import BackendView, RayState, Snapshot
 from heliostat.node import BOOTSTRAP_PATH
 from heliostat.planner import fold, plan
 from heliostat.ports.errors import ConfigError, HeliostatError
-from heliostat.ports.provider import ClusterIdentity, Preview, Probe, Provider, ProviderContext
+from heliostat.ports.provider import ClusterIdentity, Preview, Probe, Provider, ProviderContext, Rehearse
 
 PROBE_TIMEOUT_S = 60.0
 LATER = "(known at the start)"
@@ -43,6 +44,7 @@ class Trial:
     spec: ClusterSpec
     problems: list[str]
     previews: Mapping[str, str] = field(default_factory=dict)
+    tried: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:
@@ -71,6 +73,47 @@ def examine(file: Path) -> Trial:
     spec = files.load(file)
     with tempfile.TemporaryDirectory(prefix="heliostat-") as folder:
         return asyncio.run(_examine(spec, folder))
+
+
+def try_out(trial: Trial, *, wait_s: float, say: Callable[[str], None]) -> Trial:
+    """Start something small of each node type, where a backend can; return the trial with what came of it.
+
+    What did not work is a problem more. A queue is waited for at most `wait_s`, one type after another.
+    """
+    places = state_places(state_root(os.environ, home=Path.home()), trial.spec.name)
+    ensure_private_dir(places.folder, uid=os.getuid())
+    # On the file system that other machines see: logs of what is tried are read back from it.
+    places.logs.mkdir(mode=0o700, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="heliostat-") as folder:
+        return asyncio.run(_try_out(trial, folder, str(places.logs), wait_s=wait_s, say=say))
+
+
+async def _try_out(
+    trial: Trial, folder: str, log_dir: str, *, wait_s: float, say: Callable[[str], None]
+) -> Trial:
+    spec, tried, problems = trial.spec, {}, list(trial.problems)
+    providers = make(spec, lambda name: replace(_context(spec, name, folder), log_dir=log_dir))
+    host = head_host(spec)
+    try:
+        for one in spec.policy.node_types:
+            provider: object = providers[one.backend]
+            if isinstance(provider, Rehearse):
+                say(f"{one.name}: starts something small, and waits up to {wait_s:.0f} s for it")
+                request = launch_request(
+                    RandomIds().launch_id(),
+                    1,
+                    node_type=one,
+                    spec=spec,
+                    identity=_identity(spec.name),
+                    session="",
+                )
+                fine, words = await provider.rehearse(request, head_host=host, wait_s=wait_s)
+                tried[one.name] = words
+                problems += [] if fine else [f"{one.name}: {words}"]
+    finally:
+        for provider in providers.values():
+            await provider.aclose()
+    return replace(trial, problems=problems, tried=tried)
 
 
 async def _examine(spec: ClusterSpec, folder: str) -> Trial:

@@ -80,6 +80,17 @@ class Preview(Protocol):
         ...
 
 
+@runtime_checkable
+class Rehearse(Protocol):
+    """Optional: start something small for a moment, to see what no look at the site can tell."""
+
+    async def rehearse(self, request: LaunchRequest, *, head_host: str, wait_s: float) -> tuple[bool, str]:
+        """Return whether one of the type starts, and it and `head_host` (this host) reach each other,
+        and a sentence for people. Nothing is left of it; a queue is waited for at most `wait_s`.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class ClusterIdentity:
     """Whose instances they are: the tags that every backend carries."""

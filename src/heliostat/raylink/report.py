@@ -86,7 +86,7 @@ def pending_instances(instances: Iterable[Instance], *, now_s: float) -> list[An
 
 
 def details(instance: Instance, *, now_s: float) -> str:
-    """Return the state, the backend's words on it (a queue's reason, its end), and in short what it is for."""
+    """Return the state, the backend's words on it (a queue's reason, its end), and what it is for."""
     row = instance.row
     words = row.detail if row else None
     if row is not None and row.expected_start_s is not None and instance.state is InstanceState.QUEUED:

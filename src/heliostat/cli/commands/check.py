@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from heliostat.cli.grid import Block, Lines, cells
-from heliostat.cli.options import JSON_OBJECT, json_option
-from heliostat.cli.output import show, show_json
+from heliostat.cli.options import DURATION, JSON_OBJECT, json_option
+from heliostat.cli.output import progress, show, show_json
 
 DEMANDS_AT_MOST = 100_000
 
@@ -28,6 +28,9 @@ class Wanted:
 @click.command("check", short_help="Check a cluster file; start nothing.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--show", "show_all", is_flag=True, help="Show what would be started, and the plan.")
+@click.option(
+    "--try", "try_for", type=DURATION, help="Start a one-minute job of each type, too; wait so long for it."
+)
 @click.option("--demand", type=JSON_OBJECT, metavar="JSON", help="With --show: resources of one task.")
 @click.option(
     "-n",
@@ -38,35 +41,54 @@ class Wanted:
     help="With --demand: how many of it.",
 )
 @json_option
-def command(*, file: Path, show_all: bool, demand: dict[str, Any] | None, count: int, as_json: bool) -> None:
-    """Check a cluster file, and this site against it; start nothing.
+def command(
+    *,
+    file: Path,
+    show_all: bool,
+    try_for: float | None,
+    demand: dict[str, Any] | None,
+    count: int,
+    as_json: bool,
+) -> None:
+    """Check a cluster file, and this site against it; start nothing, unless told to try.
 
     --show prints each node type's start document, the job script of backends that have one, and
     what would be launched for a given demand on an empty cluster. Exit code 2: the file is wrong;
     1: it is right, but would not work here.
 
+    --try submits a job of one minute for each Slurm node type, and sees whether it starts within
+    that time, and whether its node and this host reach each other as workers and head must.
+
     \b
     Examples:
       heliostat check cluster.yaml
+      heliostat check cluster.yaml --try 5m
       heliostat check cluster.yaml --show --demand '{"CPU": 1, "GPU": 1}' -n 3
     """
-    from heliostat.cli.trial import examine
+    from heliostat.cli.trial import examine, try_out
 
     if demand is not None and not show_all:
         raise click.UsageError("--demand goes with --show")
     _refuse_bad_amounts(demand or {})
     trial = examine(file)
+    if try_for is not None and not trial.problems:
+        with progress() as say:
+            trial = try_out(trial, wait_s=try_for, say=say)
     wanted = Wanted(demand, count) if demand is not None else None
     plan = trial.plan_for(wanted.resources, wanted.count) if wanted else trial.plan_for({}, 0)
     if as_json:
         shown = (
             {"documents": trial.documents(), "jobs": dict(trial.previews), "plan": plan} if show_all else {}
         )
+        shown |= {"tried": dict(trial.tried)} if try_for is not None else {}
         show_json({"file": str(file), "cluster_name": trial.spec.name, "problems": trial.problems, **shown})
     else:
         blocks: list[Block] = []
         if show_all:
             blocks = [_documents(trial.documents()), *_jobs(trial.previews), _plan(plan, wanted)]
+        if trial.tried:
+            tried = [f"{name}: {words}" for name, words in trial.tried.items()]
+            blocks.append(Lines("tried", cells(*tried)))
         show([*blocks, _verdict(file, trial.summary, trial.problems)])
     sys.exit(1 if trial.problems else 0)
 

@@ -32,6 +32,7 @@ from heliostat.providers.slurm.script import submission
 from heliostat.providers.slurm.site import Site, probe, problems
 from heliostat.providers.slurm.stopping import Order, Stop, compressed, orders, told
 from heliostat.providers.slurm.submitting import Submitted, Surroundings, asks, part, submit
+from heliostat.providers.slurm.trial import tried
 
 TERMINATE_GRACE_S = 45.0
 """How long a bootstrap may take after TERM: Ray's own drain, and a little more."""
@@ -53,7 +54,7 @@ log = structlog.get_logger(__name__)
 
 
 class SlurmProvider:
-    """See ports.provider.Provider; also Diagnose, Probe and Preview.
+    """See ports.provider.Provider; also Diagnose, Probe, Preview and Rehearse.
 
     One piece of work at a time and always to its end: a caller that is cancelled leaves no `sbatch`
     behind of which nobody knows whether it acted.
@@ -128,6 +129,14 @@ class SlurmProvider:
         options = job_options(self._options, request.node_type.options)
         shown = [submission(options, ask) for ask in asks(request, around, now_s=self._now_s())]
         return "\n".join(f"{shlex.join(one.argv)} <<'SCRIPT'\n{one.script}SCRIPT" for one in shown)
+
+    async def rehearse(self, request: LaunchRequest, *, head_host: str, wait_s: float) -> tuple[bool, str]:
+        if wrong := await self._wrong(request.node_type):
+            return False, wrong
+        around = await self._surroundings()
+        return await tried(
+            request, around, self._runner, head_host=head_host, wait_s=wait_s, now_s=self._now_s()
+        )
 
     # One piece of work at a time.
 
