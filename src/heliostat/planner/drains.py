@@ -233,6 +233,9 @@ class Drains:
             left_s = self.scene.leases[one.instance_id].expires_at_s - self.scene.now_s
             text = "its lease ends soon; it stays until its replacement is up"
             return Reason(Why.LEASE_ENDS, text, {"left_s": left_s})
+        if self.scene.just_ended and not self.scene.leaving(one):
+            text = "a node's time has just ended; what worked there may come here"
+            return Reason(Why.REPLACEMENT, text, {"ended": list(self.scene.just_ended)})
         text = f"{one.display_name} has been idle for {idle_s:.0f} s, its timeout is {timeout_s:.0f} s"
         return self._drain(one, node, Reason(Why.IDLE, text, {"idle_s": idle_s, "timeout_s": timeout_s}))
 

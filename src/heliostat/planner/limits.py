@@ -38,6 +38,9 @@ LEASE_NOTICE_S = 120.0
 LEASE_GRACE_S = 10.0
 """The deadline that work is told is so long before the lease's end: the backend knows no mercy."""
 
+RETRY_S = 10.0
+"""So long after a lease's deadline the work that was on the node may still come back as demand."""
+
 LEASE_SHARE = 0.5
 """None of these spans is longer than this share of the lease itself."""
 

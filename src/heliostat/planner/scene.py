@@ -24,6 +24,7 @@ from heliostat.model.node_type import NodeType, Policy
 from heliostat.model.plan import Release
 from heliostat.model.snapshot import BackendView, OperatorSettings, RayState, Snapshot
 from heliostat.planner.leases import Lease, lease_of
+from heliostat.planner.limits import RETRY_S
 from heliostat.planner.over import endings
 from heliostat.planner.surge import retiring, surge
 
@@ -170,6 +171,12 @@ class Scene:
     def leases(self) -> Mapping[str, Lease]:
         found = ((one.instance_id, lease_of(one, self.history)) for one in self.snapshot.leased)
         return {instance_id: lease for instance_id, lease in found if lease is not None}
+
+    @cached_property
+    def just_ended(self) -> tuple[str, ...]:
+        """Return what had to leave a moment ago, since its lease ends: Ray shows its work anew only soon."""
+        over_s = ((one, self.now_s - lease.deadline_s) for one, lease in self.leases.items())
+        return tuple(sorted(one for one, ago_s in over_s if 0 <= ago_s < RETRY_S))
 
     def expiring(self, instance: Instance) -> bool:
         """Say whether the instance's lease is so near its end that nothing new is planned for it."""

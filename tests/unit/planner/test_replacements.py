@@ -11,6 +11,7 @@ from heliostat.model.history import Backoff, History
 from heliostat.model.instance import BackendState, NodeStatus, Offer
 from heliostat.model.plan import Drain, Plan, Why
 from heliostat.model.snapshot import OperatorSettings
+from heliostat.planner.limits import LEASE_GRACE_S, RETRY_S
 from tests.unit.planner.test_drift import changed, up
 from tests.unit.planner.test_properties import FEW
 from tests.unit.planner.test_replacing import ending
@@ -303,3 +304,16 @@ def test_never_above_a_maximum_and_its_surge_and_no_work_ends_untold(world: Worl
             sum(before.values()), world.policy.max_workers + world.policy.max_surge
         )
         world.tick(places=places)
+
+
+def test_what_was_started_for_it_stays_until_ray_shows_the_work_again() -> None:
+    """Between the end of the one and the demand for its work Ray shows neither."""
+    world = World()
+    one = ending(world, used={"CPU": 3})
+    free = world.running(idle_s=900)
+    world.round()
+    world.change_node(one, status=NodeStatus.DEAD)
+    world.change_row(one, state=BackendState.STOPPING, expires_at_s=world.now_s + LEASE_GRACE_S - 1)
+    made = world.round()
+    assert (drained(made), made.kept[free].why) == ({}, Why.REPLACEMENT)
+    assert free in drained(world.round(RETRY_S))
