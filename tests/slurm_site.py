@@ -8,6 +8,7 @@ Needs root, because slurmd does; no systemd, no cgroups, no munged of the system
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import secrets
 import shlex
@@ -327,6 +328,12 @@ def _names(kind: Kind) -> list[str]:
 def _write_files(folder: Path) -> None:
     for name in ("log", "state", "gpus"):
         (folder / name).mkdir()
+    cache = folder / "state" / "env_cache"
+    cache.mkdir()
+    for user in pwd.getpwall():
+        (cache / user.pw_name).write_text(
+            f"PATH={os.environ['PATH']}\nHOME={user.pw_dir}\nUSER={user.pw_name}\n"
+        )
     key = folder / "munge.key"
     key.touch(0o600)
     key.write_bytes(secrets.token_bytes(128))
@@ -376,6 +383,8 @@ def _settings(folder: Path, port: int) -> dict[str, str]:
         "GresTypes": "gpu",
         "ReturnToService": "2",
         "KillWait": "5",
+        # Else every job with `--export=NONE` runs its user's login files, however long they take.
+        "GetEnvTimeout": "0",
         "MailProg": "/bin/true",
     }
 
