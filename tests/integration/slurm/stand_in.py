@@ -1,7 +1,8 @@
 """A stand-in for the bootstrap in Slurm jobs without Ray: says that it runs, sleeps, and ends on TERM.
 
 The start document's `behaviour` chooses: `crash` ends at once with exit code 7, `deaf` ignores TERM,
-`fill` uses up the job's memory, `tell` writes its document and environment into the folder `told`.
+`die` kills itself, `fill` uses up more memory than the job has, `tell` writes its document and
+environment into the folder `told`.
 """
 
 import base64
@@ -25,6 +26,12 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN if behaviour == "deaf" else lambda 
 signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 signal.signal(signal.SIGUSR1, lambda *_: print("bootstrap: the lease ends soon", flush=True))
 signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGUSR1,))
+if behaviour == "die":
+    os.kill(os.getpid(), signal.SIGKILL)
+held = []
+while behaviour == "fill":
+    held.append(b"x" * 2**25)
+    time.sleep(0.1)
 until_s = time.monotonic() + 600
 while time.monotonic() < until_s:
     time.sleep(1)

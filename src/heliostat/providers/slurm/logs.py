@@ -16,7 +16,9 @@ LOOK_BACK_LINES = 60
 READ_DEADLINE_S = 15.0
 LOGS_PER_COMMAND = 50
 BOOTSTRAP_MARK = "bootstrap:"
-SLURM_MARK = re.compile(r"(slurmstepd|srun|slurmd): (error|\*\*\*)")
+SLURM_MARK = re.compile(r"(slurmstepd|srun|slurmd)(-\S+)?: (error|\*\*\*)")
+MEMORY = re.compile(r"exceeded .*memory limit|oom.kill|out of memory", re.IGNORECASE)
+"""Slurm's word that it killed for memory: squeue may show no more than a failure."""
 HEADER = re.compile(r"==> (.*) <==")
 
 
@@ -63,11 +65,12 @@ def parse_tail(text: str) -> dict[str, list[str]]:
 
 
 def telling(lines: Sequence[str]) -> str:
-    """Return the line that says most: the bootstrap's own last one, else Slurm's, else the last."""
+    """Return the line that says most: Slurm's of memory, the bootstrap's own last one, Slurm's, the last."""
     recent = [line.strip() for line in lines[-LOOK_BACK_LINES:] if line.strip()]
     own = [line for line in recent if line.startswith(BOOTSTRAP_MARK)]
     slurms = [line for line in recent if SLURM_MARK.match(line)]
-    return (own or slurms or recent or [""])[-1]
+    memory = [line for line in slurms if MEMORY.search(line)]
+    return (memory[:1] or own or slurms or recent or [""])[-1]
 
 
 def _last(path: str, lines: int) -> list[str]:

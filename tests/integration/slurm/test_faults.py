@@ -1,0 +1,148 @@
+"""What a site does to jobs is told as it is: limits, nodes that die, jobs that are killed or requeued."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from heliostat.model.instance import BackendState, Change
+from heliostat.ports.errors import QuotaExceeded, Unavailable
+from heliostat.providers.slurm.runner import LocalRunner
+from tests import slurm_site
+from tests.integration.slurm.launching import LosesReplies, Place, all_in, launched, request, rows_when
+from tests.slurm_site import SlurmSite
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+
+# A task's memory is looked at every other second, so that what is too much ends soon.
+SMALL = """\
+MaxArraySize=5
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=2
+JobAcctGatherParams=OverMemoryKill
+"""
+OPTIONS = {"time_limit": 10, "partition": "main", "network": "127.0.0.0/8"}
+
+
+@pytest.fixture(scope="module")
+def small(slurm_folder: Path) -> Iterator[SlurmSite]:
+    """A site that takes arrays of five, and kills what uses more memory than it asked for."""
+    with slurm_site.start(slurm_folder / "small", nodes=3, extra_conf=SMALL) as site:
+        yield site
+
+
+@pytest.fixture
+def place(small: SlurmSite, tmp_path: Path) -> Iterator[Place]:
+    yield Place(small, tmp_path, OPTIONS)
+    small.cancel_all()
+
+
+async def test_a_launch_above_the_largest_array_is_several(place: Place) -> None:
+    launch = request("l000001", 12)
+    async with place.provider() as provider:
+        rows = await launched(provider, launch)
+        assert set(rows) == set(launch.instance_ids)
+        arrays = {row.native_id.partition("_")[0] for row in rows.values()}
+        assert len(arrays) == 3
+        assert len({row.native_id for row in rows.values()}) == 12
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"), [("die", "its script was killed"), ("fill", "exceeded memory limit")]
+)
+async def test_a_job_that_is_killed_has_failed_in_words(place: Place, behaviour: str, words: str) -> None:
+    launch = request("l000001", behaviour=behaviour)
+    async with place.provider() as provider:
+        await provider.apply(Change(launch=(launch,)))
+        rows = await rows_when(
+            provider, lambda rows: all_in(rows, launch, BackendState.FAILED), "it has failed"
+        )
+        assert words in (rows["l000001.0"].detail or "")
+
+
+async def test_a_node_that_dies_takes_its_instance_and_says_so(place: Place) -> None:
+    launch = request("l000001", 3)
+    async with place.provider() as provider:
+        rows = await launched(provider, launch)
+        node = rows["l000001.0"].host or ""
+        on_it = {key for key, row in rows.items() if row.host == node}
+        place.site.stop_node(node)
+        try:
+            rows = await rows_when(
+                provider,
+                lambda rows: all(rows[key].state is BackendState.FAILED for key in on_it),
+                "what was on the node has failed",
+            )
+        finally:
+            place.site.start_node(node)
+        assert "NODE_FAIL" in (rows["l000001.0"].detail or "")
+        assert {key for key, row in rows.items() if row.state is BackendState.RUNNING} == set(rows) - on_it
+
+
+async def test_a_requeue_by_the_site_brings_no_instance_twice(place: Place) -> None:
+    async with place.provider() as provider:
+        (row,) = (await launched(provider, request("l000001"))).values()
+        asked = place.site.run("scontrol", "requeue", row.native_id, check=False)
+        assert asked.returncode != 0
+        rows = await rows_when(provider, bool, "it is listed")
+        assert {key: (one.native_id, one.state) for key, one in rows.items()} == {
+            "l000001.0": (row.native_id, BackendState.RUNNING)
+        }
+        # An administrator may lift our --no-requeue: the job comes back as what it was, or not at all.
+        place.site.run("scontrol", "update", f"JobId={row.native_id}", "Requeue=1")
+        place.site.run("scontrol", "requeue", row.native_id)
+        rows = await rows_when(
+            provider, lambda rows: rows["l000001.0"].state is not BackendState.RUNNING, "it is away"
+        )
+        assert set(rows) == {"l000001.0"}
+        ours = [one for one in place.site.jobs() if one.id == row.native_id]
+        assert len(ours) == 1
+
+
+async def test_a_lost_reply_is_found_again_by_the_same_provider(place: Place) -> None:
+    runner = LosesReplies(LocalRunner(place.site.environment), lost="sbatch")
+    launch = request("l000001", 2)
+    async with place.provider(runner=runner) as provider:
+        outcome = await provider.apply(Change(launch=(launch,)))
+        assert isinstance(outcome.failed_launches["l000001"], Unavailable)
+        await provider.apply(Change(launch=(launch,)))
+        rows = await rows_when(provider, lambda rows: all_in(rows, launch, BackendState.RUNNING), "all run")
+        assert set(rows) == set(launch.instance_ids)
+        assert runner.counts["sbatch"] == 1
+        assert len({row.native_id for row in rows.values()}) == len(place.site.jobs(ended=False)) == 2
+
+
+async def test_a_lost_reply_is_found_again_by_the_next_provider(place: Place) -> None:
+    launch = request("l000001", 2)
+    runner = LosesReplies(LocalRunner(place.site.environment), lost="sbatch")
+    async with place.provider(runner=runner) as provider:
+        await provider.apply(Change(launch=(launch,)))
+    async with place.provider() as provider:
+        rows = await launched(provider, launch)
+        assert set(rows) == set(launch.instance_ids)
+        assert len(place.site.jobs(ended=False)) == 2
+
+
+async def test_what_a_limit_does_not_take_is_told_and_the_rest_runs(
+    accounting_folder: Path, tmp_path: Path
+) -> None:
+    with slurm_site.start(accounting_folder / "limited", nodes=1, cpus=8, accounting=True) as site:
+        site.run("sacctmgr", "--immediate", "modify", "qos", "normal", "set", "MaxSubmitJobsPerUser=3")
+        launch = request("l000001", 8)
+        async with Place(site, tmp_path, OPTIONS).provider() as provider:
+            outcome = await provider.apply(Change(launch=(launch,)))
+            refused = outcome.failed_instances
+            assert outcome.failed_launches == {}
+            assert len(refused) == 6
+            assert all(isinstance(one, QuotaExceeded) and one.retry_after_s for one in refused.values())
+            assert all("QOSMaxSubmitJobPerUserLimit" in str(one) for one in refused.values())
+            taken = set(launch.instance_ids) - set(refused)
+            rows = await rows_when(
+                provider,
+                lambda rows: all(key in rows and rows[key].state is BackendState.RUNNING for key in taken),
+                "the rest runs",
+            )
+            assert {key for key, row in rows.items() if row.state is BackendState.RUNNING} == taken
+        site.cancel_all()

@@ -1,0 +1,104 @@
+"""Jobs end at their walltime: it is known, told ahead, and work goes on in the next job."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray.core.generated import common_pb2
+
+from tests.integration.cluster.conftest import Cluster, cluster, finished, until
+from tests.integration.slurm.launching import Place, launched, request, rows_when
+from tests.slurm_site import SlurmSite
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+
+OPTIONS = {"time_limit": 10, "partition": "main", "network": "127.0.0.0/8"}
+
+CLUSTER = """
+cluster_name: {name}
+max_workers: 2
+idle_timeout_minutes: 1
+upscaling_speed: 0
+provider:
+  type: external
+  module: heliostat.launcher.NodeProvider
+  orphan_timeout_s: 60
+  head_timeout_s: 20
+  backends:
+    local: {{}}
+    slurm: {{partition: main, time_limit: 2, network: 127.0.0.0/8}}
+available_node_types:
+  head: {{resources: {{CPU: 0}}, node_config: {{backend: local}}}}
+  short:
+    resources: {{CPU: 1, memory: 300000000, object_store_memory: 100000000}}
+    min_workers: 0
+    max_workers: 2
+    idle_timeout_s: 10
+    node_config: {{backend: slurm}}
+head_node_type: head
+"""
+
+TASK_S = 180
+LONG = """
+@ray.remote(num_cpus=1, max_retries=5)
+def long(path):
+    done = int(open(path).read()) if os.path.exists(path) else 0
+    with open(path + ".jobs", "a") as jobs:
+        jobs.write(f"{{os.environ['SLURM_ARRAY_JOB_ID']}} {{done}}\\n")
+    while done < {seconds}:
+        time.sleep(1)
+        done += 1
+        with open(path + ".new", "w") as file:
+            file.write(str(done))
+        os.replace(path + ".new", path)
+    return done
+print("did", ray.get(long.remote({path!r})))
+for node in ray.nodes():
+    print("died of", node["DeathReason"] if not node["Alive"] else "nothing")
+"""
+PREEMPTED = common_pb2.NodeDeathInfo.AUTOSCALER_DRAIN_PREEMPTED
+
+
+async def test_a_limit_changed_by_the_site_is_seen(slurm: SlurmSite, tmp_path: Path) -> None:
+    async with Place(slurm, tmp_path, OPTIONS).provider() as provider:
+        (row,) = (await launched(provider, request("l000001"))).values()
+        before_s = row.expires_at_s
+        assert row.started_at_s is not None
+        assert before_s == row.started_at_s + 600
+        slurm.run("scontrol", "update", f"JobId={row.native_id}", "TimeLimit=5")
+        rows = await rows_when(
+            provider, lambda rows: rows["l000001.0"].expires_at_s != before_s, "another end"
+        )
+        assert rows["l000001.0"].expires_at_s == row.started_at_s + 300
+
+
+@pytest.fixture
+def short_jobs(slurm: SlurmSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    for name, value in slurm.environment.items():
+        monkeypatch.setenv(name, value)
+    with cluster(tmp_path, CLUSTER.format(name=f"short-{os.getpid()}")) as found:
+        yield found
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+def test_a_task_longer_than_a_job_finishes_on_the_next(short_jobs: Cluster, tmp_path: Path) -> None:
+    progress = tmp_path / "progress"
+    driver = short_jobs.driver(LONG.format(seconds=TASK_S, path=str(progress)))
+    until(lambda: driver.poll() is not None or None, "end of the driver", 600)
+    output = finished(driver, 10)
+    assert f"did {TASK_S}" in output
+    assert f"died of {PREEMPTED}" in output
+    runs = [line.split() for line in Path(f"{progress}.jobs").read_text().splitlines()]
+    assert len({job for job, _ in runs}) == len(runs) >= 2
+    assert int(runs[-1][1]) > 0
+    events = short_jobs.client.events(limit=1000)
+    over = next(one for one in events if one.kind == "release" and one.data["why"] == "lease ends")
+    told = next(one for one in events if one.instance_id == over.instance_id and "is draining" in one.text)
+    assert told.at_s < over.at_s - 5
+    replacing = [one for one in events if one.kind == "launch" and one.data["why"] == "replacement"]
+    assert replacing
+    assert replacing[0].at_s < over.at_s
