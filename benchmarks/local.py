@@ -26,6 +26,9 @@ from pathlib import Path
 
 import ray
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.measuring import end_on_term, p95, run_with_token, until
 from heliostat.api.client import ControllerClient
 from heliostat.cli.driver import driver_variables
 from heliostat.cli.start import StartOptions, start_cluster, stop_cluster
@@ -33,10 +36,8 @@ from heliostat.cli.system import tagged_processes
 from heliostat.config.record import ClusterRecord
 from heliostat.model.instance import NodeStatus
 from heliostat.raylink.reader import GcsReader
-from heliostat.raylink.token import MODE_VARIABLE, auth_environment, read_token, token_path
+from heliostat.raylink.token import read_token
 
-POLL_S = 0.01
-WAIT_S = 90.0
 PENDING_TASKS = 5000
 ROUNDS_SAMPLED = 12
 
@@ -65,17 +66,6 @@ available_node_types:
     node_config: {backend: local}
 head_node_type: head
 """
-
-
-def until(what: str, found: Callable[[], float | None]) -> float:
-    """Poll `found` until it returns a time; fail after `WAIT_S`."""
-    deadline_s = time.time() + WAIT_S
-    while time.time() < deadline_s:
-        value = found()
-        if value is not None:
-            return value
-        time.sleep(POLL_S)
-    raise SystemExit(f"{what} did not happen within {WAIT_S:.0f} s")
 
 
 class Bench:
@@ -208,7 +198,7 @@ def measure(bench: Bench, runs: int) -> dict[str, float]:
         "first_worker_s": statistics.median(ours),
         "floor_s": statistics.median(floors),
         "over_s": statistics.median(a - b for a, b in zip(ours, floors, strict=True)),
-        "react_p95_s": sorted(reacts)[min(len(reacts) - 1, round(len(reacts) * 0.95))],
+        "react_p95_s": p95(reacts),
         "quiet_round_ms": quiet_ms,
         "busy_round_ms": bench.busy_rounds_ms(),
         "controller_rss_mb": bench.controller_rss_mb(),
@@ -220,12 +210,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="runs of each kind (5)")
     parser.add_argument("--json", action="store_true", help="print JSON alone")
     arguments = parser.parse_args()
-    if os.environ.get(MODE_VARIABLE) != "token":
-        # Ray reads the mode when it is imported, which has happened by now.
-        with_token = os.environ | auth_environment(token_path(os.environ))
-        os.execve(sys.executable, [sys.executable, *sys.argv], with_token)
-    # Ended from outside, it takes its cluster down too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    run_with_token()
+    end_on_term()
     say: Callable[[str], None] = (lambda _: None) if arguments.json else print
     with tempfile.TemporaryDirectory(prefix="hel-bench-", dir="/tmp") as folder:
         os.environ |= {"HELIOSTAT_STATE_DIR": f"{folder}/s", "HELIOSTAT_RUNTIME_DIR": f"{folder}/r"}

@@ -1,0 +1,1 @@
+"""The parts of benchmarks/slurm.py, each on a mini Slurm."""
