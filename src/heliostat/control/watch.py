@@ -64,16 +64,26 @@ class BackendWatch:
         try:
             async with asyncio.timeout(self._timing.listing_deadline_s):
                 rows = tuple(await self.provider.instances())
-                # What came or went changes what can be had.
-                self._moved = _held(rows) != _held(self.view.rows)
-                self._offers_wanted |= self._moved
-                offers = await self._offers()
         except (ProviderError, TimeoutError) as error:
             self._failed(error)
             return
+        # What came or went changes what can be had.
+        self._moved = _held(rows) != _held(self.view.rows)
+        self._offers_wanted |= self._moved
+        offers = await self._offers_or_none()
         took_s = self._clock.monotonic_s() - began_monotonic_s
         self._telemetry.observe("listing_ms", took_s * 1000)
         self.view = BackendView(rows, began_s, True, None, offers)
+
+    async def _offers_or_none(self) -> tuple[Offer, ...]:
+        """Return the offers; where the backend does not give them, none: a good listing counts without."""
+        try:
+            async with asyncio.timeout(self._timing.listing_deadline_s):
+                return await self._offers()
+        except (ProviderError, TimeoutError) as error:
+            log.warning("no offers", backend=self.provider.name, error=str(error) or "no answer in time")
+            self._offers_wanted = True
+            return ()
 
     async def _offers(self) -> tuple[Offer, ...]:
         now_s = self._clock.monotonic_s()

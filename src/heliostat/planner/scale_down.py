@@ -82,7 +82,7 @@ def _withdrawn(scene: Scene, one: Instance, kind: str) -> Reason:
         text = f"{name} has a shape that the file no longer has, and is not up yet"
         return Reason(Why.DRIFT, text, drift_data(scene, one))
     if kind == "failing":
-        error = scene.history.backoff[one.node_type].last_error
+        error = scene.failed_before(one)
         text = f"{name} waits behind the first of {one.node_type}, which failed: {error}"
         return Reason(Why.FAILED, text, {"error": error})
     text = f"{name} is more than max_workers allows since the file changed, and is not up yet"

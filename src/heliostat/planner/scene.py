@@ -226,11 +226,24 @@ class Scene:
         return "over" if instance.instance_id in self._surplus else None
 
     def _failing(self, instance: Instance) -> bool:
-        """Say whether it waits behind others of a type that never came up, and those have failed."""
+        """Say whether it waits behind others of its launch that began and failed, the first of their type."""
         if instance.row is None or not instance.row.throttled or instance.state is not InstanceState.QUEUED:
             return False
-        name, known = instance.node_type, self.history
-        return name in known.backoff and name not in known.succeeded
+        untried = instance.node_type not in self.history.succeeded
+        return untried and instance.intent.launch_id in self._failed_launches
+
+    @cached_property
+    def _failed_launches(self) -> Mapping[str, str]:
+        """Return the launches of which something began and has failed, with its words.
+
+        What was refused has not begun: the others of its launch may well do.
+        """
+        failed = [one for one in self.in_states(InstanceState.FAILED) if one.row and one.row.started_at_s]
+        return {one.intent.launch_id: (one.row.detail if one.row else None) or "failed" for one in failed}
+
+    def failed_before(self, instance: Instance) -> str:
+        """Return the words of what failed ahead of it, of the same launch."""
+        return self._failed_launches.get(instance.intent.launch_id, "failed")
 
     @cached_property
     def _surplus(self) -> frozenset[str]:

@@ -14,9 +14,10 @@ from heliostat.control.wiring import Timing
 from heliostat.model.demand import Bundle, Demand, Gang, GangStrategy
 from heliostat.model.instance import BackendState, Change
 from heliostat.planner.limits import FIRST_TRY
+from heliostat.ports.errors import Unavailable
 from heliostat.ports.provider import Outcome
 from heliostat.testing.clock import ManualClock
-from heliostat.testing.fake import FakeProvider
+from heliostat.testing.fake import FakeProvider, Fault
 from tests.unit.control.stage import Stage
 from tests.unit.control.world import ONE_CPU, demand, node_type, spec
 
@@ -104,3 +105,27 @@ async def test_a_queue_that_stands_still_is_looked_at_ever_more_seldom(stage: St
     assert waits[0] == Timing().listing_fast_s
     assert waits[-1] == Timing().listing_slow_s
     assert waits == sorted(waits)
+
+
+async def test_a_new_try_is_not_withdrawn_for_the_failures_of_the_last(stage: Stage) -> None:
+    """Once the pause is over a whole new launch goes out, and it may queue for as long as it takes."""
+    stage.ray.demands = (demand(8),)
+    await stage.step(1)
+    for one in list(stage.provider.world.instances.values()):
+        if not one.held:
+            stage.provider.fail(one.instance_id, detail="a node fault")
+    await stage.step(2)
+    stage.provider.queue_s = 1e6
+    await stage.step(40)
+    launched = [one.launch_id for change in stage.provider.changes for one in change.launch]
+    assert len(launched) == 2
+    assert len(stage.provider.world.instances) == 8
+
+
+async def test_offers_that_fail_spoil_no_listing(stage: Stage) -> None:
+    stage.provider.faults.append(Fault("offers", Unavailable("sinfo did not answer"), times=None))
+    stage.ray.demands = (demand(2),)
+    await stage.step(6)
+    view = stage.controller.watches["fake"].view
+    assert (view.fresh, view.error, len(view.rows)) == (True, None, 2)
+    assert sorted(stage.states().values()) == ["running", "running"]
