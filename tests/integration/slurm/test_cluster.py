@@ -79,21 +79,23 @@ def test_work_brings_jobs_which_go_when_it_is_done_and_others_stay(
     name = f"--job-name=hel-{workers.record.cluster_uid[:8]}-theirs"
     theirs = ("sbatch", "--parsable", name, "--output=/dev/null", "--chdir=/", "--wrap=sleep 600")
     foreign = shared_site.run(*theirs).stdout.strip()
-    driver = workers.driver(
-        SQUARES.format(tasks=12, seconds=6) + "print([one['Labels'] for one in ray.nodes()])"
-    )
-    until(lambda: len(workers.running()) == 4 or None, "four workers", 120)
-    slots = {one.slot for one in workers.status().instances}
-    assert all("(main)" in slot for slot in slots)
-    assert all(one.expires_at_s for one in workers.status().instances)
-    output = finished(driver, 120)
-    assert "506" in output
-    assert "'heliostat.io/partition': 'main'" in output
-    workers.wait_empty(90)
-    until(lambda: not alive(shared_site) or None, "end of our jobs", 30)
-    states = {row.id: row.state for row in shared_site.jobs()}
-    assert states[foreign] == "RUNNING"
-    shared_site.run("scancel", foreign)
+    try:
+        driver = workers.driver(
+            SQUARES.format(tasks=12, seconds=6) + "print([one['Labels'] for one in ray.nodes()])"
+        )
+        until(lambda: len(workers.running()) == 4 or None, "four workers", 120)
+        slots = {one.slot for one in workers.status().instances}
+        assert all("(main)" in slot for slot in slots)
+        assert all(one.expires_at_s for one in workers.status().instances)
+        output = finished(driver, 120)
+        assert "506" in output
+        assert "'heliostat.io/partition': 'main'" in output
+        workers.wait_empty(90)
+        until(lambda: not alive(shared_site) or None, "end of our jobs", 30)
+        states = {row.id: row.state for row in shared_site.jobs()}
+        assert states[foreign] == "RUNNING"
+    finally:
+        shared_site.run("scancel", foreign)
 
 
 def test_a_job_cancelled_from_outside_loses_no_task(workers: Cluster, shared_site: SlurmSite) -> None:

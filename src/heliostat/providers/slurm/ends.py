@@ -15,7 +15,8 @@ from heliostat.providers.slurm.logs import LOOK_BACK_LINES, log_path, tails, tel
 from heliostat.providers.slurm.members import OVER, Member, row_of
 from heliostat.providers.slurm.runner import Runner
 
-UNKNOWN_END = "squeue lists it no more, and Slurm's accounting does not tell how it ended"
+ASKED_AT_MOST = 3
+"""How often accounting, which may lag behind, is asked for the end of one instance."""
 
 
 class Ends:
@@ -27,6 +28,7 @@ class Ends:
         self._seen: dict[str, Member] = {}
         self._words: dict[str, str] = {}
         self._vanished: dict[str, BackendInstance] = {}
+        self._asked: dict[str, int] = {}
 
     def log_of(self, instance_id: str) -> str | None:
         """Return the path of an instance's log, if the instance was ever listed."""
@@ -41,17 +43,28 @@ class Ends:
         runner: Runner,
         deadline_s: float,
     ) -> list[BackendInstance]:
-        """Return rows of what has vanished from squeue and was not `terminated`; they stay until it is."""
+        """Return rows of what squeue lists no more and accounting calls over; they stay until terminated.
+
+        What nobody tells the end of has no row: the loop knows what to do of what is missing.
+        """
         away = set(terminated)
+        self._vanished = {
+            key: row for key, row in self._vanished.items() if key not in away and key not in members
+        }
         lost = {key: one for key, one in self._seen.items() if key not in members and key not in away}
-        self._seen = {**members, **{key: self._seen[key] for key in lost if key in self._vanished}}
-        news = {key: one for key, one in lost.items() if key not in self._vanished}
-        if news:
-            ends = await _accounted(news.values(), runner=runner, deadline_s=deadline_s)
-            for key, member in news.items():
-                self._seen[key] = member
-                self._vanished[key] = _row(member, end_of(ends, member.native_id))
-        self._vanished = {key: row for key, row in self._vanished.items() if key not in away}
+        due = {key: one for key, one in lost.items() if self._asked.get(key, 0) < ASKED_AT_MOST}
+        due = {key: one for key, one in due.items() if key not in self._vanished}
+        ends = await _accounted(due.values(), runner=runner, deadline_s=deadline_s) if due else {}
+        self._asked = {key: self._asked.get(key, 0) + (key in due) for key in lost}
+        for key, member in due.items():
+            # One listing without a job is no end: what accounting does not call over may be there again.
+            end = end_of(ends, member.native_id)
+            if end is not None and end.state in OVER:
+                self._vanished[key] = _row(member, end)
+        kept = {
+            key: one for key, one in lost.items() if key in self._vanished or self._asked[key] < ASKED_AT_MOST
+        }
+        self._seen = {**members, **kept}
         return list(self._vanished.values())
 
     async def worded(self, rows: Sequence[BackendInstance]) -> list[BackendInstance]:
@@ -74,13 +87,16 @@ def _failed(row: BackendInstance) -> bool:
     return row.state is BackendState.FAILED
 
 
-def _row(member: Member, end: End | None) -> BackendInstance:
-    state, detail = (end.state, end.detail) if end is not None else (BackendState.ENDED, UNKNOWN_END)
-    if state not in OVER:
-        # Accounting may lag behind, or take a job for running that a dead slurmctld has lost.
-        state, detail = BackendState.ENDED, f"squeue lists it no more; {detail}"
+def _row(member: Member, end: End) -> BackendInstance:
     row = row_of(member, stopping=False, notice_s=None)
-    return replace(row, state=state, detail=detail, expected_start_s=None, expires_at_s=None, throttled=False)
+    return replace(
+        row,
+        state=end.state,
+        detail=end.detail,
+        expected_start_s=None,
+        expires_at_s=None,
+        throttled=False,
+    )
 
 
 async def _accounted(members: Iterable[Member], *, runner: Runner, deadline_s: float) -> Mapping[str, End]:

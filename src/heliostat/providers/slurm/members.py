@@ -35,6 +35,11 @@ class Member:
         return self.job.state in QUEUED
 
     @property
+    def standing(self) -> int:
+        """Return what counts first of two jobs for one instance: what has begun, what waits, what is over."""
+        return 2 if self.is_over else int(self.is_queued)
+
+    @property
     def is_over(self) -> bool:
         """Say whether Slurm has nothing of it any more, neither running nor in its queue."""
         return self.state in OVER and not self.is_queued
@@ -42,10 +47,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Members:
-    """`chosen` by instance id, and `doubles`: living jobs of an instance that another job has, too.
+    """`chosen` by instance id, and `doubles`: queued jobs of an instance that another job has, too.
 
-    Two jobs have one instance where sbatch's reply was lost and the ask repeated. At most one joins
-    the cluster; the other is to be cancelled.
+    Two jobs have one instance where sbatch's reply was lost and the ask repeated. One that waits is to be
+    cancelled; of two that run only one has joined the cluster, and the other ends by itself.
     """
 
     chosen: Mapping[str, Member]
@@ -53,7 +58,7 @@ class Members:
 
 
 def members_of(jobs: Iterable[Job]) -> Members:
-    """Return every instance in the rows; of two jobs for one the living counts, then the older."""
+    """Return every instance in the rows; of two jobs for one what has begun counts, then the older."""
     chosen: dict[str, Member] = {}
     doubles: list[Member] = []
     every = sorted(jobs, key=lambda one: (one.array_id, one.job_id))
@@ -64,11 +69,11 @@ def members_of(jobs: Iterable[Job]) -> Members:
         unnamed = [index for index in range(job.tag.count) if (job.array_id, index) not in named]
         for index in job.members if job.tasks != () else unnamed:
             found = Member(job.tag.instance_id(index), index, job, state, detail)
-            known = chosen.get(found.instance_id)
-            if known is None or (known.is_over and not found.is_over):
-                chosen[found.instance_id] = found
-            elif not found.is_over:
-                doubles.append(found)
+            known = chosen.setdefault(found.instance_id, found)
+            if known is not found:
+                # A sort keeps the older first where both stand the same.
+                chosen[found.instance_id], other = sorted((known, found), key=lambda one: one.standing)
+                doubles += [other] if other.is_queued else []
     return Members(chosen, tuple(doubles))
 
 

@@ -31,7 +31,14 @@ from heliostat.providers.slurm.runner import LocalRunner, Runner, SshRunner
 from heliostat.providers.slurm.script import submission
 from heliostat.providers.slurm.site import Site, probe, problems
 from heliostat.providers.slurm.stopping import Order, Stop, compressed, orders, told
-from heliostat.providers.slurm.submitting import Submitted, Surroundings, asks, part, submit
+from heliostat.providers.slurm.submitting import (
+    SUBMITTED_AT_ONCE,
+    Submitted,
+    Surroundings,
+    asks,
+    part,
+    submit,
+)
 from heliostat.providers.slurm.trial import tried
 
 TERMINATE_GRACE_S = 45.0
@@ -87,8 +94,10 @@ class SlurmProvider:
         self._launched: set[str] = set()
         self._folder = Path(context.runtime_dir)
         self._stops = dict.fromkeys(stop_file.load(self._folder), Stop())
-        self._ready = False
-        self._turn = asyncio.Lock()
+        self._unsaved = self._ready = False
+        self._turn, self._probing = asyncio.Lock(), asyncio.Lock()
+        self._submitting = asyncio.Semaphore(SUBMITTED_AT_ONCE)
+        self._listing: asyncio.Future[list[BackendInstance]] | None = None
         self._works: set[asyncio.Future[Any]] = set()
 
     # The port.
@@ -100,7 +109,14 @@ class SlurmProvider:
         return await self._work(lambda: self._apply(change))
 
     async def instances(self) -> Sequence[BackendInstance]:
-        return await self._work(self._list)
+        """List; who comes while another's listing still waits for its turn gets that one.
+
+        Else those that gave up waiting for a silent slurmctld would pile up behind one another.
+        """
+        if self._listing is None or self._listing.done():
+            self._listing = asyncio.ensure_future(self._work(self._list))
+            self._listing.add_done_callback(self._forget)
+        return await asyncio.shield(self._listing)
 
     async def aclose(self) -> None:
         """Let go of connections; jobs go on, and the next provider finds them."""
@@ -166,6 +182,7 @@ class SlurmProvider:
     # Listing.
 
     async def _list(self) -> list[BackendInstance]:
+        self._listing = None  # Who asks from now on must not get an answer that began before.
         asked = set(self._stops)
         members = await self._look()
         gone = await self._ends.rows(
@@ -218,8 +235,14 @@ class SlurmProvider:
     def _keep(self, stops: Iterable[tuple[str, Stop]]) -> None:
         """Replace the stops, on the disk first where other instances are meant."""
         new = dict(stops)
-        if new.keys() != self._stops.keys():
-            stop_file.save(self._folder, new)
+        if new.keys() != self._stops.keys() or self._unsaved:
+            try:
+                stop_file.save(self._folder, new)
+                self._unsaved = False
+            except Unavailable as error:
+                # Only the words of a next controller suffer; nothing may keep instances from ending.
+                log.warning("what was ended could not be noted", error=str(error))
+                self._unsaved = True
         self._stops = new
 
     async def _terminate(self, instance_ids: Sequence[str]) -> dict[str, ProviderError]:
@@ -264,7 +287,7 @@ class SlurmProvider:
             around = await self._surroundings()
         except ProviderError as error:
             return Submitted(failed=dict.fromkeys(request.instance_ids, error))
-        submitted = await submit(request, around, self._runner, now_s=self._now_s())
+        submitted = await submit(request, around, self._runner, turn=self._submitting, now_s=self._now_s())
         if submitted.job_ids or any(isinstance(one, Unavailable) for one in submitted.failed.values()):
             # What did not answer may have acted: it is not asked again, the listing tells.
             self._launched.add(request.launch_id)
@@ -304,12 +327,13 @@ class SlurmProvider:
 
     async def _known_site(self, *, newer_s: float = SITE_S) -> Site:
         """Return what this site is, looked for again when it was so long ago."""
-        now_s = self._monotonic_s()
-        if self._site is None or now_s - self._site_s > newer_s:
-            deadline_s, user = self._options.command_deadline_s, self._options.user
-            self._site = await probe(self._runner, deadline_s=deadline_s, user=user)
-            self._site_s = now_s
-        return self._site
+        async with self._probing:
+            now_s = self._monotonic_s()
+            if self._site is None or now_s - self._site_s > newer_s:
+                deadline_s, user = self._options.command_deadline_s, self._options.user
+                self._site = await probe(self._runner, deadline_s=deadline_s, user=user)
+                self._site_s = now_s
+            return self._site
 
     async def _wrong(self, node_type: NodeType) -> str | None:
         """Return why no job of the type can ever start here, None if nothing speaks against it.

@@ -36,4 +36,4 @@ def save(folder: Path, instance_ids: Collection[str]) -> None:
             os.fsync(file.fileno())
         new.replace(folder / NAME)
     except OSError as error:
-        raise Unavailable(f"{folder}: {error.strerror or error}; nothing is ended until then") from error
+        raise Unavailable(f"{folder}: {error.strerror or error}") from error

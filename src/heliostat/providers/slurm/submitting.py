@@ -78,14 +78,18 @@ def part(ask: Ask, first: int, count: int) -> Ask:
     return replace(ask, tag=replace(ask.tag, first=first, count=count), first=first, count=count)
 
 
-async def submit(request: LaunchRequest, around: Surroundings, runner: Runner, *, now_s: float) -> Submitted:
-    """Submit a launch; what Slurm's limits refuse as a whole is tried by halves, and the rest reported."""
+async def submit(
+    request: LaunchRequest, around: Surroundings, runner: Runner, *, turn: asyncio.Semaphore, now_s: float
+) -> Submitted:
+    """Submit a launch; what Slurm's limits refuse as a whole is tried by halves, and the rest reported.
+
+    `turn` bounds how many sbatch run beside one another.
+    """
     try:
         options = job_options(around.options, request.node_type.options)
         every = [(ask, submission(options, ask)) for ask in asks(request, around, now_s=now_s)]
     except ProviderError as error:
         return Submitted(failed=dict.fromkeys(request.instance_ids, error))
-    turn = asyncio.Semaphore(SUBMITTED_AT_ONCE)
 
     async def one(ask: Ask, found: Submission) -> Submitted:
         async with turn:

@@ -35,15 +35,19 @@ def test_a_gangs_members_are_the_steps_of_one_job() -> None:
     ]
 
 
-def test_of_two_jobs_for_one_instance_the_older_living_counts_and_the_other_is_told() -> None:
+def test_of_two_jobs_for_one_instance_what_has_begun_counts_then_the_older() -> None:
     older, newer = task(0, array_id=46), task(0, array_id=90)
-    for order in ([older, newer], [newer, older]):
-        found = members_of(order)
-        assert found.chosen["l1.0"].job.array_id == 46
-        assert [one.native_id for one in found.doubles] == ["90_0"]
-    dead = members_of([task(0, "FAILED", array_id=46), newer])
-    assert dead.chosen["l1.0"].job.array_id == 90
-    assert dead.doubles == ()
+    waiting = replace(WAITING, tasks=(0,))
+    for order in (1, -1):
+        both = members_of([older, newer][::order])
+        assert both.chosen["l1.0"].job.array_id == 46
+        # Only one of them joins; the other, which may be the older, ends by itself.
+        assert both.doubles == ()
+        begun = members_of([waiting, newer][::order])
+        assert begun.chosen["l1.0"].job.array_id == 90
+        assert [one.native_id for one in begun.doubles] == ["46_0"]
+        dead = members_of([task(0, "FAILED", array_id=46), newer][::order])
+        assert (dead.chosen["l1.0"].job.array_id, dead.doubles) == (90, ())
 
 
 def test_a_row_tells_the_queue_from_the_lease() -> None:
