@@ -105,8 +105,14 @@ def start(
             ) from None
         take_back(record, places=places, queue=queue, say=say)
         raise
-    except BaseException:
-        if own_record(record, places) is not None or waiting is not None:
+    except BaseException as error:
+        if waiting is not None:
+            # It was submitted by another `up`, and may run and work: it is not this one's to end.
+            if own_record(record, places) is not None:
+                way_out = f"the head of {spec.name} is still asked for: `heliostat down {spec.name}` ends it"
+                raise HeliostatError(f"{error}\n{way_out}") from error
+            raise
+        if own_record(record, places) is not None:
             take_back(record, places=places, queue=queue, say=say)
         else:
             forget(record, places)
