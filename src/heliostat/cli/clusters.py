@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -12,6 +13,7 @@ import click
 from heliostat.api.client import ControllerClient, NotRunning
 from heliostat.api.transport import RelayTransport
 from heliostat.cli.output import tell
+from heliostat.cli.successor import present_record
 from heliostat.cli.system import is_process
 from heliostat.cli.tunnels import beside_head, tunnel_environment
 from heliostat.config.places import RuntimePlaces, StatePlaces, state_places, state_root
@@ -72,6 +74,9 @@ def _wrapper_lives(record: ClusterRecord) -> bool:
 
 def running() -> list[ClusterRecord]:
     """Return the clusters that run, by name; a record that can't be read is said on stderr."""
+    for folder in root().glob("*/successor.json"):
+        with contextlib.suppress(HeliostatError):
+            present_record(StatePlaces(folder.parent))
     records, problems = list_records(root())
     for problem in problems:
         tell(f"heliostat: {problem}")
@@ -87,7 +92,7 @@ def pick(cluster: str | None) -> ClusterRecord:
         return _only_one()
     name = name_of(cluster)
     try:
-        record = read_record(state_places(root(), name).record)
+        record = present_record(state_places(root(), name))
     except (ValueError, OSError) as error:
         raise NotRunning(f"no cluster can be called {name!r}") from error
     if record is None or not runs(record):

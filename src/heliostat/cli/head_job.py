@@ -20,7 +20,8 @@ from heliostat.cli.addresses import reachable_address
 from heliostat.cli.backends import backend_keys
 from heliostat.cli.head import TEMP_ROOT, TEMP_ROOT_CHARS, HeadPlace, HeadPlan, networks, plan_head
 from heliostat.cli.launch_file import LaunchFile
-from heliostat.cli.preparing import SuccessorPlaces, runtime_of
+from heliostat.cli.preparing import runtime_of
+from heliostat.cli.successor import SuccessorPlaces
 from heliostat.config.cluster_file import FileConfigSource
 from heliostat.config.places import StatePlaces, site_file
 from heliostat.config.record import ClusterRecord, HeadJob, read_record, write_record

@@ -57,25 +57,6 @@ class AlreadyRunning(HeliostatError):
         self.record = record
 
 
-@dataclass(frozen=True)
-class SuccessorPlaces:
-    """What waits in a state folder to be the cluster when the present one is over."""
-
-    folder: Path
-
-    @property
-    def record(self) -> Path:
-        return self.folder / "successor.json"
-
-    @property
-    def config(self) -> Path:
-        return self.folder / "successor.yaml"
-
-    def remove(self) -> None:
-        self.record.unlink(missing_ok=True)
-        self.config.unlink(missing_ok=True)
-
-
 def load_spec(path: Path) -> ClusterSpec:
     """Read and check a cluster file. Raises ConfigError."""
     return FileConfigSource(path.resolve(), backends=backend_keys(), site_file=site_file(os.environ)).load()

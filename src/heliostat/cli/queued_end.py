@@ -12,8 +12,9 @@ from heliostat.api.client import NoAnswer, NotRunning
 from heliostat.cli.clusters import client_of, places_of
 from heliostat.cli.foreground import on_stop_signals, say_still_going_down
 from heliostat.cli.head_queue import HeadLook, HeadQueue, queue_of
-from heliostat.cli.preparing import AlreadyRunning, Say, SuccessorPlaces
+from heliostat.cli.preparing import AlreadyRunning, Say
 from heliostat.cli.queued_head import applied_spec, forget, own_record
+from heliostat.cli.successor import SuccessorPlaces
 from heliostat.config.places import StatePlaces
 from heliostat.config.record import ClusterRecord, HeadJob, read_record
 from heliostat.model.instance import BackendState

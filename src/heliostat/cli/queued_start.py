@@ -21,12 +21,12 @@ from heliostat.cli.head_script import HeadAsk, head_submission
 from heliostat.cli.preparing import (
     Say,
     StartOptions,
-    SuccessorPlaces,
     keep_workers,
     new_record,
 )
 from heliostat.cli.queued_end import take_back
 from heliostat.cli.queued_head import attached_file, forget, last_lines, own_record, waiting_words
+from heliostat.cli.successor import SuccessorPlaces
 from heliostat.cli.system import SystemClock
 from heliostat.config.cluster_file import dump_for_state
 from heliostat.config.places import StatePlaces

@@ -30,6 +30,7 @@ from heliostat.cli.preparing import (
     one_at_a_time,
     runtime_of,
 )
+from heliostat.cli.successor import present_record
 from heliostat.cli.system import (
     end_tagged_now,
     is_process,
@@ -131,13 +132,15 @@ def _refuse_if_running(places: StatePlaces, say: Say) -> ClusterRecord | None:
 
     Raises AlreadyRunning, or HeliostatError where it can't be told from here.
     """
-    record = read_record(places.record)
+    record = present_record(places)
     if record is None:
         return None
     if record.job is not None:
         from heliostat.cli import queued_end
 
-        return queued_end.waiting_or_gone(record, places=places, say=say)
+        found = queued_end.waiting_or_gone(record, places=places, say=say)
+        # With the last head cleared away its successor, if one waits, is the cluster.
+        return found or (_refuse_if_running(places, say) if present_record(places) else None)
     if record.host == socket.gethostname() and _runs(record):
         raise AlreadyRunning(record)
     if record.host != socket.gethostname():

@@ -16,7 +16,7 @@ from heliostat.cli import addresses, head_job
 from heliostat.cli.addresses import Interface
 from heliostat.cli.head_job import _arguments, job_host, lease_end_s, prepared, temp_root
 from heliostat.cli.launch_file import LaunchFile
-from heliostat.cli.preparing import SuccessorPlaces
+from heliostat.cli.successor import SuccessorPlaces
 from heliostat.config.cluster_file import FileConfigSource
 from heliostat.config.places import StatePlaces
 from heliostat.config.record import ClusterRecord, HeadJob, read_record, write_record

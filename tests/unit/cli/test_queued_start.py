@@ -15,8 +15,9 @@ from heliostat.cli import queued_end, queued_head, queued_start, start
 from heliostat.cli.clusters import still_there
 from heliostat.cli.head_queue import HEAD_LAUNCH_ID, HeadQueue, queue_of
 from heliostat.cli.launch_file import LaunchFile
-from heliostat.cli.preparing import AlreadyRunning, StartOptions, SuccessorPlaces
+from heliostat.cli.preparing import AlreadyRunning, StartOptions
 from heliostat.cli.queued_head import clock_time, waiting_words
+from heliostat.cli.successor import SuccessorPlaces
 from heliostat.config.places import StatePlaces
 from heliostat.config.record import ClusterRecord, HeadJob, read_record, write_record
 from heliostat.model.node_type import ClusterSpec, NodeType, Policy
