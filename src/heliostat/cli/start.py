@@ -108,6 +108,8 @@ def stop_cluster(record: ClusterRecord, *, say: Say, timeout_s: float = DOWN_TIM
         shown = _say_what_is_left(record, shown, say)
         time.sleep(POLL_S)
     _end_rest(record, say)
+    _cancel_jobs(record, say)
+    _forget_crashed(record)
 
 
 def _stop_far(record: ClusterRecord, *, say: Say, timeout_s: float) -> None:
@@ -151,6 +153,7 @@ def _refuse_if_running(places: StatePlaces, say: Say) -> ClusterRecord | None:
     left = end_tagged_now(UID_TAG, record.cluster_uid)
     if left:
         say(f"the last run of {record.cluster_name} crashed: {left} processes of it were ended")
+    _cancel_jobs(record, say)
     places.record.unlink(missing_ok=True)
     return None
 
@@ -280,6 +283,23 @@ def _say_what_is_left(record: ClusterRecord, shown: str, say: Say) -> str:
     if text != shown:
         say(text)
     return text
+
+
+def _forget_crashed(record: ClusterRecord) -> None:
+    """Remove what says that the cluster runs, where its wrapper died before it could do so."""
+    places = places_of(record)
+    now = read_record(places.record)
+    if now is not None and now.cluster_uid == record.cluster_uid:
+        places.record.unlink(missing_ok=True)
+        LaunchFile.remove(places.folder)
+    shutil.rmtree(record.runtime_dir, ignore_errors=True)
+
+
+def _cancel_jobs(record: ClusterRecord, say: Say) -> None:
+    # Loaded only where a cluster goes: most commands need nothing of Slurm.
+    from heliostat.cli.leftovers import cancel_jobs
+
+    cancel_jobs(record, say)
 
 
 def _end_rest(record: ClusterRecord, say: Say) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.cluster.conftest import Cluster, cluster, finished, until
+from heliostat.config.record import read_record
+from tests.integration.cluster.conftest import Cluster, cluster, finished, places_of, until
 from tests.slurm_site import SlurmSite
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -47,6 +49,11 @@ available_node_types:
     min_workers: 0
     max_workers: 1
     node_config: {{backend: slurm, partition: short, time_limit: 60}}
+  later:
+    resources: {{CPU: 0, later: 1}}
+    min_workers: 0
+    max_workers: 1
+    node_config: {{backend: slurm, sbatch: ["--begin=now+1hour"]}}
 head_node_type: head
 """
 
@@ -71,6 +78,10 @@ def workers(shared_site: SlurmSite, tmp_path_factory: pytest.TempPathFactory) ->
 
 def alive(site: SlurmSite) -> list[str]:
     return sorted(row.id for row in site.jobs(ended=False) if row.comment.startswith("heliostat:"))
+
+
+def waiting(site: SlurmSite) -> list[str]:
+    return [row.id for row in site.jobs(ended=False) if ":later:" in row.comment]
 
 
 def test_work_brings_jobs_which_go_when_it_is_done_and_others_stay(
@@ -180,3 +191,27 @@ def test_a_second_cluster_on_the_same_slurm_keeps_to_itself(
     assert len(workers.running()) == 1
     assert "0" in finished(driver, 60)
     workers.wait_empty(90)
+
+
+def test_a_cluster_that_crashed_leaves_no_job_once_it_is_taken_down(
+    shared_site: SlurmSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in shared_site.environment.items():
+        monkeypatch.setenv(name, value)
+    with cluster(tmp_path, CLUSTER.format(name=f"{NAME}-c")) as found:
+        driver = found.driver(
+            "@ray.remote(num_cpus=0, resources={'later': 1})\ndef f(): pass\nf.remote()\ntime.sleep(300)"
+        )
+        until(lambda: waiting(shared_site) or None, "a job that waits", 60)
+        driver.kill()
+        controller = found.status().controller_pid
+        record = read_record(places_of(f"{NAME}-c").record)
+        assert record is not None
+        assert record.wrapper is not None
+        assert record.head is not None
+        # Its parent stands still meanwhile, or it would start the controller again.
+        os.kill(record.wrapper.pid, signal.SIGSTOP)
+        for pid in (controller, record.head.pid, record.wrapper.pid):
+            os.kill(pid, signal.SIGKILL)
+        assert waiting(shared_site)
+    assert waiting(shared_site) == []

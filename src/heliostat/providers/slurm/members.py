@@ -47,7 +47,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Members:
-    """`chosen` by instance id, and `doubles`: queued jobs of an instance that another job has, too.
+    """`chosen` by instance id, and `doubles`: living jobs of an instance that another job has, too.
 
     Two jobs have one instance where sbatch's reply was lost and the ask repeated. One that waits is to be
     cancelled; of two that run only one has joined the cluster, and the other ends by itself.
@@ -73,7 +73,7 @@ def members_of(jobs: Iterable[Job]) -> Members:
             if known is not found:
                 # A sort keeps the older first where both stand the same.
                 chosen[found.instance_id], other = sorted((known, found), key=lambda one: one.standing)
-                doubles += [other] if other.is_queued else []
+                doubles += [] if other.is_over else [other]
     return Members(chosen, tuple(doubles))
 
 

@@ -226,8 +226,9 @@ class SlurmProvider:
         What fails here is due again at the next listing.
         """
         due = list(orders(self._stops, members.chosen, now_s=self._monotonic_s(), grace_s=TERMINATE_GRACE_S))
-        if members.doubles:
-            due.append(Order(("scancel", *compressed(members.doubles)), ()))
+        # Of two that run the one that has not joined ends by itself: nobody here knows which it is.
+        if waiting := [one for one in members.doubles if one.is_queued]:
+            due.append(Order(("scancel", *compressed(waiting)), ()))
         for order in due:
             await self._command(order.command)
             self._stops = told(self._stops, order, now_s=self._monotonic_s())
