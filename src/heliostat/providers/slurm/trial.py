@@ -13,18 +13,19 @@ from typing import Any
 
 from heliostat.model.instance import BackendState, LaunchRequest
 from heliostat.ports.errors import ProviderError, Unavailable
-from heliostat.providers.slurm.jobs import parse_squeue, parse_submitted, squeue_command
+from heliostat.providers.slurm.jobs import Job, parse_squeue, parse_submitted, squeue_command
 from heliostat.providers.slurm.logs import LOOK_BACK_LINES, log_path, tails, telling
-from heliostat.providers.slurm.members import Member, members_of
+from heliostat.providers.slurm.members import members_of
 from heliostat.providers.slurm.options import job_options
 from heliostat.providers.slurm.refusals import refusal, trouble
 from heliostat.providers.slurm.runner import Runner
 from heliostat.providers.slurm.script import submission
+from heliostat.providers.slurm.stopping import compressed
 from heliostat.providers.slurm.submitting import Surroundings, asks
 
 PROGRAM = Path(__file__).with_name("trial_on_node.py")
 TRIAL_S = 60.0
-POLL_S = 1.0
+POLL_FIRST_S, POLL_MOST_S = 2.0, 15.0
 CALL_S = 5.0
 
 
@@ -54,15 +55,16 @@ async def tried(
             options = job_options(around.options, request.node_type.options)
             made = submission(options, replace(ask, time_limit_s=TRIAL_S))
             deadline_s = around.options.command_deadline_s
-            answer = await runner.run(made.argv, stdin=made.script, deadline_s=deadline_s)
-            if answer.code != 0:
-                raise refusal(made.argv, answer.code, answer.stderr)
-            job_id = parse_submitted(answer.stdout)
             try:
+                answer = await runner.run(made.argv, stdin=made.script, deadline_s=deadline_s)
+                if answer.code != 0:
+                    raise refusal(made.argv, answer.code, answer.stderr)
+                job_id = parse_submitted(answer.stdout)
                 return await _watched(job_id, said, around, runner, wait_s=wait_s, expected=request.start)
             finally:
+                # Found by its launch, since sbatch may have acted without an answer.
                 with contextlib.suppress(ProviderError):
-                    await runner.run(("scancel", str(job_id)), deadline_s=deadline_s)
+                    await _cancel(request.launch_id, around, runner)
     except (ProviderError, OSError, ValueError) as error:
         return False, str(error)
 
@@ -97,33 +99,49 @@ async def _watched(
     expected: Mapping[str, object],
 ) -> tuple[bool, str]:
     loop = asyncio.get_running_loop()
-    until_s, words = loop.time() + wait_s, "squeue does not list it"
-    while loop.time() < until_s:
+    until_s, words, pause_s = loop.time() + wait_s, "squeue does not list it", POLL_FIRST_S
+    while (left_s := until_s - loop.time()) > 0:
         with contextlib.suppress(TimeoutError):
-            return await _called_back(await asyncio.wait_for(asyncio.shield(said), POLL_S), expected)
-        member = await _look(job_id, around, runner)
-        if member is None:
+            here = await asyncio.wait_for(asyncio.shield(said), min(pause_s, left_s))
+            return await _called_back(here, expected)
+        pause_s = min(pause_s * 1.5, POLL_MOST_S)
+        try:
+            jobs = await _jobs(around, runner)
+        except Unavailable as error:
+            words = str(error)
             continue
+        mine = members_of(one for one in jobs if one.array_id == job_id).chosen
+        if not mine:
+            continue
+        member = next(iter(mine.values()))
         words = f"{member.state.value}: {member.detail}" if member.detail else member.state.value
         if member.state in (BackendState.ENDED, BackendState.FAILED):
             path = log_path(around.log_dir, member.job.tag, member.index)
             far = runner if around.options.ssh else None
             last = telling((await tails([path], LOOK_BACK_LINES, runner=far)).get(path, ()))
-            return False, f"job {job_id} on {member.job.nodes or 'no node'}: {last or words}"
+            return (
+                False,
+                f"job {job_id} on {member.job.nodes or 'no node'}: {words}{': ' + last if last else ''}",
+            )
     return False, f"job {job_id} did not start within {wait_s:.0f} s and was cancelled ({words})"
 
 
-async def _look(job_id: int, around: Surroundings, runner: Runner) -> Member | None:
+async def _cancel(launch_id: str, around: Surroundings, runner: Runner) -> None:
+    mine = members_of(one for one in await _jobs(around, runner) if one.tag.launch_id == launch_id)
+    living = [one for one in mine.chosen.values() if not one.is_over]
+    if living:
+        await runner.run(("scancel", *compressed(living)), deadline_s=around.options.command_deadline_s)
+
+
+async def _jobs(around: Surroundings, runner: Runner) -> tuple[Job, ...]:
     command = squeue_command(around.options.user)
     answer = await runner.run(command, deadline_s=around.options.command_deadline_s)
     if (wrong := trouble(command, answer.code, answer.stderr)) is not None:
         raise wrong
     try:
-        jobs = parse_squeue(answer.stdout, cluster_uid=around.identity.cluster_uid)
+        return parse_squeue(answer.stdout, cluster_uid=around.identity.cluster_uid)
     except ValueError as error:
         raise Unavailable(str(error)) from error
-    mine = members_of(one for one in jobs if one.array_id == job_id)
-    return next(iter(mine.chosen.values()), None)
 
 
 async def _called_back(said: Mapping[str, Any], expected: Mapping[str, object]) -> tuple[bool, str]:
