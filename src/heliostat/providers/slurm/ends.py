@@ -11,7 +11,7 @@ from dataclasses import replace
 from heliostat.model.instance import BackendInstance, BackendState
 from heliostat.ports.errors import ProviderError
 from heliostat.providers.slurm.accounting import MOST_IDS, End, end_of, parse_sacct, sacct_command
-from heliostat.providers.slurm.logs import LOOK_BACK_LINES, log_path, tails, telling
+from heliostat.providers.slurm.logs import LOOK_BACK_LINES, log_paths, tails, telling
 from heliostat.providers.slurm.members import OVER, Member, row_of
 from heliostat.providers.slurm.runner import Runner
 
@@ -30,10 +30,10 @@ class Ends:
         self._vanished: dict[str, BackendInstance] = {}
         self._asked: dict[str, int] = {}
 
-    def log_of(self, instance_id: str) -> str | None:
-        """Return the path of an instance's log, if the instance was ever listed."""
+    def logs_of(self, instance_id: str) -> tuple[str, ...]:
+        """Return the paths of an instance's logs, the best first; none if it was never listed."""
         member = self._seen.get(instance_id)
-        return log_path(self._log_dir, member.job.tag, member.index) if member else None
+        return log_paths(self._log_dir, member.job.tag, member.index) if member else ()
 
     async def rows(
         self,
@@ -70,10 +70,11 @@ class Ends:
     async def worded(self, rows: Sequence[BackendInstance]) -> list[BackendInstance]:
         """Return the rows, those of failures with the line of their log that says most."""
         mute = [row.instance_id for row in rows if _failed(row) and row.instance_id not in self._words]
-        paths = {key: path for key in mute if (path := self.log_of(key)) is not None}
-        found = await tails(tuple(paths.values()), LOOK_BACK_LINES, runner=self._log_runner)
-        for key, path in paths.items():
-            self._words[key] = telling(found.get(path, ()))
+        paths = {key: self.logs_of(key) for key in mute}
+        every = tuple(path for several in paths.values() for path in several)
+        found = await tails(every, LOOK_BACK_LINES, runner=self._log_runner)
+        for key, several in paths.items():
+            self._words[key] = telling(next((found[path] for path in several if found.get(path)), ()))
         known = {row.instance_id for row in rows}
         self._words = {key: words for key, words in self._words.items() if key in known}
         return [self._with_words(row) for row in rows]

@@ -28,6 +28,12 @@ def log_path(log_dir: str, tag: Tag, index: int) -> str:
     return f"{log_dir}/{name}.slurm.log"
 
 
+def log_paths(log_dir: str, tag: Tag, index: int) -> tuple[str, ...]:
+    """Return where a member's words may be: its own log, then that of a gang's job, ahead of its steps."""
+    own = log_path(log_dir, tag, index)
+    return (own, f"{log_dir}/{tag.launch_id}.slurm.log") if tag.together else (own,)
+
+
 async def tails(
     paths: Sequence[str], lines: int, *, runner: Runner | None = None
 ) -> Mapping[str, Sequence[str]]:

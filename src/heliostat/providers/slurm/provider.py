@@ -126,8 +126,9 @@ class SlurmProvider:
     # Diagnose and Probe.
 
     async def last_words(self, instance_id: str, *, lines: int = 20) -> Sequence[str]:
-        path = self._ends.log_of(instance_id)
-        return (await tails([path], lines, runner=self._log_runner)).get(path, ()) if path else ()
+        paths = self._ends.logs_of(instance_id)
+        found = await tails(paths, lines, runner=self._log_runner)
+        return next((found[path] for path in paths if found.get(path)), ())
 
     def complete(self, node_type: NodeType) -> NodeType:
         self._jobs[node_type.name] = job_options(self._options, node_type.options)

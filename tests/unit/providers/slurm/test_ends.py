@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from heliostat.model.instance import BackendState
 from heliostat.ports.errors import Unavailable
 from heliostat.providers.slurm.ends import ASKED_AT_MOST, Ends
-from heliostat.providers.slurm.members import Member, members_of
+from heliostat.providers.slurm.members import Member, members_of, row_of
 from heliostat.providers.slurm.runner import Output
-from tests.unit.providers.slurm.jobs_for_tests import task
+from tests.unit.providers.slurm.jobs_for_tests import gang, task
 
 NONE: dict[str, Member] = {}
 RUNNING = members_of([task(0), task(1)]).chosen
@@ -74,3 +75,15 @@ async def test_without_accounting_the_end_is_not_made_up() -> None:
     for _ in range(2 * ASKED_AT_MOST):
         assert await listed(ends, NONE, accounting) == {}
     assert accounting.counts["sacct"] == ASKED_AT_MOST
+
+
+async def test_a_gang_whose_job_fails_before_its_steps_has_the_jobs_own_words(tmp_path: Path) -> None:
+    ends = Ends(str(tmp_path))
+    members = members_of([gang("FAILED")]).chosen
+    await ends.rows(members, terminated=(), runner=Accounting(None), deadline_s=5)
+    (tmp_path / "g1.slurm.log").write_text("srun: error: Unable to create step\n")
+    (tmp_path / "g1.2.slurm.log").write_text("bootstrap: ended with 21: setup line 1 failed\n")
+    rows = await ends.worded([row_of(one, stopping=False, notice_s=None) for one in members.values()])
+    details = {row.instance_id: str(row.detail) for row in rows}
+    assert "Unable to create step" in details["g1.0"]
+    assert "setup line 1 failed" in details["g1.2"]
