@@ -79,7 +79,8 @@ def test_the_file_is_right_for_the_site_and_its_cluster_works(
     assert "cluster mine: fine" in heliostat("check", "cluster.yaml").stdout
     (tmp_path / "work.py").write_text(WORK)
     done = heliostat("run", "cluster.yaml", "--", sys.executable, "work.py")
-    assert done.stdout.splitlines()[-1] == "main gpu 0"
+    # Ray's own lines for drivers come when they come.
+    assert "main gpu 0" in done.stdout.splitlines()
     site.wait_for(lambda: not site.jobs(ended=False), "the cluster's jobs are gone")
 
 
