@@ -21,7 +21,7 @@ from heliostat.cli.backends import backend_keys
 from heliostat.cli.head import TEMP_ROOT, TEMP_ROOT_CHARS, HeadPlace, HeadPlan, networks, plan_head
 from heliostat.cli.launch_file import LaunchFile
 from heliostat.cli.preparing import runtime_of
-from heliostat.cli.successor import SuccessorPlaces
+from heliostat.cli.successor import SuccessorPlaces, promote
 from heliostat.config.cluster_file import FileConfigSource
 from heliostat.config.places import StatePlaces, site_file
 from heliostat.config.record import ClusterRecord, HeadJob, read_record, write_record
@@ -40,11 +40,9 @@ END_TIME_VARIABLE = "SLURM_JOB_END_TIME"
 
 def promote_successor(places: StatePlaces, cluster_uid: str) -> None:
     """Make the successor of that uid the cluster of the folder, once its predecessor is over."""
-    after = SuccessorPlaces(places.folder)
-    successor = read_record(after.record)
+    successor = read_record(SuccessorPlaces(places.folder).record)
     if successor is not None and successor.cluster_uid == cluster_uid:
-        os.replace(after.config, places.config)
-        os.replace(after.record, places.record)
+        promote(places)
 
 
 def prepared(

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 
 from heliostat.model.instance import BackendState
 from heliostat.model.node_type import ClusterSpec
-from heliostat.ports.errors import HeliostatError, Unavailable
-from heliostat.providers.slurm.jobs import Job, parse_squeue, parse_submitted, squeue_command
+from heliostat.ports.errors import HeliostatError
+from heliostat.providers.slurm.asking import listed, submitted
+from heliostat.providers.slurm.jobs import Job
 from heliostat.providers.slurm.members import members_of
 from heliostat.providers.slurm.options import SlurmOptions, parse_section
 from heliostat.providers.slurm.refusals import GONE, cancel_failures, refusal
-from heliostat.providers.slurm.runner import LocalRunner, Output, Runner
+from heliostat.providers.slurm.runner import LocalRunner, Runner
 from heliostat.providers.slurm.script import Submission
 from heliostat.providers.slurm.states import backend_state
 from heliostat.providers.slurm.stopping import compressed
@@ -59,11 +60,7 @@ class HeadQueue:
 
     def submit(self, made: Submission) -> str:
         """Return the job's id; the job may be there all the same when this raises Unavailable."""
-        answer = self._command(made.argv, stdin=made.script)
-        try:
-            return str(parse_submitted(answer))
-        except ValueError as error:
-            raise Unavailable(str(error)) from error
+        return str(asyncio.run(submitted(made, self._runner, self._options)))
 
     def look(self, cluster_uid: str) -> HeadLook | None:
         """Return the head's job, None if Slurm has none (any more)."""
@@ -85,31 +82,17 @@ class HeadQueue:
         return len(living)
 
     def _jobs(self, cluster_uid: str) -> tuple[Job, ...]:
-        answer = self._command(squeue_command(self._options.user))
-        try:
-            return parse_squeue(answer, cluster_uid=cluster_uid)
-        except ValueError as error:
-            raise Unavailable(str(error)) from error
+        return asyncio.run(listed(self._runner, self._options, cluster_uid=cluster_uid))
 
     def _scancel(self, arguments: Sequence[str]) -> None:
         """Cancel; what has gone by itself meanwhile is no failure."""
-        argv = ("scancel", *arguments)
-        answer = self._run(argv)
+        argv, deadline_s = ("scancel", *arguments), self._options.command_deadline_s
+        answer = asyncio.run(self._runner.run(argv, deadline_s=deadline_s))
         failures = cancel_failures(answer.stderr)
         if failures:
             raise next(iter(failures.values()))
         if answer.code != 0 and not GONE.search(answer.stderr):
             raise refusal(argv, answer.code, answer.stderr)
-
-    def _command(self, argv: Sequence[str], *, stdin: str = "") -> str:
-        answer = self._run(argv, stdin=stdin)
-        if answer.code != 0:
-            raise refusal(argv, answer.code, answer.stderr)
-        return answer.stdout
-
-    def _run(self, argv: Sequence[str], *, stdin: str = "") -> Output:
-        work = self._runner.run(argv, stdin=stdin, deadline_s=self._options.command_deadline_s)
-        return asyncio.run(work)
 
 
 def head_uid(cluster_uid: str) -> str:

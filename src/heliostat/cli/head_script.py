@@ -7,9 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from heliostat.ports.errors import InvalidRequest
-from heliostat.providers.slurm import script
 from heliostat.providers.slurm.options import JobOptions
-from heliostat.providers.slurm.script import FUNCTIONS, LEASE, REQUEUE, Ask, Submission, submission
+from heliostat.providers.slurm.script import (
+    FUNCTIONS,
+    LEASE,
+    REQUEUE,
+    Ask,
+    Submission,
+    submission,
+    surroundings,
+)
 from heliostat.providers.slurm.tags import Tag
 
 PASSED_ON = ("HELIOSTAT_RUNTIME_DIR", "HELIOSTAT_SITE_FILE", "SLURM_CONF")
@@ -70,21 +77,10 @@ def _script(job: JobOptions, base: Ask, ask: HeadAsk) -> str:
         "trap '' USR1",
         FUNCTIONS,
         REQUEUE,
-        *(f"export {name}={shlex.quote(value)}" for name, value in sorted(_settings(job, base).items())),
+        # What they export may be what squeue needs.
+        surroundings(job, base),
         LEASE,
-        *_surroundings(job, base),
         "heliostat_step='the start of the head'",
         f'exec "$heliostat_python" {shlex.join(command)} </dev/null',
     ]
     return "\n".join(parts) + "\n"
-
-
-def _settings(job: JobOptions, base: Ask) -> dict[str, str]:
-    return {**job.environment, **base.environment}
-
-
-def _surroundings(job: JobOptions, base: Ask) -> list[str]:
-    """Return the lines that a worker's script has, too: the setup lines, and what finds the interpreter."""
-    lines = [script.setup_step(index, line) for index, line in enumerate(job.setup, start=1)]
-    lines += ["set +eu +o pipefail", "trap '' USR1", "unset IFS"] if job.setup else []
-    return [*lines, script.interpreter(job, base)]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from heliostat.api.client import NoAnswer, NotRunning
 from heliostat.cli.clusters import client_of
+from heliostat.cli.head import LOCAL
 from heliostat.cli.head_queue import HEAD_LAUNCH_ID, SLURM, HeadLook, HeadQueue, head_uid, queue_of
 from heliostat.cli.head_script import HeadAsk, head_submission
 from heliostat.cli.preparing import (
@@ -38,7 +39,6 @@ from heliostat.providers.slurm.options import JobOptions, job_options, parse_sec
 from heliostat.providers.slurm.script import Submission
 from heliostat.providers.slurm.tags import Tag
 
-LOCAL = "local"
 LOOK_S = (2.0, 2.0, 3.0, 5.0, 8.0, 15.0)
 """Between two looks at the queue; the last for as long as it takes."""
 

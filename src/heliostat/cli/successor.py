@@ -32,11 +32,17 @@ class SuccessorPlaces:
 
 def present_record(places: StatePlaces) -> ClusterRecord | None:
     """Return the cluster of a state folder; where there is none, the successor that waits is it now."""
-    record, after = read_record(places.record), SuccessorPlaces(places.folder)
-    if record is not None or not after.record.exists():
-        return record
+    record = read_record(places.record)
+    if record is None and SuccessorPlaces(places.folder).record.exists():
+        promote(places)
+        record = read_record(places.record)
+    return record
+
+
+def promote(places: StatePlaces) -> None:
+    """Put the successor in the place of what is, or was, the cluster."""
+    after = SuccessorPlaces(places.folder)
     # The successor's own job may do the same at this moment, and either may be cut off in between.
     for waiting, present in ((after.config, places.config), (after.record, places.record)):
         with contextlib.suppress(FileNotFoundError):
             os.replace(waiting, present)
-    return read_record(places.record)

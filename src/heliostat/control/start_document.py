@@ -48,7 +48,6 @@ def start_document(
         "resources": node_type.resources.units(),
         "labels": dict(node_type.labels),
         "orphan_timeout_s": spec.orphan_timeout_s,
-        "node_ip": identity.node_ip,
         "log_monitor": node_type.options.get("log_monitor", True),
         "ray_args": node_type.options.get("ray_args", []),
     }

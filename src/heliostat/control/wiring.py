@@ -37,7 +37,6 @@ class Identity:
     ray_version: str
     python_version: str
     pid: int
-    node_ip: str | None = None
 
 
 @dataclass(frozen=True)

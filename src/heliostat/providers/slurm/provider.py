@@ -19,16 +19,16 @@ from heliostat.model.node_type import NodeType
 from heliostat.ports.errors import InvalidRequest, ProviderError, Unavailable
 from heliostat.ports.provider import Outcome, ProviderContext
 from heliostat.providers.slurm import stop_file
+from heliostat.providers.slurm.asking import listed
 from heliostat.providers.slurm.ends import Ends
 from heliostat.providers.slurm.forecast import parse_test_only, test_only_command
-from heliostat.providers.slurm.jobs import parse_squeue, squeue_command
 from heliostat.providers.slurm.logs import tails
 from heliostat.providers.slurm.members import Member, Members, members_of, row_of
 from heliostat.providers.slurm.options import JobOptions, SlurmOptions, job_options, parse_section
 from heliostat.providers.slurm.outlook import Outlook
 from heliostat.providers.slurm.refusals import trouble
 from heliostat.providers.slurm.runner import LocalRunner, Runner, SshRunner
-from heliostat.providers.slurm.script import submission
+from heliostat.providers.slurm.script import NOTICE_PART, submission
 from heliostat.providers.slurm.site import Site, probe, problems
 from heliostat.providers.slurm.stopping import Order, Stop, compressed, orders, told
 from heliostat.providers.slurm.submitting import (
@@ -43,9 +43,6 @@ from heliostat.providers.slurm.trial import tried
 
 TERMINATE_GRACE_S = 45.0
 """How long a bootstrap may take after TERM: Ray's own drain, and a little more."""
-
-NOTICE_SHARE = 0.1
-"""Work is told of its node's end `drain_notice_s` ahead, but no more than this share of the lease."""
 
 BOOTSTRAP_SHOWN = "(here comes the text of heliostat/node/bootstrap.py)\n"
 
@@ -203,11 +200,8 @@ class SlurmProvider:
 
     async def _look(self) -> Members:
         """Return what squeue has of this cluster, and learn from it; nobody is told anything."""
-        text = await self._command(squeue_command(self._options.user))
-        try:
-            jobs = parse_squeue(text, cluster_uid=self._context.identity.cluster_uid)
-        except ValueError as error:
-            raise Unavailable(str(error)) from error
+        uid = self._context.identity.cluster_uid
+        jobs = await listed(self._runner, self._options, cluster_uid=uid)
         self._known = members_of(jobs)
         self._launched |= {job.tag.launch_id for job in jobs}
         self._outlook.saw(jobs, now_s=self._now_s())
@@ -216,7 +210,7 @@ class SlurmProvider:
     def _row(self, member: Member) -> BackendInstance:
         job = self._jobs.get(member.job.tag.node_type)
         lease_s = member.job.time_limit_s or math.inf
-        notice_s = min(job.drain_notice_s, lease_s * NOTICE_SHARE) if job else None
+        notice_s = min(job.drain_notice_s, lease_s * NOTICE_PART) if job else None
         return row_of(member, stopping=member.instance_id in self._stops, notice_s=notice_s)
 
     # Ending.

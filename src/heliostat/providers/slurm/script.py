@@ -317,14 +317,14 @@ def surroundings(job: JobOptions, ask: Ask) -> str:
     """
     settings = {**job.environment, **ask.environment}
     lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(settings.items())]
-    lines += [setup_step(index, line) for index, line in enumerate(job.setup, start=1)]
+    lines += [_setup_step(index, line) for index, line in enumerate(job.setup, start=1)]
     # What a setup line has set must not change what follows.
     lines += ["set +eu +o pipefail", "trap '' USR1", "unset IFS"] if job.setup else []
-    return "\n".join([*lines, interpreter(job, ask)])
+    return "\n".join([*lines, _interpreter(job, ask)])
 
 
-def setup_step(number: int, line: str) -> str:
-    """Return a setup line as it is run; one that fails ends the script, and is named. Needs `FUNCTIONS`."""
+def _setup_step(number: int, line: str) -> str:
+    """Return a setup line as it is run; one that fails ends the script, and is named."""
     flat = " ".join(line.split())
     shown = flat if len(flat) <= SETUP_SHOWN_CHARS else flat[: SETUP_SHOWN_CHARS - 1] + "…"
     step = shlex.quote(f"setup line {number} ({shown})")
@@ -332,8 +332,8 @@ def setup_step(number: int, line: str) -> str:
     return f"heliostat_step={step}\neval {shlex.quote(line)} </dev/null || {failed}"
 
 
-def interpreter(job: JobOptions, ask: Ask) -> str:
-    """Return the lines that find, or make, what runs the worker. Needs `FUNCTIONS`."""
+def _interpreter(job: JobOptions, ask: Ask) -> str:
+    """Return the lines that find, or make, what runs the worker."""
     if job.env is not None:
         root = f"{ask.work_dir or ask.log_dir}/envs"
         return f"{environment_lines(job.env, root=root, start=ask.start)}\n{PYTHON}"

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from heliostat.model.instance import LaunchRequest
-from heliostat.ports.errors import InvalidRequest, ProviderError, QuotaExceeded, Unavailable
+from heliostat.ports.errors import InvalidRequest, ProviderError, QuotaExceeded
 from heliostat.ports.provider import ClusterIdentity
-from heliostat.providers.slurm.jobs import parse_submitted
+from heliostat.providers.slurm.asking import submitted
 from heliostat.providers.slurm.options import SlurmOptions, job_options
-from heliostat.providers.slurm.refusals import refusal
 from heliostat.providers.slurm.runner import Runner
 from heliostat.providers.slurm.script import Ask, Submission, submission
 from heliostat.providers.slurm.tags import Tag
@@ -96,8 +95,8 @@ async def submit(
             return await _submit(ask, found, around=around, runner=runner, request=request)
 
     found = Submitted()
-    for submitted in await asyncio.gather(*(one(ask, made) for ask, made in every)):
-        found = found.plus(submitted)
+    for part_of_it in await asyncio.gather(*(one(ask, made) for ask, made in every)):
+        found = found.plus(part_of_it)
     return found
 
 
@@ -105,7 +104,7 @@ async def _submit(
     ask: Ask, made: Submission, *, around: Surroundings, runner: Runner, request: LaunchRequest
 ) -> Submitted:
     try:
-        return Submitted((await _sbatch(made, around.options, runner),))
+        return Submitted((await submitted(made, runner, around.options),))
     except QuotaExceeded as error:
         half = ask.count // 2
         if ask.together or half == 0:
@@ -118,17 +117,6 @@ async def _submit(
         return Submitted(found.job_ids, {**found.failed, **_failed(rest, error)})
     except ProviderError as error:
         return Submitted(failed=_failed(ask, error))
-
-
-async def _sbatch(made: Submission, options: SlurmOptions, runner: Runner) -> int:
-    answer = await runner.run(made.argv, stdin=made.script, deadline_s=options.command_deadline_s)
-    if answer.code != 0:
-        raise refusal(made.argv, answer.code, answer.stderr)
-    try:
-        return parse_submitted(answer.stdout)
-    except ValueError as error:
-        # The job may well be there: the next listing tells.
-        raise Unavailable(str(error)) from error
 
 
 def _failed(ask: Ask, error: ProviderError) -> dict[str, ProviderError]:

@@ -13,11 +13,11 @@ from typing import Any
 
 from heliostat.model.instance import BackendState, LaunchRequest
 from heliostat.ports.errors import ProviderError, Unavailable
-from heliostat.providers.slurm.jobs import Job, parse_squeue, parse_submitted, squeue_command
+from heliostat.providers.slurm.asking import listed, submitted
+from heliostat.providers.slurm.jobs import Job
 from heliostat.providers.slurm.logs import LOOK_BACK_LINES, log_path, tails, telling
 from heliostat.providers.slurm.members import members_of
 from heliostat.providers.slurm.options import job_options
-from heliostat.providers.slurm.refusals import refusal, trouble
 from heliostat.providers.slurm.runner import Runner
 from heliostat.providers.slurm.script import submission
 from heliostat.providers.slurm.stopping import compressed
@@ -27,7 +27,6 @@ PROGRAM = Path(__file__).with_name("trial_on_node.py")
 TRIAL_S = 60.0
 POLL_FIRST_S, POLL_MOST_S = 2.0, 15.0
 CALL_S = 5.0
-
 
 Said = asyncio.Future[dict[str, Any]]
 """What the node says of itself, once it has come through."""
@@ -54,18 +53,14 @@ async def tried(
             (ask,) = asks(whole, surroundings, now_s=now_s)
             options = job_options(around.options, request.node_type.options)
             made = submission(options, replace(ask, time_limit_s=TRIAL_S))
-            deadline_s = around.options.command_deadline_s
             try:
-                answer = await runner.run(made.argv, stdin=made.script, deadline_s=deadline_s)
-                if answer.code != 0:
-                    raise refusal(made.argv, answer.code, answer.stderr)
-                job_id = parse_submitted(answer.stdout)
+                job_id = await submitted(made, runner, around.options)
                 return await _watched(job_id, said, around, runner, wait_s=wait_s, expected=request.start)
             finally:
                 # Found by its launch, since sbatch may have acted without an answer.
                 with contextlib.suppress(ProviderError):
                     await _cancel(request.launch_id, around, runner)
-    except (ProviderError, OSError, ValueError) as error:
+    except (ProviderError, OSError) as error:
         return False, str(error)
 
 
@@ -119,10 +114,8 @@ async def _watched(
             path = log_path(around.log_dir, member.job.tag, member.index)
             far = runner if around.options.ssh else None
             last = telling((await tails([path], LOOK_BACK_LINES, runner=far)).get(path, ()))
-            return (
-                False,
-                f"job {job_id} on {member.job.nodes or 'no node'}: {words}{': ' + last if last else ''}",
-            )
+            told = ": ".join(filter(None, (words, last)))
+            return False, f"job {job_id} on {member.job.nodes or 'no node'}: {told}"
     return False, f"job {job_id} did not start within {wait_s:.0f} s and was cancelled ({words})"
 
 
@@ -134,14 +127,7 @@ async def _cancel(launch_id: str, around: Surroundings, runner: Runner) -> None:
 
 
 async def _jobs(around: Surroundings, runner: Runner) -> tuple[Job, ...]:
-    command = squeue_command(around.options.user)
-    answer = await runner.run(command, deadline_s=around.options.command_deadline_s)
-    if (wrong := trouble(command, answer.code, answer.stderr)) is not None:
-        raise wrong
-    try:
-        return parse_squeue(answer.stdout, cluster_uid=around.identity.cluster_uid)
-    except ValueError as error:
-        raise Unavailable(str(error)) from error
+    return await listed(runner, around.options, cluster_uid=around.identity.cluster_uid)
 
 
 async def _called_back(said: Mapping[str, Any], expected: Mapping[str, object]) -> tuple[bool, str]:
