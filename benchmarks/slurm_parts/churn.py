@@ -18,28 +18,7 @@ from benchmarks.slurm_parts.cluster import Cluster
 from heliostat.cli.driver import driver_environment
 from tests.slurm_site import SlurmSite
 
-CLUSTER = """
-cluster_name: churn
-max_workers: 4
-idle_timeout_minutes: 1
-upscaling_speed: 0
-provider:
-  type: external
-  module: heliostat.launcher.NodeProvider
-  orphan_timeout_s: 60
-  backends:
-    local: {}
-    slurm: {partition: main, time_limit: 2, network: 127.0.0.0/8}
-available_node_types:
-  head: {resources: {CPU: 0}, node_config: {backend: local}}
-  worker:
-    resources: {CPU: 1, memory: 300000000, object_store_memory: 100000000}
-    min_workers: 0
-    max_workers: 4
-    idle_timeout_s: 5
-    node_config: {backend: slurm}
-head_node_type: head
-"""
+WALLTIME_MIN, IDLE_S = 2, 5
 
 WORK = """
 import json, os, sys, time

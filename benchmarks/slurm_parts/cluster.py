@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,21 +42,21 @@ provider:
   module: heliostat.launcher.NodeProvider
   orphan_timeout_s: 60
   backends:
-    local: {}
-    slurm: {partition: main, time_limit: 30, network: 127.0.0.0/8}
+    local: {{}}
+    slurm: {{partition: main, time_limit: {minutes}, network: 127.0.0.0/8}}
 available_node_types:
-  head: {resources: {CPU: 0}, node_config: {backend: local}}
+  head: {{resources: {{CPU: 0}}, node_config: {{backend: local}}}}
   worker:
-    resources: {CPU: 1, memory: 300000000, object_store_memory: 100000000}
+    resources: {{CPU: 1, memory: 300000000, object_store_memory: 100000000}}
     min_workers: 0
     max_workers: 4
-    idle_timeout_s: 2
-    node_config: {backend: slurm}
+    idle_timeout_s: {idle_s}
+    node_config: {{backend: slurm}}
   later:
-    resources: {CPU: 0, later: 1, memory: 100000000, object_store_memory: 100000000}
+    resources: {{CPU: 0, later: 1, memory: 100000000, object_store_memory: 100000000}}
     min_workers: 0
     max_workers: 1
-    node_config: {backend: slurm, sbatch: [--begin=now+1hour]}
+    node_config: {{backend: slurm, sbatch: [--begin=now+1hour]}}
 head_node_type: head
 """
 """`later` is for asking alone: its jobs never start, so that another ask can follow soon."""
@@ -76,8 +76,11 @@ exit $code
 
 
 @contextmanager
-def started(site: SlurmSite, folder: Path, text: str = CLUSTER) -> Iterator[Cluster]:
-    """Run a cluster with its head on this machine while the block runs; `sbatch` notes when it returned."""
+def started(site: SlurmSite, folder: Path, *, minutes: int = 30, idle_s: int = 2) -> Iterator[Cluster]:
+    """Run a cluster with its head on this machine while the block runs; `sbatch` notes when it returned.
+
+    Its workers have `minutes` of walltime and go when idle for `idle_s`.
+    """
     stamps, wrappers = folder / "stamps", folder / "bin"
     wrappers.mkdir()
     stamps.touch()
@@ -92,7 +95,7 @@ def started(site: SlurmSite, folder: Path, text: str = CLUSTER) -> Iterator[Clus
         "HELIOSTAT_RUNTIME_DIR": f"{folder}/r",
     }
     path = folder / "cluster.yaml"
-    path.write_text(text)
+    path.write_text(CLUSTER.format(minutes=minutes, idle_s=idle_s))
     record = start_cluster(path, options=StartOptions(), say=lambda _: None)
     try:
         yield Cluster(site, record, stamps)
@@ -172,22 +175,21 @@ class Cluster:
         self.wait_empty()
         return running_s - submitted_s
 
-    def floor(self) -> float:
-        """Return `sbatch` of a script by hand → RUNNING, in seconds; the node is ended afterwards."""
+    def floor(self, count: int = 1) -> float:
+        """Return `sbatch` of scripts by hand → so many RUNNING, in seconds; they are ended afterwards."""
         with tempfile.TemporaryDirectory(prefix="hb-", dir="/tmp") as folder, self.reader() as reader:
-            script = BY_HAND.format(python=sys.executable, address=self.record.address, folder=folder)
             options = ("--parsable", "--partition=main", "--time=30", "--output=/dev/null", "--chdir=/tmp")
             began_s = time.time()
-            asked = subprocess.run(
-                ("sbatch", *options), input=script, text=True, capture_output=True, check=True
-            )
-            job = asked.stdout.strip()
+            jobs = [_by_hand(self.record.address, f"{folder}/{number}", options) for number in range(count)]
             try:
-                running_s = until("a worker by hand", lambda: time.time() if self.workers(reader) else None)
+                running_s = until(
+                    f"{count} by hand", lambda: time.time() if self.workers(reader) >= count else None
+                )
             finally:
-                self.site.run("scancel", "--signal=TERM", "--batch", job, check=False)
-            until("its end", lambda: None if self.workers(reader) else time.time())
-            until("its job's end", lambda: None if self.site.jobs(ended=False) else time.time())
+                for job in jobs:
+                    self.site.run("scancel", "--signal=TERM", "--batch", job, check=False)
+            until("their end", lambda: None if self.workers(reader) else time.time())
+            until("their jobs' end", lambda: None if self.site.jobs(ended=False) else time.time())
         return running_s - began_s
 
     def cpu_s_per_min(self) -> float:
@@ -199,6 +201,13 @@ class Cluster:
 
     def _submitted(self) -> list[float]:
         return [float(line) for line in self._stamps.read_text().splitlines()]
+
+
+def _by_hand(address: str, folder: str, options: Sequence[str]) -> str:
+    """Submit a worker as a person would; return its job's id."""
+    script = BY_HAND.format(python=sys.executable, address=address, folder=folder)
+    asked = subprocess.run(("sbatch", *options), input=script, text=True, capture_output=True, check=True)
+    return asked.stdout.strip()
 
 
 def measure(cluster: Cluster, *, parts: frozenset[str], runs: int, asks: int) -> dict[str, Any]:
@@ -214,6 +223,7 @@ def measure(cluster: Cluster, *, parts: frozenset[str], runs: int, asks: int) ->
                 ours.append(cluster.first())
             found["one_worker_s"] = statistics.median(ours)
             found["floor_s"] = statistics.median(floors)
+            found["floor_four_s"] = cluster.floor(FOUR)
             found["four_workers_s"] = cluster.first(FOUR)
     if "one" in parts:
         found["cpu_s_per_min"] = cluster.cpu_s_per_min()

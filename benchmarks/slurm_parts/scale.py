@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measuring import until
 from heliostat.cli.system import SystemClock
@@ -58,6 +59,11 @@ class Launcher:
             environment=site.environment,
         )
 
+    @property
+    def asked(self) -> int:
+        """How many commands it has run so far."""
+        return sum(self.runner.counts.values())
+
     async def launch(self, count: int) -> None:
         request = LaunchRequest(
             "l000001", NODE_TYPE, count, {"gcs_address": "127.0.0.1:6379", "resources": {"CPU": 1}}
@@ -99,11 +105,12 @@ def launch_many(site: SlurmSite, folder: Path) -> dict[str, float]:
     return {"sbatch_calls": calls, "s": ours_s, "naive_s": all_s - began_s}
 
 
-def calls_per_min(site: SlurmSite, folder: Path) -> dict[str, float]:
-    """Return Slurm commands in a minute: with nothing for a while, and from a change on with so many jobs."""
-    found = {"quiet": asyncio.run(_quiet(Launcher(site, folder, "quiet")))}
+def calls_per_min(site: SlurmSite, folder: Path) -> dict[str, Any]:
+    """Return Slurm commands in a minute: when nothing happens, while many jobs come, and once they run."""
+    found: dict[str, Any] = {"quiet": asyncio.run(_quiet(Launcher(site, folder, "quiet"))), "scaling": {}}
     for count in SETTINGS:
-        found[str(count)] = asyncio.run(_with(Launcher(site, folder, f"jobs{count}"), count))
+        scaling, running = asyncio.run(_with(Launcher(site, folder, f"jobs{count}"), count))
+        found["scaling"][str(count)], found[str(count)] = scaling, running
         site.cancel_all()
     return found
 
@@ -111,31 +118,38 @@ def calls_per_min(site: SlurmSite, folder: Path) -> dict[str, float]:
 async def _quiet(launcher: Launcher) -> float:
     async with _watched(launcher):
         await asyncio.sleep(BACK_OFF_S)
-        return await _counted(launcher)
+        calls = await _counted(launcher)
+    await launcher.provider.aclose()
+    return calls
 
 
-async def _with(launcher: Launcher, count: int) -> float:
-    await launcher.launch(count)
+async def _with(launcher: Launcher, count: int) -> tuple[float, float]:
+    async with _watched(launcher) as watch:
+        before = launcher.asked
+        await launcher.launch(count)
+        watch.poke()
+        scaling = await _counted(launcher, since=before)
     await launcher.all_run(count)
     async with _watched(launcher):
-        return await _counted(launcher)
+        running = await _counted(launcher)
+    await launcher.provider.aclose()
+    return scaling, running
 
 
 @asynccontextmanager
-async def _watched(launcher: Launcher) -> AsyncIterator[None]:
+async def _watched(launcher: Launcher) -> AsyncIterator[BackendWatch]:
     """List as the controller's loop does, from often to seldom, while the block runs."""
     watch = BackendWatch(launcher.provider, clock=SystemClock(), telemetry=Measures(), timing=Timing())
     watch.queries = (OfferQuery(NODE_TYPE, MANY),)
     watching = asyncio.create_task(watch.run())
     try:
-        yield
+        yield watch
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
-        await launcher.provider.aclose()
 
 
-async def _counted(launcher: Launcher) -> float:
-    before = sum(launcher.runner.counts.values())
+async def _counted(launcher: Launcher, *, since: int | None = None) -> float:
+    before = launcher.asked if since is None else since
     await asyncio.sleep(WINDOW_S)
-    return (sum(launcher.runner.counts.values()) - before) * 60 / WINDOW_S
+    return (launcher.asked - before) * 60 / WINDOW_S
