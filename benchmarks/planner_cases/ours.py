@@ -68,7 +68,7 @@ def world(case: Case) -> World:
         joined_at=dict.fromkeys(ids, joined_s),
         first_listed=dict.fromkeys(ids, joined_s),
         states=dict.fromkeys(ids, InstanceState.RUNNING),
-        succeeded=frozenset(one.name for one in types),
+        proven={one.name: one.shape_id for one in types},
         rounds_at_s=NOW_S - 1,
     )
     policy = Policy(types, max_workers=NO_LIMIT, idle_timeout_s=60.0, upscaling_speed=0.0)

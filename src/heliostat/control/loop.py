@@ -370,7 +370,7 @@ class Controller:
         request = launch_request(
             launch_id, action.count, node_type=node_type, spec=self.spec, identity=identity, session=session
         )
-        return as_planned(request, action, self.memory.history.succeeded)
+        return as_planned(request, action, self.memory.history)
 
     def _flush_history(self) -> None:
         now_s = self.ports.clock.monotonic_s()

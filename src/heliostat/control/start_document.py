@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from heliostat.control.wiring import Identity
+from heliostat.model.history import History
 from heliostat.model.instance import LaunchRequest
 from heliostat.model.node_type import ClusterSpec, NodeType
 from heliostat.model.plan import Launch, Why
 from heliostat.planner.limits import FIRST_TRY
 
 
-def as_planned(request: LaunchRequest, action: Launch, succeeded: Collection[str]) -> LaunchRequest:
-    """Return the ask with how the plan means it; `succeeded` are the types that have come up before."""
+def as_planned(request: LaunchRequest, action: Launch, history: History) -> LaunchRequest:
+    """Return the ask with how the plan means it: whole, or the first few alone of an unproven shape."""
     if action.reason.why is Why.GANG and action.count > 1:
         return replace(request, together=True)
-    untried = request.node_type.throttles and action.node_type not in succeeded
+    node_type = request.node_type
+    untried = node_type.throttles and not history.has_come_up(node_type.name, node_type.shape_id)
     return replace(request, at_once=FIRST_TRY) if untried else request
 
 

@@ -51,7 +51,7 @@ class History:
     joined_at      instance id -> when Ray first showed its node
     states         instance id -> its state in the last round
     backoff        node type -> how it has failed
-    succeeded      node types that came up at least once
+    proven         node type -> the `shape_id` of it that has come up at least once
     start_s        node type -> the last observed times from launch to join, newest last
     failures       the last failures, newest last, at most `FAILURES_KEPT`
     rounds_at_s    when the last round with a readable GCS was
@@ -70,7 +70,7 @@ class History:
     joined_at: Mapping[str, float] = field(default_factory=dict)
     states: Mapping[str, InstanceState] = field(default_factory=dict)
     backoff: Mapping[str, Backoff] = field(default_factory=dict)
-    succeeded: frozenset[str] = frozenset()
+    proven: Mapping[str, str] = field(default_factory=dict)
     start_s: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     failures: tuple[Failure, ...] = ()
     rounds_at_s: float | None = None
@@ -79,6 +79,10 @@ class History:
     drained: frozenset[str] = frozenset()
     shares: Mapping[str, Shares] = field(default_factory=dict)
     prices: Mapping[str, float] = field(default_factory=dict)
+
+    def has_come_up(self, node_type: str, shape_id: str) -> bool:
+        """Say whether this very shape of the type works: one that `apply` has changed is unproven."""
+        return self.proven.get(node_type) == shape_id
 
 
 FAILURES_KEPT = 50

@@ -41,6 +41,7 @@ def fold(history: History, snapshot: Snapshot, policy: Policy) -> History:
         known = _demand(known, snapshot)
         known = replace(known, shares=shares_of(known, snapshot.ray))
         known = _joins(known, instances, now_s=snapshot.now_s)
+        known = _proofs(known, snapshot, policy)
     known = _failures(known, snapshot, instances, policy=policy)
     known = _states(known, snapshot, instances)
     return _settled(known, snapshot, policy)
@@ -48,8 +49,9 @@ def fold(history: History, snapshot: Snapshot, policy: Policy) -> History:
 
 def _pruned(history: History, instances: Sequence[Instance], policy: Policy) -> History:
     ids = {one.intent.instance_id for one in instances}
-    names = {one.name for one in policy.node_types}
-    priced = names
+    shapes = {one.name: one.shape_id for one in policy.node_types}
+    names = shapes.keys()
+    priced = set(names)
     if not history.prices.keys() <= names:
         priced = names | {one.intent.node_type for one in instances}
 
@@ -69,7 +71,7 @@ def _pruned(history: History, instances: Sequence[Instance], policy: Policy) -> 
         drained=history.drained & ids,
         states=of_ids(history.states),
         backoff={name: one for name, one in history.backoff.items() if name in names},
-        succeeded=history.succeeded & names,
+        proven={name: one for name, one in history.proven.items() if one == shapes.get(name)},
         start_s={name: one for name, one in history.start_s.items() if name in names},
         prices={name: price for name, price in history.prices.items() if name in priced},
     )
@@ -133,12 +135,10 @@ def _joins(history: History, instances: Sequence[Instance], *, now_s: float) -> 
     """Note first appearances in Ray: the type works, so its failures are forgiven."""
     joined, starts = dict(history.joined_at), dict(history.start_s)
     backoff = dict(history.backoff)
-    succeeded: set[str] = set()
     for one in instances:
         if one.intent.instance_id in joined or one.node is None or one.node.status not in _MEMBER:
             continue
         joined[one.instance_id] = now_s
-        succeeded.add(one.node_type)
         backoff.pop(one.node_type, None)
         # Without earlier rounds we do not know when it joined, only that it did.
         if history.rounds_at_s is not None and not one.intent.adopted:
@@ -149,9 +149,23 @@ def _joins(history: History, instances: Sequence[Instance], *, now_s: float) -> 
         joined_at=joined,
         start_s=starts,
         backoff=backoff,
-        succeeded=history.succeeded | succeeded,
         drained=_drained(history, instances),
     )
+
+
+def _proofs(history: History, snapshot: Snapshot, policy: Policy) -> History:
+    """Note which types have a node of their present shape. A journal that was lost tells it anew."""
+    shapes = {one.name: one.shape_id for one in policy.node_types}
+    unproven = shapes.keys() - history.proven.keys()
+    if not unproven:
+        return history
+    up = {
+        one.intent.node_type
+        for state in (InstanceState.RUNNING, InstanceState.DRAINING)
+        for one in snapshot.by_state[state]
+        if one.intent.node_type in unproven and one.intent.shape_id == shapes[one.intent.node_type]
+    }
+    return replace(history, proven={**history.proven, **{name: shapes[name] for name in sorted(up)}})
 
 
 def _drained(history: History, instances: Sequence[Instance]) -> frozenset[str]:

@@ -229,8 +229,8 @@ class Scene:
         """Say whether it waits behind others of its launch that began and failed, the first of their type."""
         if instance.row is None or not instance.row.throttled or instance.state is not InstanceState.QUEUED:
             return False
-        untried = instance.node_type not in self.history.succeeded
-        return untried and instance.intent.launch_id in self._failed_launches
+        proven = self.history.has_come_up(instance.node_type, instance.intent.shape_id)
+        return not proven and instance.intent.launch_id in self._failed_launches
 
     @cached_property
     def _failed_launches(self) -> Mapping[str, str]:

@@ -99,9 +99,10 @@ class _Gate:
 
     def _untried(self, name: str, count: int, *, gang: bool) -> Stop:
         text = f"{name} never came up yet: {FIRST_TRY} at a time until the first one joins"
-        tried = name in self._scene.history.succeeded or self._running[name] > 0
+        node_type = self._scene.types[name]
+        tried = self._scene.history.has_come_up(name, node_type.shape_id)
         # Its backend itself lets the first few go before the others, which keep their place in its queue.
-        tried = tried or (not gang and self._scene.types[name].throttles)
+        tried = tried or (not gang and node_type.throttles)
         # A gang can't be tried in part: it goes out whole, when nothing else of the type is out.
         whole = gang and (not self._coming[name] or self._coming[name] + count <= FIRST_TRY)
         free = ENDLESS if tried or whole else FIRST_TRY - self._coming[name]

@@ -87,7 +87,7 @@ def _prepared(history: History | None, found: Asked) -> History:
         idle_since={},
         reports=dict.fromkeys(idle, BELIEVED),
         rounds_at_s=found.snapshot.now_s,
-        succeeded=frozenset(one.name for one in found.policy.node_types),
+        proven={one.name: one.shape_id for one in found.policy.node_types},
     )
 
 

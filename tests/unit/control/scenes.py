@@ -47,8 +47,8 @@ class Round:
         kept = Constraint(tuple(self.keep)) if self.keep else None
         ray = RayState(1, "session", nodes, tuple(self.demands), tuple(self.gangs), kept)
         snapshot = Snapshot(NOW_S, ray, {"fake": BackendView(listed_at_s=NOW_S, fresh=True)})
-        known = frozenset() if self.untried else frozenset(one.name for one in self.types)
-        history = fold(History(succeeded=known), snapshot, policy)
+        known = {} if self.untried else {one.name: one.shape_id for one in self.types}
+        history = fold(History(proven=known), snapshot, policy)
         memory = Memory({}, history, OperatorSettings(), snapshot=snapshot, instances=snapshot.instances)
         memory.plan = plan(snapshot, history, policy)
         return Scene(policy, memory, NOW_S)

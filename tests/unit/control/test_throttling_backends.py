@@ -50,6 +50,21 @@ async def test_a_type_that_has_come_up_is_not_held_back_again(stage: Stage) -> N
     assert [one.at_once for change in stage.provider.changes for one in change.launch][1:] == [None]
 
 
+async def test_a_changed_shape_is_held_back_anew_until_one_of_it_has_come_up(stage: Stage) -> None:
+    stage.ray.demands = (demand(1),)
+    await stage.step(6)
+    kind = replace(stage.spec.policy.node_types[0], shape_id="shape-new")
+    stage.spec = spec(kind, max_workers=20, upscaling_speed=0.0)
+    stage.controller.use_spec(stage.spec)
+    stage.provider.boot_s = 20.0
+    stage.ray.demands = (demand(8),)
+    await stage.step(10)
+    assert [one.at_once for change in stage.provider.changes for one in change.launch][1:] == [FIRST_TRY]
+    assert [change for change in stage.provider.changes if change.unthrottle] == []
+    await stage.step(20)
+    assert [change.unthrottle for change in stage.provider.changes if change.unthrottle] == [("cpu",)]
+
+
 async def test_what_waits_behind_failures_is_withdrawn(stage: Stage) -> None:
     stage.ray.demands = (demand(8),)
     await stage.step(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -30,7 +31,7 @@ def test_everything_survives_a_restart(tmp_path: Path) -> None:
         waiting_since={"a": 1.0},
         states={"la.0": InstanceState.QUEUED},
         backoff={"cpu": Backoff(2, 30.0, "boom")},
-        succeeded=frozenset({"cpu"}),
+        proven={"cpu": "shape"},
         start_s={"cpu": (3.0, 4.0)},
         failures=(Failure("la.0", "cpu", 5.0, "boom"),),
     )
@@ -48,6 +49,20 @@ def test_everything_survives_a_restart(tmp_path: Path) -> None:
     assert again.operator() == operator
     assert again.usage() == (UsageRow("2026-01-01", "cpu", 2.0, 1.0, 4.0, 0.0, 0.2),)
     assert [(e.kind, e.data, e.seq) for e in again.events()] == [("launch", {"n": 1}, 1)]
+
+
+def test_a_history_of_an_earlier_version_is_read_without_what_is_told_in_another_way_now(
+    tmp_path: Path,
+) -> None:
+    """It had `succeeded`, names of types without their shapes."""
+    opened(tmp_path).close()
+    backoff = {"cpu": {"failures": 2, "until_s": 30.0, "last_error": "x"}}
+    old = json.dumps({"waiting_since": {"a": 1.0}, "backoff": backoff, "succeeded": ["cpu"]})
+    with sqlite3.connect(tmp_path / "journal.db") as connection:
+        connection.execute("INSERT INTO meta VALUES ('history', ?)", (old,))
+    connection.close()
+    history = opened(tmp_path).history()
+    assert history == History(waiting_since={"a": 1.0}, backoff={"cpu": Backoff(2, 30.0, "x")})
 
 
 def test_an_intent_is_replaced_and_forgotten(tmp_path: Path) -> None:

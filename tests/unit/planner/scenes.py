@@ -21,8 +21,8 @@ def scene_of(world: World, *, round_first: bool = True) -> Scene:
 def apply(world: World, changed: Policy) -> None:
     """Let a changed file count, as `heliostat apply` does; its types are known to work."""
     world.policy = changed
-    names = frozenset(one.name for one in changed.node_types)
-    world.history = replace(world.history, succeeded=names)
+    shapes = {one.name: one.shape_id for one in changed.node_types}
+    world.history = replace(world.history, proven=shapes)
 
 
 def newer(node_type: NodeType) -> NodeType:

@@ -136,7 +136,7 @@ def test_all_that_waits_for_a_node_is_deferred_by_what_wants_it(
     floor: int, kept: tuple[object, ...], demands: tuple[object, ...], found: set[tuple[Why, int]]
 ) -> None:
     world = World(policy=policy(kind(min_workers=floor)), demands=demands, constraint=kept)  # type: ignore[arg-type]
-    world.history = replace(world.history, succeeded=frozenset())
+    world.history = replace(world.history, proven={})
     deferred = world.round().deferred
     assert {(one.why, one.wanted.count) for one in deferred} == found  # type: ignore[union-attr]
     assert {(one.limiter, one.nearest, one.have, one.most) for one in deferred} == {

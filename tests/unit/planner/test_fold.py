@@ -87,10 +87,10 @@ def test_a_join_is_a_success_forgives_failures_and_tells_how_long_it_took() -> N
     one = world.coming(state=BackendState.RUNNING, ago_s=7)
     world.history = History(backoff={"cpu": Backoff(3, 0.0, "x")})
     world.round()
-    assert world.history.succeeded == frozenset()
+    assert world.history.proven == {}
     world.join(one, Resources())
     world.round()
-    assert world.history.succeeded == {"cpu"}
+    assert world.history.proven == {"cpu": "shape-cpu"}
     assert world.history.backoff == {}
     assert world.history.start_s == {"cpu": (9.0,)}
     assert world.history.joined_at == {one: world.now_s}

@@ -13,7 +13,18 @@ from heliostat.model.snapshot import OperatorSettings
 from heliostat.planner import plan
 from heliostat.planner.backoff import after_failures, delay_s
 from heliostat.planner.limits import BACKEND_PATIENCE_S, BACKOFF_MOST_S, FIRST_TRY
-from tests.unit.planner.world import World, demand, drained, kind, launched, launches, limiters, policy
+from tests.unit.planner.scenes import newer
+from tests.unit.planner.world import (
+    World,
+    demand,
+    drained,
+    kind,
+    launched,
+    launches,
+    limiters,
+    policy,
+    released,
+)
 
 
 def test_no_more_of_a_type_than_its_maximum() -> None:
@@ -193,6 +204,34 @@ class TestFirstSuccess:
             world.tick(places=False)
         assert launched(world.round()) == {"cpu": 6}
 
+    def test_a_shape_that_apply_has_changed_is_unproven_though_the_type_ran_before(self) -> None:
+        world = World(demands=(demand(9, CPU=4),))
+        world.running(used={"CPU": 4})
+        world.round()
+        world.policy = policy(newer(kind()))
+        made = world.round()
+        assert launched(made) == {"cpu": FIRST_TRY}
+        assert set(limiters(made)) == {"FIRST_SUCCESS"}
+        world.obey(made)
+        for _ in range(3):
+            world.tick(places=False)
+        assert launched(world.round()) == {"cpu": 6}
+
+    def test_a_node_that_runs_proves_its_shape_though_the_history_was_lost(self) -> None:
+        world = World(demands=(demand(9, CPU=4),))
+        world.running(used={"CPU": 4})
+        world.history = replace(world.history, proven={})
+        assert launched(world.round()) == {"cpu": 9}
+
+    def test_what_waits_behind_failures_of_a_new_shape_is_withdrawn(self) -> None:
+        world = World(policy=policy(newer(kind())), demands=(demand(2, CPU=4),))
+        world.history = History(proven={"cpu": "shape-cpu"})
+        failed, behind = world.coming(ago_s=1), world.coming(ago_s=1)
+        world.intents[behind] = replace(world.intents[behind], launch_id=world.intents[failed].launch_id)
+        world.change_row(failed, state=BackendState.FAILED, started_at_s=world.now_s, detail="no image")
+        world.change_row(behind, throttled=True)
+        assert released(world.round())[behind] is Why.FAILED
+
 
 class TestBackoff:
     def world(self, failures: int = 2, left_s: float = 10.0) -> World:
@@ -216,7 +255,7 @@ class TestBackoff:
     def test_another_type_is_taken_meanwhile(self) -> None:
         world = self.world()
         world.policy = policy(kind(priority=1), kind("b"))
-        world.history = replace(world.history, succeeded=frozenset({"b"}))
+        world.history = replace(world.history, proven={"b": "shape-b"})
         assert launched(world.round()) == {"b": 1}
 
     def test_each_attempt_that_fails_doubles_the_wait_up_to_a_limit(self) -> None:

@@ -117,7 +117,7 @@ class TestAhead:
         world = World()
         for _ in range(5):
             ending(world, "gone", used={"CPU": 4})
-        world.history = replace(world.history, succeeded=frozenset())
+        world.history = replace(world.history, proven={})
         assert launched(world.round()) == {"cpu": 3}
         assert world.history.failures == History().failures
 

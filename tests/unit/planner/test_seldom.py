@@ -102,7 +102,7 @@ def test_a_gang_waits_with_the_gang_whose_node_it_shares() -> None:
     """The first gang is held back, so the second, which leans on one of its nodes, is not sent in part."""
     untried, tried = kind("untried", 4, labels=A), kind("tried", 4, labels=B)
     world = World(policy=policy(untried, tried))
-    world.history = History(succeeded=frozenset({"tried"}))
+    world.history = History(proven={"tried": "shape-tried"})
     world.gangs = (
         gang(GangStrategy.STRICT_SPREAD, demand(5, "zone=a", CPU=3), name="a"),
         gang(GangStrategy.PACK, demand(2, "zone=a", CPU=1), demand(1, "zone=b", CPU=4), name="b"),

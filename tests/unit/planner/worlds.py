@@ -111,7 +111,7 @@ def world_of(chance: Random, *, asks_for_gangs: bool = True, floors: bool = True
     if asks_for_gangs:
         world.gangs = tuple(gang_of(chance, name) for name in "ab"[: chance.randint(0, 2)])
     if chance.random() < 0.3:
-        world.history = replace(world.history, succeeded=frozenset())
+        world.history = replace(world.history, proven={})
     return world
 
 
