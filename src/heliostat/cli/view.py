@@ -97,17 +97,17 @@ def types(report: StatusReport) -> Grid:
     return Grid(
         "node types",
         ("type", "backend", "alive", "running", "target", "min", "max", "note"),
-        tuple(_type_row(one, now_s=report.at_s) for one in report.node_types),
+        tuple(map(_type_row, report.node_types)),
         right=frozenset({"alive", "running", "target", "min", "max"}),
     )
 
 
-def _type_row(one: TypeReport, *, now_s: float) -> tuple[Cell, ...]:
+def _type_row(one: TypeReport) -> tuple[Cell, ...]:
     notes = []
     if one.floor:
         notes.append(f"{one.floor} added by hand")
-    if one.backoff_until_s is not None and one.backoff_until_s > now_s:
-        notes.append(f"waits {humanise(one.backoff_until_s - now_s)} after failures")
+    if one.held:
+        notes.append(one.held)
     if one.last_error:
         notes.append(one.last_error)
     numbers = (one.alive, one.running, one.target, one.min_workers, one.max_workers)

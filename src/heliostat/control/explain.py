@@ -83,8 +83,7 @@ def explain_type(scene: Scene, name: str) -> Answer | None:
     starts = scene.history.start_s.get(name, ())
     lines = [_type_line(report)]
     lines += [f"last failure: {report.last_error}"] if report.last_error else []
-    if report.backoff_until_s is not None:
-        lines.append(f"tried again in {_ago(report.backoff_until_s - scene.now_s)}")
+    lines += [f"it {report.held}"] if report.held else []
     if starts:
         lines.append(f"its last {len(starts)} starts took {', '.join(f'{s:.1f}' for s in starts)} s")
     lines += [f"{one.name}: {_instance_line(one, scene.now_s)}" for one in instances]

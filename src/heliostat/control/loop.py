@@ -16,6 +16,7 @@ import structlog
 
 from heliostat.control.accounts import Accounts
 from heliostat.control.act import BackendActor
+from heliostat.control.answers import answer, failed_launches, refused
 from heliostat.control.drainer import Drainer
 from heliostat.control.follow_up import follow_up, letting_go
 from heliostat.control.idle_watch import IdleWatch
@@ -44,11 +45,9 @@ from heliostat.ports.cluster import RoundReport
 from heliostat.ports.errors import (
     ClusterError,
     ClusterUnreachable,
-    HeliostatError,
     JournalError,
     StrangerCluster,
     TokenRefused,
-    Unavailable,
 )
 from heliostat.ports.journal import Event
 from heliostat.ports.provider import Outcome
@@ -291,15 +290,15 @@ class Controller:
 
     def _view(self, name: str) -> BackendView:
         """Return the backend's last listing, with refused launches in it and no stale offers."""
-        watch = self.watches[name]
+        watch, memory = self.watches[name], self.memory
         view = watch.view
         listed = {row.instance_id for row in view.rows}
-        refused = [row for row in self.memory.refused_rows(name) if row.instance_id not in listed]
-        view = replace(view, rows=view.rows + tuple(refused))
+        failed = (row for row in memory.refused_rows(name) if row.instance_id not in listed)
+        view = replace(view, rows=(*view.rows, *failed), answers=memory.answers.get(name, ()))
         if self.actors[name].busy_s() > UNDER_WAY_S:
             # Nothing may be called lost while the ask for it is still on its way.
             view = replace(view, fresh=False, error=UNDER_WAY)
-        if self.actors[name].busy or watch.offers_from_s < self.memory.changed.get(name, float("-inf")):
+        if self.actors[name].busy or watch.offers_from_s < memory.changed.get(name, float("-inf")):
             types = [one.name for one in self.policy.node_types if one.backend == name]
             view = replace(view, offers=tuple(Offer(one, 0, why=UNDER_WAY) for one in types))
         return view
@@ -360,6 +359,8 @@ class Controller:
             # Whoever asks between this round and the next is told of what has just been decided.
             memory.instances = join(replace(snapshot, intents=self._intents()))
         memory.history = history
+        # The history knows of them now. A round that failed ahead of this leaves them to the next.
+        memory.answers.clear()
         self._flush_history()
         return recorded
 
@@ -401,23 +402,14 @@ class Controller:
     def _answered(self, backend: str, change: Change, outcome: Outcome) -> None:
         """Hear a provider's answer; called by the backend's actor, on the loop's own thread."""
         self.memory.changed[backend] = self.ports.clock.monotonic_s()
-        failed = dict(outcome.failed_instances)
-        for request in change.launch:
-            error = outcome.failed_launches.get(request.launch_id)
-            if error is not None:
-                failed.update(dict.fromkeys(request.instance_ids, error))
+        failed = failed_launches(change, outcome)
         for instance_id, error in failed.items():
-            self._refused(instance_id, error)
+            log.warning("launch refused", instance=instance_id, error=str(error))
+        self.memory.hear(backend, answer(change, failed), refused(failed))
         for instance_id, error in outcome.failed_terminations.items():
             log.warning("terminate failed", instance=instance_id, error=str(error))
         self.watches[backend].poke()
         self._wake.set()
-
-    def _refused(self, instance_id: str, error: HeliostatError) -> None:
-        log.warning("launch refused", instance=instance_id, error=str(error))
-        # «Unavailable» may have acted all the same: the listing will tell, so it is not failed here.
-        if not isinstance(error, Unavailable):
-            self.memory.refused[instance_id] = str(error)
 
     async def _forget(self) -> None:
         """Drop tombstones of what has been absent from fresh listings for long enough."""

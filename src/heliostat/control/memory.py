@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from heliostat.model.history import History
@@ -14,6 +15,7 @@ from heliostat.model.instance import (
     Intent,
 )
 from heliostat.model.plan import Plan
+from heliostat.model.rejection import Answer, Rejection
 from heliostat.model.snapshot import OperatorSettings, Snapshot
 
 
@@ -30,7 +32,8 @@ class Refusal:
 class Memory:
     """Mutable, owned by the one loop task; `intents`, `history`, `operator` mirror the journal.
 
-    refused    instance id -> the provider's words for a launch it did not accept
+    refused    instance id -> why the provider did not accept its launch
+    answers    backend -> what came of launches since the last round
     drains     instance id -> Ray's last answer to a drain
     asked      instance id, or `letting_go(type)` -> when (monotonic) the provider was last asked for it
     changed    backend -> when (monotonic) its last change was answered
@@ -39,7 +42,8 @@ class Memory:
     intents: dict[str, InstanceIntent]
     history: History
     operator: OperatorSettings
-    refused: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, Rejection] = field(default_factory=dict)
+    answers: dict[str, tuple[Answer, ...]] = field(default_factory=dict)
     drains: dict[str, Refusal] = field(default_factory=dict)
     asked: dict[str, float] = field(default_factory=dict)
     changed: dict[str, float] = field(default_factory=dict)
@@ -52,6 +56,12 @@ class Memory:
 
     def learn(self, intents: tuple[InstanceIntent, ...]) -> None:
         self.intents.update({one.instance_id: one for one in intents})
+
+    def hear(self, backend: str, answer: Answer | None, refused: Mapping[str, Rejection]) -> None:
+        """Take in what came of a call; the next round's history knows of it."""
+        self.refused.update(refused)
+        if answer is not None:
+            self.answers[backend] = (*self.answers.get(backend, ()), answer)
 
     def forget(self, instance_ids: list[str]) -> None:
         """Drop all that is kept of instances that are gone for good."""
@@ -67,7 +77,8 @@ class Memory:
                 native_id=one.instance_id,
                 node_type=one.node_type,
                 state=BackendState.FAILED,
-                detail=self.refused[one.instance_id],
+                detail=self.refused[one.instance_id].text,
+                rejection=self.refused[one.instance_id],
             )
             for one in self.wanted()
             if one.backend == backend and one.instance_id in self.refused

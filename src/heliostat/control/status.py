@@ -8,7 +8,7 @@ from functools import reduce
 
 from heliostat.control.memory import Memory
 from heliostat.model.demand import Demand, Gang
-from heliostat.model.history import Failure, History
+from heliostat.model.history import Backoff, Failure, History
 from heliostat.model.instance import ALIVE, Instance, InstanceState, Intent, RayNode
 from heliostat.model.node_type import NodeType, Policy
 from heliostat.model.plan import Deferred, Drain, Infeasible, Launch, Plan, Release, Why
@@ -21,6 +21,7 @@ from heliostat.model.report import (
 )
 from heliostat.model.resources import NOTHING, Resources
 from heliostat.model.snapshot import BackendView, Snapshot
+from heliostat.planner.backoff import on_trial, told
 from heliostat.planner.wants import key_of
 
 SHAPES_AT_MOST = 3
@@ -210,9 +211,16 @@ def _type(scene: Scene, node_type: NodeType) -> TypeReport:
         min_workers=node_type.min_workers,
         max_workers=node_type.max_workers,
         floor=scene.memory.operator.floors.get(node_type.name, 0),
-        backoff_until_s=backoff.until_s if backoff and backoff.until_s > scene.now_s else None,
+        backoff_until_s=backoff.until_s if backoff and backoff.waits(scene.now_s) else None,
         last_error=backoff.last_error if backoff else "",
+        held=_held(backoff, scene.now_s),
     )
+
+
+def _held(backoff: Backoff | None, now_s: float) -> str:
+    if backoff is None or not (backoff.waits(now_s) or on_trial(backoff, now_s)):
+        return ""
+    return told(backoff, now_s)
 
 
 def _demand(scene: Scene, wanted: Demand | Gang) -> DemandReport:

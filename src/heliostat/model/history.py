@@ -11,11 +11,25 @@ from heliostat.model.resources import Resources
 
 @dataclass(frozen=True)
 class Backoff:
-    """How a node type has failed lately; nothing of it is launched before `until_s`."""
+    """How a node type has failed lately; nothing of it is launched before `until_s`.
+
+    The last attempt that counted failed at `stepped_at_s`, in the shape `shape_id` (empty: not known).
+    `refused`: its backend did not accept it, and has not accepted all of an ask since; `permanent`:
+    nor will it, as it is. `as_asked`: the backend itself named the wait.
+    """
 
     failures: int
     until_s: float
     last_error: str
+    stepped_at_s: float = 0.0
+    shape_id: str = ""
+    refused: bool = False
+    permanent: bool = False
+    as_asked: bool = False
+
+    def waits(self, now_s: float) -> bool:
+        """Say whether nothing of the type is launched now. A clock that was set back ends the wait."""
+        return self.stepped_at_s <= now_s < self.until_s
 
 
 @dataclass(frozen=True)

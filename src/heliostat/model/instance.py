@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from heliostat.model.node_type import NodeType
+from heliostat.model.rejection import Rejection
 from heliostat.model.resources import NOTHING, Resources
 
 
@@ -109,6 +110,7 @@ class BackendInstance:
     what it holds in words for people ("GPU 1"). Times are Unix seconds. `notice_s` is how long
     before `expires_at_s` work on it is to be told (None: as long as the planner thinks right).
     `throttled`: the backend holds it back behind the first of its launch (`Change.unthrottle`).
+    `rejection`: it never came to be, the backend did not accept it.
     """
 
     instance_id: str
@@ -125,6 +127,7 @@ class BackendInstance:
     expires_at_s: float | None = None
     notice_s: float | None = None
     throttled: bool = False
+    rejection: Rejection | None = None
 
 
 @dataclass(frozen=True)

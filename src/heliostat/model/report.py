@@ -55,6 +55,8 @@ class DemandReport:
 
 @dataclass(frozen=True)
 class TypeReport:
+    """`held` says in words why nothing of it is launched until `backoff_until_s`, or few just after."""
+
     name: str
     backend: str
     alive: int
@@ -65,6 +67,7 @@ class TypeReport:
     floor: int = 0
     backoff_until_s: float | None = None
     last_error: str = ""
+    held: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from heliostat.model.instance import (
     Offer,
     RayNode,
 )
+from heliostat.model.rejection import Answer
 from heliostat.model.states import derive
 
 
@@ -39,6 +40,7 @@ class BackendView:
 
     Rows of a view that is not fresh are the last good ones: nothing may be terminated or
     relaunched because a row is missing from them. `listed_at_s` is when the listing began.
+    `answers` came of launches since the last round.
     """
 
     rows: tuple[BackendInstance, ...] = ()
@@ -46,6 +48,7 @@ class BackendView:
     fresh: bool = False
     error: str | None = None
     offers: tuple[Offer, ...] = ()
+    answers: tuple[Answer, ...] = ()
 
 
 @dataclass(frozen=True)

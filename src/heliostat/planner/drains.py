@@ -302,7 +302,7 @@ class _Rolling:
         if not self.awaited(one):
             return False
         name, backoff = one.node_type, self.scene.history.backoff.get(one.node_type)
-        failing = backoff is not None and backoff.until_s > self.scene.now_s
+        failing = backoff is not None and backoff.waits(self.scene.now_s)
         if failing or self.kept_comes or self.ahead[name] or self.up[name] < self.scene.floor_of(name):
             return True
         return self.scene.policy.max_surge > 0 and name not in self.full and not self.kept_is_full

@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import TypeVar
 
 from heliostat.model.demand import Demand, Gang
-from heliostat.model.history import FAILURES_KEPT, STARTS_KEPT, Backoff, Failure, History
+from heliostat.model.history import FAILURES_KEPT, STARTS_KEPT, Failure, History
 from heliostat.model.instance import Instance, InstanceState, Intent, NodeStatus
 from heliostat.model.node_type import Policy
 from heliostat.model.snapshot import RayState, Snapshot
-from heliostat.planner.backoff import after_failures
+from heliostat.planner.backoff import Attempt, after_failures
 from heliostat.planner.leases import is_over
 from heliostat.planner.limits import IDLE_REPORTS, RAY_GAP_S, WAITING_KEPT
 from heliostat.planner.over import lost, said, start_overdue, start_timeout_s
@@ -42,7 +42,7 @@ def fold(history: History, snapshot: Snapshot, policy: Policy) -> History:
         known = replace(known, shares=shares_of(known, snapshot.ray))
         known = _joins(known, instances, now_s=snapshot.now_s)
         known = _proofs(known, snapshot, policy)
-    known = _failures(known, snapshot, instances, policy=policy)
+    known = _failures(_accepted(known, snapshot), snapshot, instances, policy=policy)
     known = _states(known, snapshot, instances)
     return _settled(known, snapshot, policy)
 
@@ -70,7 +70,11 @@ def _pruned(history: History, instances: Sequence[Instance], policy: Policy) -> 
         unneeded_since=of_ids(history.unneeded_since),
         drained=history.drained & ids,
         states=of_ids(history.states),
-        backoff={name: one for name, one in history.backoff.items() if name in names},
+        backoff={
+            name: one
+            for name, one in history.backoff.items()
+            if name in names and one.shape_id in ("", shapes[name])
+        },
         proven={name: one for name, one in history.proven.items() if one == shapes.get(name)},
         start_s={name: one for name, one in history.start_s.items() if name in names},
         prices={name: price for name, price in history.prices.items() if name in priced},
@@ -132,14 +136,16 @@ def _constraint(ray: RayState) -> tuple[Demand, ...]:
 
 
 def _joins(history: History, instances: Sequence[Instance], *, now_s: float) -> History:
-    """Note first appearances in Ray: the type works, so its failures are forgiven."""
+    """Note first appearances in Ray: the shape works, so what failed on its way up is forgiven."""
     joined, starts = dict(history.joined_at), dict(history.start_s)
     backoff = dict(history.backoff)
     for one in instances:
         if one.intent.instance_id in joined or one.node is None or one.node.status not in _MEMBER:
             continue
         joined[one.instance_id] = now_s
-        backoff.pop(one.node_type, None)
+        known = backoff.get(one.node_type)
+        if known is not None and not known.refused and known.shape_id in ("", one.intent.shape_id):
+            del backoff[one.node_type]
         # Without earlier rounds we do not know when it joined, only that it did.
         if history.rounds_at_s is not None and not one.intent.adopted:
             took_s = now_s - one.intent.requested_at_s
@@ -185,6 +191,17 @@ def _drained(history: History, instances: Sequence[Instance]) -> frozenset[str]:
     return frozenset(drained)
 
 
+def _accepted(history: History, snapshot: Snapshot) -> History:
+    """Forgive refusals of the types of which all that was asked for is accepted now."""
+    answers = [one for view in snapshot.backends.values() for one in view.answers]
+    if not answers:
+        return history
+    forgiven = frozenset[str]().union(*(one.accepted for one in answers))
+    forgiven = forgiven.difference(*(one.rejections for one in answers))
+    left = {n: one for n, one in history.backoff.items() if not (one.refused and n in forgiven)}
+    return replace(history, backoff=left)
+
+
 def _failures(
     history: History, snapshot: Snapshot, instances: Sequence[Instance], *, policy: Policy
 ) -> History:
@@ -197,9 +214,13 @@ def _failures(
         if error is not None and one.instance_id not in told:
             failed.setdefault(one.node_type, []).append((one, error))
     backoff = dict(history.backoff)
-    names = {one.name for one in policy.node_types}
-    for name in sorted(failed.keys() & names):
-        backoff[name] = _stepped(backoff.get(name), failed[name], snapshot.now_s)
+    for kind in policy.node_types:
+        # What fails in an old shape says nothing of the new one.
+        mine = [each for each in failed.get(kind.name, ()) if each[0].intent.shape_id == kind.shape_id]
+        if mine:
+            backoff[kind.name] = after_failures(
+                backoff.get(kind.name), _attempt(mine), shape_id=kind.shape_id, now_s=snapshot.now_s
+            )
     new = [
         Failure(one.instance_id, one.node_type, snapshot.now_s, error)
         for several in failed.values()
@@ -208,9 +229,15 @@ def _failures(
     return replace(history, backoff=backoff, failures=(*history.failures, *new)[-FAILURES_KEPT:])
 
 
-def _stepped(known: Backoff | None, failed: Sequence[tuple[Instance, str]], now_s: float) -> Backoff:
-    requested = [one.intent.requested_at_s for one, _ in failed]
-    return after_failures(known, requested_at_s=requested, now_s=now_s, error=failed[-1][1])
+def _attempt(failed: Sequence[tuple[Instance, str]]) -> Attempt:
+    rejections = [one.row.rejection for one, _ in failed if one.row and one.row.rejection]
+    last, error = failed[-1]
+    return Attempt(
+        requested_at_s=max(one.intent.requested_at_s for one, _ in failed),
+        error=error,
+        seed=last.instance_id,
+        rejection=max(rejections, key=lambda one: (one.permanent, one.retry_after_s or 0.0), default=None),
+    )
 
 
 def _error(one: Instance, history: History, snapshot: Snapshot, *, policy: Policy) -> str | None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from heliostat.model.instance import ALIVE, InstanceState, Offer
 from heliostat.model.node_type import NodeType
 from heliostat.model.plan import Limiter
-from heliostat.planner.limits import BACKEND_PATIENCE_S, ENDLESS
+from heliostat.planner.backoff import on_trial, told
+from heliostat.planner.limits import BACKEND_PATIENCE_S, ENDLESS, FIRST_TRY
 from heliostat.planner.scene import Scene
 from heliostat.planner.surge import surge
 
@@ -78,12 +79,14 @@ class Ledger:
         return Room(ENDLESS if view.fresh else 0, Limiter.BACKEND_UNKNOWN, text, hold=waiting)
 
     def _backoff(self, node_type: NodeType) -> Room:
-        backoff = self.scene.history.backoff.get(node_type.name)
-        left_s = backoff.until_s - self.scene.now_s if backoff else 0.0
-        if backoff is None or left_s <= 0:
+        name, now_s = node_type.name, self.scene.now_s
+        backoff = self.scene.history.backoff.get(name)
+        if backoff is None or not (backoff.waits(now_s) or on_trial(backoff, now_s)):
             return Room(ENDLESS, Limiter.BACKOFF, "")
-        text = f"{node_type.name} failed {_times(backoff.failures)}, tried again in {left_s:.0f} s"
-        return Room(0, Limiter.BACKOFF, f"{text}: {backoff.last_error}")
+        text = f"{name} {told(backoff, now_s)}: {backoff.last_error}"
+        if backoff.waits(now_s):
+            return Room(0, Limiter.BACKOFF, text)
+        return Room(max(0, FIRST_TRY - self.scene.retried[name] - self.added[name]), Limiter.BACKOFF, text)
 
     def _type_max(self, node_type: NodeType) -> Room:
         alive = self.scene.alive[node_type.name] + self.added[node_type.name]
@@ -137,7 +140,3 @@ def offer_of(scene: Scene, node_type: NodeType) -> Offer | None:
 
 def price_of(scene: Scene, node_type: NodeType) -> float:
     return scene.price(node_type.name)
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"

@@ -56,6 +56,19 @@ SPEED_FLOOR = 5
 BACKOFF_FIRST_S = 5.0
 BACKOFF_MOST_S = 600.0
 
+PERMANENT_FIRST_S = 600.0
+PERMANENT_MOST_S = 3600.0
+"""The same for what a backend will never accept: only a person can mend it, and `apply` ends the wait."""
+
+JITTER = 0.5
+"""A wait is made longer by up to this share of it, so that clusters do not come again together."""
+
+RETRY_AFTER_MOST_S = 3600.0
+"""A backend that wants to be left alone for longer is asked after this time."""
+
+PROBATION_S = 30.0
+"""After a wait for a refusal few are asked for, for so long: a larger gang has to wait that much more."""
+
 PASSES = 6
 """How often the packing is repeated until it agrees with itself; two is the rule."""
 

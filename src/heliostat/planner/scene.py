@@ -110,6 +110,15 @@ class Scene:
         return tuple(sorted((one for one in found if one.instance_id not in self.ended), key=soonest))
 
     @cached_property
+    def retried(self) -> Counter[str]:
+        """Count per type what is on its way and was asked for after the type's last wait."""
+        waits = self.history.backoff
+        again = (one for one in self.coming if one.node_type in waits)
+        return Counter(
+            one.node_type for one in again if one.intent.requested_at_s >= waits[one.node_type].until_s
+        )
+
+    @cached_property
     def gone_soon(self) -> frozenset[str]:
         """Return the ids of what is `leaving`; only what has an end or is to be removed can be."""
         removed = (one for one in self.instances if one.instance_id in self.operator.removals)

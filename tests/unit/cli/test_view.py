@@ -103,16 +103,12 @@ def test_what_is_out_of_the_ordinary_is_in_the_header(changes: dict[str, object]
     ("one", "expected"),
     [
         (node_type(floor=2), "2 added by hand"),
-        (node_type(backoff_until_s=NOW_S + 45, last_error="exit status 1"), "waits 45 s after failures"),
-        (node_type(backoff_until_s=NOW_S - 45, last_error="exit status 1"), "exit status 1"),
+        (node_type(held="failed once, tried again in 9 s", last_error="no"), "tried again in 9 s; no"),
+        (node_type(last_error="exit status 1"), "exit status 1"),
     ],
 )
 def test_a_types_note(one: TypeReport, expected: str) -> None:
     assert expected in view.plain(report(node_types=[one]))
-
-
-def test_a_backoff_that_is_over_is_not_shown() -> None:
-    assert "waits" not in view.plain(report(node_types=[node_type(backoff_until_s=NOW_S - 1)], demands=[]))
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ async def test_one_type_as_data(stage: Stage) -> None:
     memory.history = replace(memory.history, backoff=backoff)
     answer = await explained(stage, "cpu")
     assert (answer["facts"]["failures"], answer["facts"]["last_error"]) == (2, "no such image")
-    assert answer["lines"][1:3] == ["last failure: no such image", "tried again in 30 s"]
+    assert answer["lines"][1:3] == ["last failure: no such image", "it failed 2 times, tried again in 30 s"]
 
 
 async def test_a_drain_and_a_release_as_data(stage: Stage) -> None:

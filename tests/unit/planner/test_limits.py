@@ -11,8 +11,7 @@ from heliostat.model.instance import BackendState, Offer
 from heliostat.model.plan import Limiter, Plan, Reason, Release, Why
 from heliostat.model.snapshot import OperatorSettings
 from heliostat.planner import plan
-from heliostat.planner.backoff import after_failures, delay_s
-from heliostat.planner.limits import BACKEND_PATIENCE_S, BACKOFF_MOST_S, FIRST_TRY
+from heliostat.planner.limits import BACKEND_PATIENCE_S, FIRST_TRY
 from tests.unit.planner.scenes import newer
 from tests.unit.planner.world import (
     World,
@@ -257,18 +256,6 @@ class TestBackoff:
         world.policy = policy(kind(priority=1), kind("b"))
         world.history = replace(world.history, proven={"b": "shape-b"})
         assert launched(world.round()) == {"b": 1}
-
-    def test_each_attempt_that_fails_doubles_the_wait_up_to_a_limit(self) -> None:
-        assert [delay_s(n) for n in (1, 2, 3, 4)] == [5, 10, 20, 40]
-        assert delay_s(8) == delay_s(1000) == BACKOFF_MOST_S
-
-    def test_several_that_fail_together_are_one_attempt(self) -> None:
-        first = after_failures(None, requested_at_s=[90.0], now_s=100.0, error="a")
-        assert first == Backoff(1, 105.0, "a")
-        assert after_failures(first, requested_at_s=[91.0, 100.0], now_s=102.0, error="b") == Backoff(
-            1, 105.0, "b"
-        )
-        assert after_failures(first, requested_at_s=[106.0], now_s=110.0, error="c") == Backoff(2, 120.0, "c")
 
 
 class TestOffers:

@@ -34,6 +34,7 @@ from heliostat.model.instance import (
 )
 from heliostat.model.node_type import NodeType, Policy
 from heliostat.model.plan import Drain, Launch, Plan, Release, Why
+from heliostat.model.rejection import Answer
 from heliostat.model.resources import Resources
 from heliostat.model.snapshot import BackendView, OperatorSettings, RayState, Snapshot
 from heliostat.planner import fold, plan
@@ -83,6 +84,7 @@ class World:
     constraint: tuple[Demand, ...] = ()
     operator: OperatorSettings = field(default_factory=OperatorSettings)
     offers: tuple[Offer, ...] = ()
+    answers: tuple[Answer, ...] = ()
     silent: dict[str, str] = field(default_factory=dict)
     ray_answers: bool = True
     now_s: float = NOW_S
@@ -203,11 +205,12 @@ class World:
             fresh=not silent,
             error=self.silent.get(name),
             offers=self.offers,
+            answers=self.answers if name == "fake" else (),
         )
 
     def round(self, after_s: float = 1.0) -> Plan:
         self.now_s += after_s
-        snapshot = self.snapshot()
+        snapshot, self.answers = self.snapshot(), ()
         self.history = fold(self.history, snapshot, self.policy)
         return plan(snapshot, self.history, self.policy)
 
