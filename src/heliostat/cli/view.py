@@ -80,6 +80,7 @@ def header(report: StatusReport) -> Lines:
         text = "paused     nothing is launched or released until `heliostat pause --off`"
         lines.append(Cell(text, "bold yellow"))
     lines += [_silent(one) for one in report.backends if not one.fresh]
+    lines += [Cell(f"breaker    {one.breaker}", "bold red") for one in report.backends if one.breaker]
     return Lines("", tuple(lines))
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 from heliostat.control.status import (
     Scene,
+    backend_reports,
     deferred_of,
     demand_reports,
     infeasible_of,
@@ -31,13 +32,16 @@ Answer = dict[str, object]
 def explain_cluster(scene: Scene) -> Answer:
     """Return the whole picture: types, instances, demands, and what happens next."""
     types, instances, demands = type_reports(scene), instance_reports(scene), demand_reports(scene)
+    backends = backend_reports(scene)
     lines = [_type_line(one) for one in types]
+    lines += [f"breaker: {one.breaker}" for one in backends if one.breaker]
     lines += [f"{one.name}: {_instance_line(one, scene.now_s)}" for one in instances]
     lines += [_demand_line(one) for one in demands] or ["no demand waits"]
     lines += [f"next: {line}" for line in next_lines(scene)]
     plan = scene.plan
     facts = {
         "node_types": [_type_facts(scene, one) for one in types],
+        "backends": [asdict(one) for one in backends],
         "instances": [asdict(one) for one in instances],
         "demands": [asdict(one) for one in demands],
         "actions": [_action(one) for one in plan.actions],
@@ -84,6 +88,8 @@ def explain_type(scene: Scene, name: str) -> Answer | None:
     lines = [_type_line(report)]
     lines += [f"last failure: {report.last_error}"] if report.last_error else []
     lines += [f"it {report.held}"] if report.held else []
+    backends = (one for one in backend_reports(scene) if one.name == report.backend)
+    lines += [f"breaker: {one.breaker}" for one in backends if one.breaker]
     if starts:
         lines.append(f"its last {len(starts)} starts took {', '.join(f'{s:.1f}' for s in starts)} s")
     lines += [f"{one.name}: {_instance_line(one, scene.now_s)}" for one in instances]

@@ -21,7 +21,8 @@ from heliostat.model.report import (
 )
 from heliostat.model.resources import NOTHING, Resources
 from heliostat.model.snapshot import BackendView, Snapshot
-from heliostat.planner.backoff import on_trial, told
+from heliostat.planner.backoff import backoff_text, on_trial
+from heliostat.planner.breaker import breaker_text
 from heliostat.planner.wants import key_of
 
 SHAPES_AT_MOST = 3
@@ -110,7 +111,7 @@ def infeasible_of(plan: Plan, wanted: Demand | Gang) -> list[Infeasible]:
 
 
 def backend_reports(scene: Scene) -> list[BackendReport]:
-    return [_backend(name, view, scene.now_s) for name, view in sorted(scene.snapshot.backends.items())]
+    return [_backend(scene, name, view) for name, view in sorted(scene.snapshot.backends.items())]
 
 
 def failure_reports(failures: Sequence[Failure], logs: Mapping[str, Sequence[str]]) -> list[FailureReport]:
@@ -220,7 +221,7 @@ def _type(scene: Scene, node_type: NodeType) -> TypeReport:
 def _held(backoff: Backoff | None, now_s: float) -> str:
     if backoff is None or not (backoff.waits(now_s) or on_trial(backoff, now_s)):
         return ""
-    return told(backoff, now_s)
+    return backoff_text(backoff, now_s)
 
 
 def _demand(scene: Scene, wanted: Demand | Gang) -> DemandReport:
@@ -291,9 +292,11 @@ def waiting_since(history: History, wanted: Demand | Gang) -> float | None:
     return history.waiting_since.get(key_of(wanted))
 
 
-def _backend(name: str, view: BackendView, now_s: float) -> BackendReport:
-    listed_s_ago = now_s - view.listed_at_s if view.listed_at_s else 0.0
-    return BackendReport(name, view.fresh, max(0.0, listed_s_ago), view.error or "")
+def _backend(scene: Scene, name: str, view: BackendView) -> BackendReport:
+    listed_s_ago = scene.now_s - view.listed_at_s if view.listed_at_s else 0.0
+    breaker = scene.history.breakers.get(name)
+    text = breaker_text(name, breaker, scene.now_s) if breaker else ""
+    return BackendReport(name, view.fresh, max(0.0, listed_s_ago), view.error or "", text)
 
 
 def _action_line(scene: Scene, action: Launch | Drain | Release) -> str:

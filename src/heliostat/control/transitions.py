@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from heliostat.model.history import Failure, History
+from heliostat.model.history import Breaker, Failure, History
 from heliostat.model.instance import Instance, InstanceState
 from heliostat.model.node_type import Policy
 from heliostat.model.resources import SCALE
+from heliostat.planner.breaker import breaker_text
 from heliostat.ports.journal import Event
 
 
 def round_events(
     before: History, after: History, instances: Sequence[Instance], *, policy: Policy, now_s: float
 ) -> list[Event]:
-    """Return what a round has seen: states that changed, nodes that have less than promised, failures."""
+    """Return what a round has seen: breakers and states that changed, nodes that have less than promised,
+    failures."""
     failures = new_failures(before, after)
     return [
+        *breaker_events(before, after, now_s),
         *state_events(before, instances, now_s),
         *shortfalls(before, after, instances, policy=policy, now_s=now_s),
         *(Event(now_s, "failure", one.error, one.instance_id, one.node_type) for one in failures),
@@ -43,6 +46,26 @@ def shortfalls(
             data = {name: {"there": has, "promised": promised} for name, (has, promised) in there.items()}
             found.append(Event(now_s, "less", text, one.instance_id, one.node_type, data))
     return found
+
+
+def breaker_events(before: History, after: History, now_s: float) -> list[Event]:
+    """Return an event for each breaker that has opened, stays open after a try, or has closed."""
+    names = sorted(before.breakers.keys() | after.breakers.keys())
+    pairs = [(one, before.breakers.get(one), after.breakers.get(one)) for one in names]
+    return [
+        Event(now_s, "breaker", _breaker_sentence(name, old, new, now_s=now_s), data={"backend": name})
+        for name, old, new in pairs
+        if (old.opened_at_s if old else None) != (new.opened_at_s if new else None)
+    ]
+
+
+def _breaker_sentence(backend: str, old: Breaker | None, new: Breaker | None, *, now_s: float) -> str:
+    if new is None:
+        return f"the breaker of {backend} closes: a launch was accepted"
+    if new.opened_at_s is None:
+        return f"the breaker of {backend} closes: it was not asked again, or refuses one type only"
+    verb = "opens again" if old is not None and old.opened_at_s is not None else "opens"
+    return f"the breaker of {backend} {verb}: {breaker_text(backend, new, now_s)}"
 
 
 def state_events(before: History, instances: Sequence[Instance], now_s: float) -> list[Event]:

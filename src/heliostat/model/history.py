@@ -33,6 +33,33 @@ class Backoff:
 
 
 @dataclass(frozen=True)
+class Breaker:
+    """How a backend has refused launches, `failures` calls in a row, with nothing accepted between.
+
+    `node_types` are those that met it. From `opened_at_s` on it is open until `until_s`: nothing is
+    launched there. Then, half open, one launch at a time is. None: it is closed. It has opened `trips`
+    times since something was accepted. `as_asked`: the backend itself named the wait.
+    """
+
+    failures: int = 0
+    node_types: frozenset[str] = frozenset()
+    last_error: str = ""
+    trips: int = 0
+    opened_at_s: float | None = None
+    until_s: float | None = None
+    as_asked: bool = False
+
+    def is_open(self, now_s: float) -> bool:
+        """Say whether nothing is launched now. A clock that was set back ends the wait."""
+        if self.opened_at_s is None or self.until_s is None:
+            return False
+        return self.opened_at_s <= now_s < self.until_s
+
+    def is_half_open(self, now_s: float) -> bool:
+        return self.until_s is not None and not self.is_open(now_s)
+
+
+@dataclass(frozen=True)
 class Failure:
     """One instance that failed, told once: the backend's own words, for `status` and `explain`."""
 
@@ -65,6 +92,7 @@ class History:
     joined_at      instance id -> when Ray first showed its node
     states         instance id -> its state in the last round
     backoff        node type -> how it has failed
+    breakers       backend -> how it has refused whoever asked
     proven         node type -> the `shape_id` of it that has come up at least once
     start_s        node type -> the last observed times from launch to join, newest last
     failures       the last failures, newest last, at most `FAILURES_KEPT`
@@ -84,6 +112,7 @@ class History:
     joined_at: Mapping[str, float] = field(default_factory=dict)
     states: Mapping[str, InstanceState] = field(default_factory=dict)
     backoff: Mapping[str, Backoff] = field(default_factory=dict)
+    breakers: Mapping[str, Breaker] = field(default_factory=dict)
     proven: Mapping[str, str] = field(default_factory=dict)
     start_s: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     failures: tuple[Failure, ...] = ()

@@ -110,6 +110,7 @@ class Limiter(Enum):
     UPSCALING_SPEED = "upscaling_speed"
     BUDGET = "max_cost_usd_per_h"
     BACKOFF = "backoff"
+    BREAKER = "breaker"
     CAPACITY = "capacity"
     FIRST_SUCCESS = "first success"
     PAUSED = "paused"

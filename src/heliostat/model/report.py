@@ -81,10 +81,13 @@ class FailureReport:
 
 @dataclass(frozen=True)
 class BackendReport:
+    """`breaker` says in words that it is open or half open; empty where it is closed."""
+
     name: str
     fresh: bool
     listed_s_ago: float
     error: str = ""
+    breaker: str = ""
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def on_trial(backoff: Backoff, now_s: float) -> bool:
     return backoff.refused and backoff.until_s <= now_s < backoff.until_s + PROBATION_S
 
 
-def told(backoff: Backoff, now_s: float) -> str:
+def backoff_text(backoff: Backoff, now_s: float) -> str:
     """Say how a type has failed and when it is tried again; its name goes before, the last words after."""
     times = "once" if backoff.failures == 1 else f"{backoff.failures} times"
     if on_trial(backoff, now_s):

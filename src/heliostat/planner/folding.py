@@ -13,6 +13,7 @@ from heliostat.model.instance import Instance, InstanceState, Intent, NodeStatus
 from heliostat.model.node_type import Policy
 from heliostat.model.snapshot import RayState, Snapshot
 from heliostat.planner.backoff import Attempt, after_failures
+from heliostat.planner.breaker import breakers
 from heliostat.planner.leases import is_over
 from heliostat.planner.limits import IDLE_REPORTS, RAY_GAP_S, WAITING_KEPT
 from heliostat.planner.over import lost, said, start_overdue, start_timeout_s
@@ -44,6 +45,7 @@ def fold(history: History, snapshot: Snapshot, policy: Policy) -> History:
         known = _proofs(known, snapshot, policy)
     known = _failures(_accepted(known, snapshot), snapshot, instances, policy=policy)
     known = _states(known, snapshot, instances)
+    known = replace(known, breakers=breakers(known, snapshot, policy))
     return _settled(known, snapshot, policy)
 
 

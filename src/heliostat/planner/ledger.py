@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from heliostat.model.instance import ALIVE, InstanceState, Offer
 from heliostat.model.node_type import NodeType
 from heliostat.model.plan import Limiter
-from heliostat.planner.backoff import on_trial, told
+from heliostat.planner.backoff import backoff_text, on_trial
+from heliostat.planner.breaker import breaker_text
 from heliostat.planner.limits import BACKEND_PATIENCE_S, ENDLESS, FIRST_TRY
 from heliostat.planner.scene import Scene
 from heliostat.planner.surge import surge
@@ -66,6 +67,7 @@ class Ledger:
     def _limits(self, node_type: NodeType) -> list[Room]:
         return [
             self._backend(node_type),
+            self._breaker(node_type),
             self._backoff(node_type),
             self._type_max(node_type),
             self._offer(node_type),
@@ -78,12 +80,23 @@ class Ledger:
         waiting = view.error is None or self.scene.now_s - view.listed_at_s <= BACKEND_PATIENCE_S
         return Room(ENDLESS if view.fresh else 0, Limiter.BACKEND_UNKNOWN, text, hold=waiting)
 
+    def _breaker(self, node_type: NodeType) -> Room:
+        scene, backend = self.scene, node_type.backend
+        breaker = scene.history.breakers.get(backend)
+        if breaker is None or breaker.until_s is None:
+            return Room(ENDLESS, Limiter.BREAKER, "")
+        text = breaker_text(backend, breaker, scene.now_s)
+        if breaker.is_open(scene.now_s):
+            return Room(0, Limiter.BREAKER, text)
+        added = sum(self.added[one.name] for one in scene.policy.node_types if one.backend == backend)
+        return Room(max(0, 1 - scene.probes[backend] - added), Limiter.BREAKER, text)
+
     def _backoff(self, node_type: NodeType) -> Room:
         name, now_s = node_type.name, self.scene.now_s
         backoff = self.scene.history.backoff.get(name)
         if backoff is None or not (backoff.waits(now_s) or on_trial(backoff, now_s)):
             return Room(ENDLESS, Limiter.BACKOFF, "")
-        text = f"{name} {told(backoff, now_s)}: {backoff.last_error}"
+        text = f"{name} {backoff_text(backoff, now_s)}: {backoff.last_error}"
         if backoff.waits(now_s):
             return Room(0, Limiter.BACKOFF, text)
         return Room(max(0, FIRST_TRY - self.scene.retried[name] - self.added[name]), Limiter.BACKOFF, text)

@@ -69,6 +69,13 @@ RETRY_AFTER_MOST_S = 3600.0
 PROBATION_S = 30.0
 """After a wait for a refusal few are asked for, for so long: a larger gang has to wait that much more."""
 
+BREAKER_FAILURES = 3
+"""A backend's breaker opens after so many calls in a row of which nothing was accepted."""
+
+BREAKER_FIRST_S = 10.0
+BREAKER_MOST_S = 120.0
+"""How long it stays open, doubled each time. Not long: one launch that is tried costs little."""
+
 PASSES = 6
 """How often the packing is repeated until it agrees with itself; two is the rule."""
 

@@ -22,6 +22,7 @@ _LIMITED_BY = {
     Limiter.MAX_WORKERS: "max",
     Limiter.TYPE_MAX_WORKERS: "max",
     Limiter.BACKOFF: "failure",
+    Limiter.BREAKER: "failure",
     Limiter.BACKEND_UNKNOWN: "failure",
     Limiter.BUDGET: "price",
     Limiter.CAPACITY: "queue",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 
-from heliostat.model.history import History
+from heliostat.model.history import Breaker, History
 from heliostat.model.instance import (
     ALIVE,
     GOING,
@@ -117,6 +117,18 @@ class Scene:
         return Counter(
             one.node_type for one in again if one.intent.requested_at_s >= waits[one.node_type].until_s
         )
+
+    @cached_property
+    def half_open(self) -> Mapping[str, Breaker]:
+        """Return the breakers, by backend, that let one launch through."""
+        return {n: one for n, one in self.history.breakers.items() if one.is_half_open(self.now_s)}
+
+    @cached_property
+    def probes(self) -> Counter[str]:
+        """Count per backend that is half open what is on its way and was asked for since it is."""
+        since = {name: one.until_s or 0.0 for name, one in self.half_open.items()}
+        asked = (one.intent for one in self.coming if one.intent.backend in since)
+        return Counter(one.backend for one in asked if one.requested_at_s >= since[one.backend])
 
     @cached_property
     def gone_soon(self) -> frozenset[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from heliostat.model.instance import InstanceState
 from heliostat.model.plan import Limiter, Why
+from heliostat.planner.breaker import breaker_text
 from heliostat.planner.limits import ENDLESS, FIRST_TRY, SPEED_FLOOR
 from heliostat.planner.scene import Scene
 from heliostat.planner.settle import New, Settlement
@@ -79,6 +80,7 @@ class _Gate:
         self._scene = scene
         self._coming = Counter(one.node_type for one in scene.coming)
         self._running = scene.snapshot.counts[InstanceState.RUNNING]
+        self._probes = Counter(scene.probes)
 
     def check(self, batch: list[New]) -> Stop:
         """Return what the tightest limit lets through of a batch, and count that as on its way."""
@@ -87,6 +89,8 @@ class _Gate:
             counts[one.shape.name] += one.count
         is_gang = batch[0].why is Why.GANG
         stops = [self._untried(name, count, gang=is_gang) for name, count in sorted(counts.items())]
+        half_open = self._scene.half_open
+        stops += [self._half_open(name) for name in sorted(counts) if self._backend(name) in half_open]
         if batch[0].why in _BY_SPEED:
             stops.append(self._speed(batch[0].shape.name))
         stop = min(stops, key=lambda one: one.passing)
@@ -95,6 +99,7 @@ class _Gate:
         passing = counts.total() if is_gang else min(counts.total(), max(0, stop.passing))
         for one in _cut(batch, passing)[0]:
             self._coming[one.shape.name] += one.count
+            self._probes[self._backend(one.shape.name)] += one.count
         return replace(stop, passing=passing)
 
     def _untried(self, name: str, count: int, *, gang: bool) -> Stop:
@@ -108,6 +113,15 @@ class _Gate:
         free = ENDLESS if tried or whole else FIRST_TRY - self._coming[name]
         passing = 0 if gang and free < ENDLESS else free
         return Stop(passing, Limiter.FIRST_SUCCESS, text, self._coming[name], FIRST_TRY)
+
+    def _backend(self, name: str) -> str:
+        return self._scene.types[name].backend
+
+    def _half_open(self, name: str) -> Stop:
+        """Return how many a backend takes that lets one through, whatever its type."""
+        backend = self._backend(name)
+        text = breaker_text(backend, self._scene.half_open[backend], self._scene.now_s)
+        return Stop(1 - self._probes[backend], Limiter.BREAKER, text, self._probes[backend], 1)
 
     def _speed(self, name: str) -> Stop:
         speed, coming = self._scene.policy.upscaling_speed, self._coming[name]

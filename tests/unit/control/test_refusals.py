@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 
 from heliostat.cli import view
-from heliostat.planner.limits import FIRST_TRY, PERMANENT_FIRST_S
-from heliostat.ports.errors import InvalidRequest, QuotaExceeded
+from heliostat.planner.limits import (
+    BREAKER_FAILURES,
+    BREAKER_FIRST_S,
+    FIRST_TRY,
+    JITTER,
+    PERMANENT_FIRST_S,
+    PROBATION_S,
+)
+from heliostat.ports.errors import AuthenticationFailed, InvalidRequest, QuotaExceeded, Unavailable
 from heliostat.testing.fake import Fault
 from tests.unit.control.stage import Stage
 from tests.unit.control.world import demand, node_type, spec
@@ -97,6 +104,64 @@ async def test_a_round_that_fails_forgets_no_answer(stage: Stage, monkeypatch: p
     assert stage.controller.memory.answers
     await stage.controller.round()
     assert stage.controller.memory.answers == {}
+
+
+class TestBreaker:
+    @pytest.fixture
+    def stage(self, tmp_path: Path) -> Iterator[Stage]:
+        kinds = [node_type(name) for name in "abcd"]
+        made = Stage(tmp_path, spec=spec(*kinds, max_workers=20, upscaling_speed=0.0))
+        yield made
+        made.journal.close()
+
+    async def test_it_opens_with_an_event_lets_one_through_and_closes_with_another(
+        self, stage: Stage
+    ) -> None:
+        stage.busy = True
+        stage.provider.faults.append(
+            Fault("launch", AuthenticationFailed("the token has expired"), times=BREAKER_FAILURES)
+        )
+        stage.ray.demands = (demand(3),)
+        await stage.step(8)
+        (told,) = events(stage)
+        assert told.startswith(
+            "the breaker of fake opens: fake refused 3 calls in a row, it is asked again in "
+        )
+        assert told.endswith(" s: the token has expired")
+        assert "breaker    fake refused" in view.plain(await stage.operations.status())
+        for subject in (None, "d"):
+            lines = (await stage.operations.explain(subject))["lines"]
+            assert any(line.startswith("breaker: fake refused") for line in lines)
+        await stage.step(int(BREAKER_FIRST_S * (1 + JITTER)))
+        assert events(stage)[1:] == ["the breaker of fake closes: a launch was accepted"]
+        assert asked(stage) == [3, 3, 3, 1, 2]
+
+    async def test_one_that_nobody_needs_closes_by_itself(self, stage: Stage) -> None:
+        stage.provider.faults.append(Fault("launch", Unavailable("down", retry_after_s=20.0)))
+        stage.ray.demands = (demand(1),)
+        await stage.step(3)
+        stage.ray.demands = ()
+        await stage.step(int(20 * (1 + JITTER) + PROBATION_S))
+        assert [text.partition(":")[0] for text in events(stage)] == [
+            "the breaker of fake opens",
+            "the breaker of fake closes",
+        ]
+
+    async def test_what_is_to_end_is_asked_for_as_ever(self, stage: Stage) -> None:
+        stage.ray.demands = (demand(1),)
+        await stage.step(6)
+        assert list(stage.states().values()) == ["running"]
+        stage.provider.faults.append(Fault("launch", Unavailable("down", retry_after_s=500.0), times=None))
+        stage.ray.demands = (demand(3),)
+        await stage.step(3)
+        assert stage.controller.memory.history.breakers["fake"].is_open(stage.clock.now_s())
+        stage.ray.demands = ()
+        await stage.step(20)
+        assert stage.provider.world.instances == {}
+
+
+def events(stage: Stage) -> list[str]:
+    return [one.text for one in stage.journal.events() if one.kind == "breaker"]
 
 
 def _fails(*_: object) -> None:

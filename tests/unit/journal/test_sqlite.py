@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from heliostat.journal import SqliteJournal, last_event, schema
-from heliostat.model.history import Backoff, Failure, History
+from heliostat.model.history import Backoff, Breaker, Failure, History
 from heliostat.model.instance import InstanceIntent, InstanceState, Intent
 from heliostat.model.snapshot import OperatorSettings
 from heliostat.ports.errors import JournalBusy, JournalError
@@ -30,7 +30,8 @@ def test_everything_survives_a_restart(tmp_path: Path) -> None:
     history = History(
         waiting_since={"a": 1.0},
         states={"la.0": InstanceState.QUEUED},
-        backoff={"cpu": Backoff(2, 30.0, "boom")},
+        backoff={"cpu": Backoff(2, 30.0, "boom", shape_id="shape", refused=True)},
+        breakers={"local": Breaker(3, frozenset({"cpu"}), "down", 1, 20.0, 30.0)},
         proven={"cpu": "shape"},
         start_s={"cpu": (3.0, 4.0)},
         failures=(Failure("la.0", "cpu", 5.0, "boom"),),

@@ -10,14 +10,16 @@ import pytest
 from hypothesis import given
 
 from heliostat.model.demand import Bundle, Demand
+from heliostat.model.history import Breaker
 from heliostat.model.instance import BackendState
 from heliostat.model.node_type import NodeType
 from heliostat.model.plan import Launch, Why
 from heliostat.model.resources import NOTHING
+from heliostat.planner import plan
 from heliostat.planner.problem import Item, Problem, Source
 from tests.examples import many, seeds
 from tests.unit.planner.optimum import cheapest
-from tests.unit.planner.world import World, drained, kind, launched, policy, released
+from tests.unit.planner.world import World, drained, kind, launched, launches, policy, released
 from tests.unit.planner.worlds import (
     anything,
     claims_fit,
@@ -117,6 +119,47 @@ def test_a_silent_backend_loses_nothing(seed: int) -> None:
     for _ in range(4):
         made = world.round(60)
         assert (released(made), launched(made)) == ({}, {})
+
+
+@many(300)
+@given(seeds)
+def test_nothing_is_launched_through_an_open_breaker_and_one_node_or_gang_through_half_open_ones(
+    seed: int,
+) -> None:
+    chance = Random(seed)
+    world = anything(chance)
+    backends = sorted({one.backend for one in world.policy.node_types})
+    left_s = {backend: chance.choice([-20.0, -5.0, 3.0, 60.0]) for backend in backends}
+    world.history = replace(
+        world.history,
+        breakers={
+            name: Breaker(3, frozenset({"x"}), "down", 1, world.now_s - 50, world.now_s + 1 + left)
+            for name, left in left_s.items()
+        },
+    )
+    made = world.round()
+    for backend, left in left_s.items():
+        mine = [one for one in launches(made) if _backend(world, one.node_type) == backend]
+        if left > 0:
+            assert mine == []
+        else:
+            gangs = {one.reason.data.get("gang_id") for one in mine}
+            assert sum(one.count for one in mine) <= 1 or (len(gangs) == 1 and None not in gangs)
+    assert set(released(made)) | set(drained(made)) == ends_without_breakers(world)
+
+
+def ends_without_breakers(world: World) -> set[str]:
+    """Return what ends when no breaker is open: what it holds back are launches only."""
+    other = copy_of(world)
+    other.history = replace(other.history, breakers={})
+    made = plan(other.snapshot(), other.history, other.policy)
+    return set(released(made)) | set(drained(made))
+
+
+def _backend(world: World, name: str) -> str:
+    found = world.policy.node_type(name)
+    assert found is not None
+    return found.backend
 
 
 @many(100)

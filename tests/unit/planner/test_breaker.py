@@ -1,0 +1,211 @@
+"""When a backend's breaker opens and closes, what it lets through meanwhile, and what it never holds back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from heliostat.model.demand import GangStrategy
+from heliostat.model.history import Breaker
+from heliostat.model.plan import Limiter
+from heliostat.model.rejection import About, Answer, Rejection
+from heliostat.planner.breaker import after_answer
+from heliostat.planner.limits import (
+    BREAKER_FAILURES,
+    BREAKER_FIRST_S,
+    BREAKER_MOST_S,
+    JITTER,
+    PROBATION_S,
+)
+from tests.unit.planner.world import (
+    World,
+    demand,
+    drained,
+    gang,
+    kind,
+    launched,
+    launches,
+    limiters,
+    policy,
+)
+
+DOWN = Rejection("slurmctld does not answer", About.BACKEND)
+LIMIT = Rejection("no more than 10 jobs", About.LIMIT)
+FULL = Rejection("no machine of this kind", About.TYPE)
+STRANGER = Rejection("who are you?", About.BACKEND, permanent=True)
+
+
+def said(rejection: Rejection, *names: str, seed: str = "l1") -> Answer:
+    return Answer(seed, rejections=dict.fromkeys(names or ("cpu",), rejection))
+
+
+def after(*answers: Answer, now_s: float = 100.0, known: Breaker | None = None) -> Breaker | None:
+    for one in answers:
+        known = after_answer(known, one, now_s)
+    return known
+
+
+def opened(known: Breaker | None, now_s: float = 100.0) -> bool:
+    return known is not None and known.is_open(now_s)
+
+
+def open_world(*answers: Answer, **changed: object) -> World:
+    """Return a world whose backend has just given these answers."""
+    world = World(demands=(demand(5, CPU=4),), **changed)  # type: ignore[arg-type]
+    world.answers = answers
+    world.round()
+    return world
+
+
+class TestWhatOpensIt:
+    def test_a_backend_that_does_not_answer_a_few_times_in_a_row(self) -> None:
+        assert not opened(after(*[said(DOWN)] * (BREAKER_FAILURES - 1)))
+        assert opened(after(*[said(DOWN)] * BREAKER_FAILURES))
+
+    def test_one_that_no_longer_knows_us(self) -> None:
+        assert opened(after(*[said(STRANGER)] * BREAKER_FAILURES))
+
+    def test_a_limit_that_several_types_meet_and_not_one_that_one_type_meets(self) -> None:
+        assert not opened(after(*[said(LIMIT, "gpu")] * 20))
+        assert opened(after(said(LIMIT, "gpu"), said(LIMIT, "gpu"), said(LIMIT, "cpu")))
+
+    def test_what_is_a_types_own_trouble_never(self) -> None:
+        assert after(*[said(FULL, "gpu"), said(FULL, "cpu")] * 20) is None
+
+    def test_nothing_in_between_that_was_accepted_even_in_part(self) -> None:
+        accepted = Answer("l1", rejections={"cpu": LIMIT}, some=True)
+        assert after(said(DOWN), said(DOWN), accepted, said(DOWN), said(DOWN)) == after(
+            said(DOWN), said(DOWN)
+        )
+
+    def test_at_once_where_the_backend_itself_wants_to_be_left_alone(self) -> None:
+        known = after(said(replace(DOWN, retry_after_s=300.0)))
+        assert known is not None
+        assert 300 <= (known.until_s or 0) - 100 <= 300 * (1 + JITTER)
+        assert known.as_asked
+
+    def test_calls_that_were_under_way_do_not_lengthen_it(self) -> None:
+        known = after(*[said(DOWN)] * BREAKER_FAILURES)
+        assert after(said(DOWN), known=known, now_s=101.0) == known
+
+
+class TestHowLong:
+    def test_twice_as_long_each_time_up_to_a_limit(self) -> None:
+        known, waits, now_s = after(*[said(DOWN)] * (BREAKER_FAILURES - 1)), [], 100.0
+        for number in range(6):
+            known = after(said(DOWN, seed=f"l{number}"), known=known, now_s=now_s)
+            assert known is not None
+            assert known.until_s is not None
+            waits.append(known.until_s - now_s)
+            now_s = known.until_s + 1
+        nominal = [min(BREAKER_MOST_S, BREAKER_FIRST_S * 2**n) for n in range(6)]
+        assert all(n <= wait < n * (1 + JITTER) for n, wait in zip(nominal, waits, strict=True))
+
+    def test_a_clock_that_was_set_back_closes_it(self) -> None:
+        world = open_world(*[said(DOWN)] * BREAKER_FAILURES)
+        world.now_s -= 5000
+        world.demands = ()
+        world.round()
+        assert world.history.breakers["fake"].opened_at_s is None
+
+
+class TestOpen:
+    def test_nothing_is_launched_there_and_the_backends_words_are_shown(self) -> None:
+        world = open_world(*[said(DOWN)] * BREAKER_FAILURES)
+        made = world.round()
+        assert launched(made) == {}
+        (one,) = made.deferred
+        assert one.limiter is Limiter.BREAKER
+        assert one.text.startswith("fake refused 3 calls in a row, it is asked again in ")
+        assert one.text.endswith(" s: slurmctld does not answer")
+
+    def test_work_goes_to_another_backend_meanwhile(self) -> None:
+        kinds = policy(kind("near", priority=1), kind("far", backend="other"))
+        world = open_world(*[said(DOWN, "near")] * BREAKER_FAILURES, policy=kinds)
+        assert launched(world.round()) == {"far": 5}
+
+    def test_what_runs_there_ends_as_ever(self) -> None:
+        world = World()
+        one = world.running(idle_s=90)
+        world.answers = (said(DOWN),) * BREAKER_FAILURES
+        assert list(drained(world.round())) == [one]
+
+
+class TestHalfOpen:
+    def world(self, **changed: object) -> World:
+        world = open_world(*[said(DOWN)] * BREAKER_FAILURES, **changed)
+        until_s = world.history.breakers["fake"].until_s
+        assert until_s is not None
+        world.now_s = until_s - 1
+        return world
+
+    def test_one_is_tried_whatever_its_type(self) -> None:
+        world = self.world(policy=policy(kind("a"), kind("b", 2, gpus=1)))
+        world.demands = (demand(5, CPU=4), demand(5, GPU=1))
+        made = world.round()
+        assert sum(launched(made).values()) == 1
+        assert set(limiters(made)) == {"BREAKER"}
+        assert any("one launch is tried before the others" in one.text for one in made.deferred)
+
+    def test_and_no_other_while_that_is_under_way(self) -> None:
+        world = self.world()
+        world.obey(world.round())
+        assert launched(world.round()) == {}
+
+    def test_once_that_is_accepted_all_go(self) -> None:
+        world = self.world()
+        world.obey(world.round())
+        world.answers = (Answer("l1", frozenset({"cpu"}), some=True),)
+        assert launched(world.round()) == {"cpu": 4}
+        assert world.history.breakers == {}
+
+    def test_if_it_is_refused_it_opens_for_longer(self) -> None:
+        world = self.world()
+        first = world.history.breakers["fake"]
+        world.obey(world.round())
+        world.answers = (said(DOWN),)
+        assert launched(world.round()) == {}
+        again = world.history.breakers["fake"]
+        assert again.is_open(world.now_s)
+        assert (first.trips, again.trips) == (1, 2)
+
+    def test_if_it_is_refused_for_its_own_sake_another_is_tried(self) -> None:
+        world = self.world()
+        world.obey(world.round())
+        world.answers = (said(FULL),)
+        world.rows.clear()
+        world.intents.clear()
+        assert launched(world.round()) == {"cpu": 1}
+
+    def test_if_it_meets_a_limit_of_its_type_the_backend_answers_again(self) -> None:
+        world = self.world()
+        world.obey(world.round())
+        world.answers = (said(LIMIT),)
+        world.round()
+        assert world.history.breakers["fake"] == Breaker(1, frozenset({"cpu"}), LIMIT.text, trips=1)
+
+    @pytest.mark.parametrize("asked_again", [True, False])
+    def test_a_gang_that_cannot_be_tried_in_part_goes_after_a_while_and_one_refusal_opens_it_again(
+        self, asked_again: bool
+    ) -> None:
+        world = self.world()
+        world.demands = ()
+        world.gangs = (gang(GangStrategy.STRICT_SPREAD, demand(4)),)
+        assert launched(world.round()) == {}
+        made = world.round(PROBATION_S)
+        assert [(one.count, one.reason.why.value) for one in launches(made)] == [(4, "gang")]
+        if asked_again:
+            world.obey(made)
+            world.answers = (said(DOWN),)
+            world.round()
+            assert world.history.breakers["fake"].trips == 2
+        else:
+            assert world.history.breakers["fake"].opened_at_s is None
+
+
+def test_it_is_forgotten_with_the_last_type_of_its_backend() -> None:
+    world = open_world(*[said(DOWN)] * BREAKER_FAILURES)
+    world.policy = policy(kind("far", backend="other"))
+    world.round()
+    assert world.history.breakers == {}
