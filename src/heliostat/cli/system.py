@@ -28,6 +28,9 @@ class SystemClock:
     def monotonic_s(self) -> float:
         return time.monotonic()
 
+    def utc_offset_s(self) -> float:
+        return time.localtime().tm_gmtoff
+
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from heliostat.config.drain_limits import drain_limits
 from heliostat.config.errors import KeyPath, Problem, did_you_mean, found, one_of
 from heliostat.config.positions import Document
 from heliostat.config.schema import ALLOWED, NOT_HONOURED, ClusterModel, NodeConfig, pattern
@@ -235,6 +236,14 @@ def not_honoured(checked: Checked) -> Iterator[Problem]:
                 yield checked.problem(path, f"{found(value)}: {reason}")
 
 
+def drain_limits_are_right(checked: Checked) -> Iterator[Problem]:
+    path: KeyPath = ("provider", "max_draining")
+    provider = checked.mapping("provider")
+    if "max_draining" in provider:
+        for below, text in drain_limits(provider["max_draining"])[1]:
+            yield checked.problem((*path, *below), text)
+
+
 CHECKS: tuple[Check, ...] = (
     node_type_names,
     head_type_exists,
@@ -246,6 +255,7 @@ CHECKS: tuple[Check, ...] = (
     backends_exist,
     backend_keys,
     environment_names,
+    drain_limits_are_right,
     not_honoured,
 )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from heliostat.config.checks import BackendChecker, BackendKeys, check_all
+from heliostat.config.drain_limits import drain_limits
 from heliostat.config.errors import Position, Problem, lines
 from heliostat.config.positions import Document, layered, parse, spread
 from heliostat.config.schema import ClusterModel, NodeTypeModel, validated
@@ -185,6 +186,7 @@ def _spec(model: ClusterModel, *, source: str) -> ClusterSpec:
         upscaling_speed=model.upscaling_speed,
         max_cost_usd_per_h=model.provider.max_cost_usd_per_h,
         max_surge=model.provider.max_surge,
+        max_draining=drain_limits(model.provider.max_draining)[0],
         gangs_across_backends=model.provider.gangs_across_backends,
     )
     return ClusterSpec(

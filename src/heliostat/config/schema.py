@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from heliostat.config.drain_limits import ALLOWED as DRAIN_LIMITS
 from heliostat.config.errors import KeyPath, Problem, did_you_mean, found, one_of
 from heliostat.config.positions import Document
 
@@ -59,6 +60,7 @@ class ProviderModel(_Closed):
     module: str = "heliostat.launcher.NodeProvider"
     max_cost_usd_per_h: Amount | None = None
     max_surge: Count = 0
+    max_draining: Any = 20
     gangs_across_backends: bool = False
     orphan_timeout_s: Seconds = 300.0
     head_timeout_s: Seconds = 60.0
@@ -113,6 +115,7 @@ ALLOWED: Mapping[KeyPath, str] = {
     ("provider", "backends", "*"): "a mapping; {} means the backend's defaults",
     ("provider", "max_cost_usd_per_h"): _AMOUNT,
     ("provider", "max_surge"): _COUNT,
+    ("provider", "max_draining"): DRAIN_LIMITS,
     ("provider", "gangs_across_backends"): "true or false",
     ("provider", "orphan_timeout_s"): _SECONDS,
     ("provider", "head_timeout_s"): _SECONDS,

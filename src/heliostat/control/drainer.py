@@ -38,7 +38,7 @@ class Drainer:
         if known is not None and same and now_s - known.at_s < self._ask_again_s:
             return
         self._memory.drains[drain.instance_id] = Refusal(
-            now_s, known.text if known else "", drain.drain_reason
+            now_s, known.text if known else "", drain.drain_reason, drain.reason.why
         )
         task = asyncio.create_task(self._ask(drain))
         self._tasks.add(task)

@@ -283,6 +283,8 @@ class Controller:
             backends={name: self._view(name) for name in self.watches},
             intents=self._intents(),
             operator=self.memory.operator,
+            drains={key: one.why for key, one in self.memory.drains.items()},
+            utc_offset_s=self.ports.clock.utc_offset_s(),
         )
 
     def _intents(self) -> tuple[InstanceIntent, ...]:

@@ -14,18 +14,19 @@ from heliostat.model.instance import (
     InstanceIntent,
     Intent,
 )
-from heliostat.model.plan import Plan
+from heliostat.model.plan import Plan, Why
 from heliostat.model.rejection import Answer, Rejection
 from heliostat.model.snapshot import OperatorSettings, Snapshot
 
 
 @dataclass
 class Refusal:
-    """Ray's answer to a drain: when (monotonic seconds), its words if it refused, and what it was asked."""
+    """Ray's answer to a drain: when (monotonic seconds), its words if it refused, what was asked and why."""
 
     at_s: float
     text: str
     reason: DrainReason = DrainReason.IDLE
+    why: Why = Why.IDLE
 
 
 @dataclass

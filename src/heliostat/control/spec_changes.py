@@ -48,7 +48,7 @@ def _fixed(old: ClusterSpec, new: ClusterSpec) -> list[SpecChange]:
 
 def _policy(old: Policy, new: Policy) -> list[SpecChange]:
     return [
-        SpecChange(f"{field.name}: {getattr(old, field.name)} → {getattr(new, field.name)}")
+        SpecChange(f"{field.name}: {_shown(getattr(old, field.name))} → {_shown(getattr(new, field.name))}")
         for field in fields(Policy)
         if field.name != "node_types" and getattr(old, field.name) != getattr(new, field.name)
     ]
@@ -85,4 +85,6 @@ def _resources(name: str, old: Resources, new: Resources) -> list[SpecChange]:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return "; ".join(map(str, value)) or "no limit"
     return str(dict(value)) if isinstance(value, dict) else str(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from heliostat.model.drain_limit import DrainLimit
 from heliostat.model.resources import Resources
 
 
@@ -41,8 +42,8 @@ class Policy:
 
     `node_types` holds worker types only, in the file's order; the head's type is
     `head_type`. `upscaling_speed` is Ray's: up to `max(5, speed * running)` of a type
-    may be on their way at once; 0 or less means no such limit. A gang's nodes are of one
-    backend unless `gangs_across_backends`.
+    may be on their way at once; 0 or less means no such limit. Of `max_draining` each that
+    applies is kept; none means no limit. A gang's nodes are of one backend unless `gangs_across_backends`.
     """
 
     node_types: tuple[NodeType, ...]
@@ -51,7 +52,7 @@ class Policy:
     upscaling_speed: float = 1.0
     max_cost_usd_per_h: float | None = None
     max_surge: int = 0
-    max_draining: int = 20
+    max_draining: tuple[DrainLimit, ...] = (DrainLimit(20),)
     gangs_across_backends: bool = False
 
     def node_type(self, name: str) -> NodeType | None:

@@ -18,6 +18,7 @@ from heliostat.model.instance import (
     Offer,
     RayNode,
 )
+from heliostat.model.plan import Why
 from heliostat.model.rejection import Answer
 from heliostat.model.states import derive
 
@@ -72,13 +73,19 @@ class OperatorSettings:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One round's observation. `ray` None means the GCS did not answer: unknown, not empty."""
+    """One round's observation. `ray` None means the GCS did not answer: unknown, not empty.
+
+    `drains` says why Ray was asked to drain instances, as far as that is remembered. Local time on
+    the head's host is `utc_offset_s` ahead of UTC.
+    """
 
     now_s: float
     ray: RayState | None
     backends: Mapping[str, BackendView]
     intents: tuple[InstanceIntent, ...] = ()
     operator: OperatorSettings = field(default_factory=OperatorSettings)
+    drains: Mapping[str, Why] = field(default_factory=dict)
+    utc_offset_s: float = 0.0
 
     @cached_property
     def instances(self) -> tuple[Instance, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from heliostat.model.instance import DrainReason, Instance, InstanceState, NodeStatus, RayNode
 from heliostat.model.plan import Drain, Limiter, Reason, Release, Why
+from heliostat.planner.disruption import Disruption
 from heliostat.planner.limits import IDLE_REPORTS
 from heliostat.planner.replacing import ending_work
 from heliostat.planner.scene import Scene
@@ -46,7 +47,7 @@ class Drains:
         withdrawn = Counter(one.node_type for one in scene.coming if scene.withdrawal(one) == "over")
         self.excess = {name: count - withdrawn[name] for name, count in scene.excess.items()}
         self.excess[""] = scene.excess[""] - withdrawn.total()
-        self.may_drain = scene.policy.max_draining - len(scene.snapshot.by_state[InstanceState.DRAINING])
+        self.disruption = Disruption(scene)
         self.rolling = _Rolling(scene, settlement)
         self.endings = {one.key: one for one in ending_work(scene)}
         self.gangs = {one.gang.gang_id: one.gang for one in settlement.wants.gangs}
@@ -248,11 +249,10 @@ class Drains:
         return Reason(Why.MIN_WORKERS, f"min_workers of {node_type.name} is {floor}", data)
 
     def _drain(self, one: Instance, node: RayNode, reason: Reason) -> Reason | None:
-        if self.may_drain <= 0:
-            most = self.scene.policy.max_draining
-            text = f"{reason.text}; {most} others drain first (max_draining)"
-            return Reason(Why.IDLE, text, {**reason.data, "max_draining": most})
-        self.may_drain -= 1
+        held = self.disruption.held(reason)
+        if held is not None:
+            return held
+        self.disruption.goes(reason)
         self.drains.append(Drain(one.instance_id, node.node_id, DrainReason.IDLE, reason))
         if not self.scene.leaving(one) and one.instance_id not in self.scene.retiring:
             self.going[one.node_type] += 1

@@ -38,6 +38,9 @@ LEASE_NOTICE_S = 120.0
 LEASE_GRACE_S = 10.0
 """The deadline that work is told is so long before the lease's end: the backend knows no mercy."""
 
+DRAIN_COUNTS_S = 60.0
+"""What was drained counts against `max_draining` until it has gone, so long after its release at most."""
+
 RETRY_S = 10.0
 """So long after a lease's deadline the work that was on the node may still come back as demand."""
 

@@ -14,6 +14,10 @@ class Clock(Protocol):
         """Return seconds that never jump, for durations and deadlines."""
         ...
 
+    def utc_offset_s(self) -> float:
+        """Return how far this host's local time is ahead of UTC just now; summer time changes it."""
+        ...
+
     async def sleep(self, seconds: float) -> None: ...
 
 

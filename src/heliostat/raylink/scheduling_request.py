@@ -275,7 +275,7 @@ def _policy(request: Any, crowd: _Crowd, implicit: Sequence[str]) -> Policy:
         max_workers=max(0, most - crowd.fixed_counts.total()),
         idle_timeout_s=math.inf if request.idle_timeout_s is None else request.idle_timeout_s + JUST_LONGER_S,
         upscaling_speed=0.0,
-        max_draining=ENDLESS,
+        max_draining=(),
     )
 
 

@@ -8,8 +8,9 @@ import asyncio
 class ManualClock:
     """Fulfils `ports.clock.Clock`; time passes by `advance` alone, and sleepers wake in order."""
 
-    def __init__(self, now_s: float = 1_700_000_000.0) -> None:
+    def __init__(self, now_s: float = 1_700_000_000.0, *, offset_s: float = 0.0) -> None:
         self._now_s = now_s
+        self._offset_s = offset_s
         self._started_s = now_s
         self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
 
@@ -18,6 +19,9 @@ class ManualClock:
 
     def monotonic_s(self) -> float:
         return self._now_s - self._started_s
+
+    def utc_offset_s(self) -> float:
+        return self._offset_s
 
     async def sleep(self, seconds: float) -> None:
         """Return when `advance` has moved the clock by `seconds`; at once if that is not positive."""

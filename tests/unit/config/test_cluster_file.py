@@ -14,6 +14,7 @@ from heliostat.config.cluster_file import (
     load_cluster_file,
     shape_id,
 )
+from heliostat.model.drain_limit import DrainLimit
 from heliostat.model.resources import Resources
 from heliostat.ports.errors import ConfigError
 from tests.unit.config.files import GOOD, INSTALLED, Load, Problems
@@ -24,6 +25,7 @@ def test_defaults_are_those_that_ray_documents(load: Load) -> None:
     policy = spec.policy
     assert (policy.max_workers, policy.idle_timeout_s, policy.upscaling_speed) == (2, 300.0, 1.0)
     assert (policy.max_cost_usd_per_h, policy.max_surge) == (None, 0)
+    assert policy.max_draining == (DrainLimit(20),)
     assert (spec.orphan_timeout_s, spec.head_timeout_s) == (300.0, 60.0)
     (worker,) = policy.node_types
     assert (worker.min_workers, worker.max_workers, worker.priority) == (0, 2, 0)

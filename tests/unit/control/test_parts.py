@@ -10,6 +10,7 @@ from heliostat.control.idle_watch import IdleWatch
 from heliostat.control.measures import WINDOW, Measures
 from heliostat.control.spec_changes import changes
 from heliostat.control.usage import SECONDS_AT_MOST, merged, usage
+from heliostat.model.drain_limit import DrainLimit
 from heliostat.model.instance import Instance, InstanceIntent, InstanceState, Intent, NodeStatus
 from heliostat.model.resources import Resources
 from tests.unit.control.world import HEAD, node_type, spec
@@ -122,3 +123,9 @@ def test_values_that_may_be_secret_are_not_in_the_sentences() -> None:
     said = " ".join(one.text for one in changes(old, new))
     assert "a.node_config.environment changed" in said
     assert "secret" not in said
+
+
+def test_a_changed_limit_of_drains_is_a_sentence() -> None:
+    new = spec(max_draining=(DrainLimit(percent=10), DrainLimit(0, hours=(480, 1080))))
+    assert [one.text for one in changes(spec(), new)] == ["max_draining: 20 → 10%; 0, 08:00-18:00"]
+    assert [one.text for one in changes(spec(), spec(max_draining=()))] == ["max_draining: 20 → no limit"]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from heliostat.model.drain_limit import DrainLimit
 from heliostat.model.history import Backoff
 from heliostat.model.instance import BackendState, NodeStatus
 from heliostat.model.node_type import Policy
@@ -237,7 +238,7 @@ class TestStays:
 
 
 def test_not_more_drain_than_max_draining() -> None:
-    world = World(policy=policy(max_draining=2))
+    world = World(policy=policy(max_draining=(DrainLimit(2),)))
     for _ in range(5):
         world.running(idle_s=10)
     changed(world)

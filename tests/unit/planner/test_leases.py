@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from heliostat.model.drain_limit import DrainLimit
 from heliostat.model.instance import BackendState, DrainReason, Instance, NodeStatus
 from heliostat.model.plan import Release, Why
 from heliostat.model.snapshot import OperatorSettings
@@ -127,7 +128,7 @@ class TestNotice:
         assert drain.deadline_s == world.now_s + 4 - 2
 
     def test_many_that_drain_hold_back_no_notice(self) -> None:
-        world = World(policy=policy(max_workers=2, max_draining=1))
+        world = World(policy=policy(max_workers=2, max_draining=(DrainLimit(1),)))
         other = world.running(used=BUSY)
         world.change_node(other, status=NodeStatus.DRAINING)
         one = leased(world, left_s=100, used=BUSY)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from heliostat.model.drain_limit import DrainLimit
 from heliostat.model.history import Backoff, History
 from heliostat.model.instance import BackendState, Offer
 from heliostat.model.plan import Limiter, Plan, Reason, Release, Why
@@ -109,10 +110,10 @@ class TestATypeThatLeftTheFile:
 
     def test_the_dearest_of_such_nodes_goes_first(self) -> None:
         types = [kind(f"t{n}", price_usd_per_h=price) for n, price in enumerate((1.0, 3.0, 2.0))]
-        world = World(policy=policy(*types, max_draining=1))
+        world = World(policy=policy(*types, max_draining=(DrainLimit(1),)))
         several = [world.running(one.name, idle_s=1) for one in types]
         world.round()
-        world.policy = policy(max_draining=1)
+        world.policy = policy(max_draining=(DrainLimit(1),))
         assert list(drained(world.round())) == [several[1]]
 
 

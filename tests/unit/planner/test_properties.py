@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given
 
 from heliostat.model.demand import Bundle, Demand
+from heliostat.model.drain_limit import DrainLimit
 from heliostat.model.history import Breaker
-from heliostat.model.instance import BackendState
+from heliostat.model.instance import BackendState, InstanceState
 from heliostat.model.node_type import NodeType
 from heliostat.model.plan import Launch, Why
 from heliostat.model.resources import NOTHING
+from heliostat.model.snapshot import join
 from heliostat.planner import plan
 from heliostat.planner.problem import Item, Problem, Source
 from tests.examples import many, seeds
@@ -119,6 +121,47 @@ def test_a_silent_backend_loses_nothing(seed: int) -> None:
     for _ in range(4):
         made = world.round(60)
         assert (released(made), launched(made)) == ({}, {})
+
+
+@many(300)
+@given(seeds)
+def test_no_more_drain_at_a_time_than_every_limit_allows(seed: int) -> None:
+    """Counted here from what was planned: who was told to drain and could have stayed, and is not gone."""
+    chance = Random(seed)
+    world = with_idle_nodes(anything(chance), chance)
+    limits = [some_limit(chance) for _ in range(chance.randint(1, 3))]
+    world.policy = replace(world.policy, max_draining=tuple(limits))
+    going: dict[str, Why] = {}
+    for _ in range(8):
+        up = sum(one.state in UP for one in join(world.snapshot()))
+        made = world.round()
+        going = {one: why for one, why in going.items() if one in world.intents}
+        going |= {one: why for one, why in drained(made).items() if why in VOLUNTARY}
+        for limit in limits:
+            counted = [one for one, why in going.items() if limit.concerns(VOLUNTARY[why])]
+            new = [one for one in counted if one in drained(made)]
+            # What has just left Ray is up in the planner's eyes until it has gone.
+            assert not new or len(counted) <= limit.most(up + len(going))
+        world.obey(made)
+        world.tick(places=False)
+
+
+VOLUNTARY = {Why.IDLE: "idle", Why.DRIFT: "drift", Why.OVER_MAX: "over_max"}
+UP = {InstanceState.RUNNING, InstanceState.DRAINING}
+
+
+def with_idle_nodes(world: World, chance: Random) -> World:
+    names = [one.name for one in world.policy.node_types]
+    for _ in range(chance.randint(0, 12)):
+        world.running(chance.choice(names), idle_s=chance.choice([5, 900]))
+    return world
+
+
+def some_limit(chance: Random) -> DrainLimit:
+    reasons = frozenset(chance.sample(sorted(VOLUNTARY.values()), chance.randint(0, 2)))
+    if chance.random() < 0.5:
+        return DrainLimit(chance.randint(0, 4), reasons=reasons)
+    return DrainLimit(percent=chance.choice([0, 1, 20, 50]), reasons=reasons)
 
 
 @many(300)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from heliostat.model.drain_limit import DrainLimit
 from heliostat.model.instance import BackendState, DrainReason, NodeStatus
 from heliostat.model.plan import Why
 from heliostat.model.snapshot import OperatorSettings
@@ -120,7 +121,7 @@ class TestStays:
         assert made.target == {"cpu": 1}
 
     def test_while_enough_others_drain(self) -> None:
-        world = World(policy=policy(max_draining=2))
+        world = World(policy=policy(max_draining=(DrainLimit(2),)))
         several = [world.running(idle_s=900) for _ in range(4)]
         world.change_node(several[0], status=NodeStatus.DRAINING)
         made = world.round()
@@ -129,7 +130,9 @@ class TestStays:
 
 
 def test_the_dearest_goes_first() -> None:
-    kinds = policy(kind("a", price_usd_per_h=1.0), kind("b", price_usd_per_h=2.0), max_draining=1)
+    kinds = policy(
+        kind("a", price_usd_per_h=1.0), kind("b", price_usd_per_h=2.0), max_draining=(DrainLimit(1),)
+    )
     world = World(policy=kinds)
     world.running("a", idle_s=900)
     dear = world.running("b", idle_s=100)
@@ -239,7 +242,7 @@ class TestRemoved:
         [
             ("idle", None, "removed by hand and idle; Ray is asked"),
             ("idle just now", None, "removed by hand, idle just now"),
-            ("idle, and others drain", None, "1 others drain first (max_draining)"),
+            ("idle, and others drain", None, "was removed by hand and is idle"),
             ("works", None, "removed by hand; it works, and goes when it is idle"),
             ("drains", None, "removed by hand, and drains"),
             ("idle", 30, "to be gone in 29 s"),
@@ -254,7 +257,7 @@ class TestRemoved:
     ) -> None:
         world, one = self.removed(deadline_s=deadline_s, used=state == "works")
         if "others drain" in state:
-            world.policy = policy(max_draining=1)
+            world.policy = policy(max_draining=(DrainLimit(1),))
             world.change_node(world.running(), status=NodeStatus.DRAINING)
         if state.startswith("drains"):
             world.change_node(one, status=NodeStatus.DRAINING)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from heliostat.model.demand import GangStrategy
+from heliostat.model.drain_limit import DrainLimit
 from heliostat.model.instance import BackendState, NodeStatus
 from heliostat.model.plan import Launch, Release, Why
 from heliostat.model.snapshot import OperatorSettings
@@ -203,7 +204,9 @@ class TestSays:
         assert (why, data) == (Why.IDLE_TIMEOUT, {"idle_s": 9.0, "timeout_s": 60.0, "left_s": 51.0})
 
     def test_all_of_them_do(self) -> None:
-        world = World(policy=policy(kind(min_workers=1), max_draining=1), demands=(demand(1, CPU=4),))
+        world = World(
+            policy=policy(kind(min_workers=1), max_draining=(DrainLimit(1),)), demands=(demand(1, CPU=4),)
+        )
         several = [world.running(idle_s=idle_s) for idle_s in (0, 900, 10, 900, 20, 900)]
         for _ in range(3):
             made = world.round()
@@ -238,7 +241,7 @@ def drifts_beside_a_new_one(world: World, one: str) -> None:
 
 def drifts_while_others_drain(world: World, one: str) -> None:
     drifts(world, one)
-    world.policy = replace(world.policy, max_draining=0)
+    world.policy = replace(world.policy, max_draining=(DrainLimit(0),))
 
 
 def leaves_the_file(world: World, one: str) -> None:

@@ -85,6 +85,8 @@ class World:
     operator: OperatorSettings = field(default_factory=OperatorSettings)
     offers: tuple[Offer, ...] = ()
     answers: tuple[Answer, ...] = ()
+    drains: dict[str, Why] = field(default_factory=dict)
+    utc_offset_s: float = 0.0
     silent: dict[str, str] = field(default_factory=dict)
     ray_answers: bool = True
     now_s: float = NOW_S
@@ -195,6 +197,8 @@ class World:
             {name: self._view(name) for name in names},
             tuple(self.intents.values()),
             self.operator,
+            self.drains,
+            self.utc_offset_s,
         )
 
     def _view(self, name: str) -> BackendView:
@@ -221,6 +225,7 @@ class World:
 
     def obey(self, made: Plan) -> None:
         """Do what the plan says, as the control loop does; Ray refuses to drain what works."""
+        self.drains |= drained(made)
         for action in made.actions:
             if isinstance(action, Launch):
                 for _ in range(action.count):
