@@ -8,15 +8,13 @@ from dataclasses import replace
 from typing import TypeVar
 
 from heliostat.model.demand import Demand, Gang
-from heliostat.model.history import FAILURES_KEPT, STARTS_KEPT, Failure, History
-from heliostat.model.instance import Instance, InstanceState, Intent, NodeStatus
+from heliostat.model.history import STARTS_KEPT, History
+from heliostat.model.instance import Instance, InstanceState, NodeStatus
 from heliostat.model.node_type import Policy
 from heliostat.model.snapshot import RayState, Snapshot
-from heliostat.planner.backoff import Attempt, after_failures
 from heliostat.planner.breaker import breakers
-from heliostat.planner.leases import is_over
+from heliostat.planner.failures import failures, forgiven
 from heliostat.planner.limits import IDLE_REPORTS, RAY_GAP_S, WAITING_KEPT
-from heliostat.planner.over import lost, said, start_overdue, start_timeout_s
 from heliostat.planner.scale_down import needless
 from heliostat.planner.scene import Scene, look
 from heliostat.planner.settle import Settlement, settle
@@ -43,7 +41,7 @@ def fold(history: History, snapshot: Snapshot, policy: Policy) -> History:
         known = replace(known, shares=shares_of(known, snapshot.ray))
         known = _joins(known, instances, now_s=snapshot.now_s)
         known = _proofs(known, snapshot, policy)
-    known = _failures(_accepted(known, snapshot), snapshot, instances, policy=policy)
+    known = failures(forgiven(known, snapshot), snapshot, policy)
     known = _states(known, snapshot, instances)
     known = replace(known, breakers=breakers(known, snapshot, policy))
     return _settled(known, snapshot, policy)
@@ -191,77 +189,6 @@ def _drained(history: History, instances: Sequence[Instance]) -> frozenset[str]:
             quiet = history.reports.get(node.node_id, 0) >= IDLE_REPORTS
             (drained.add if quiet else drained.discard)(instance_id)
     return frozenset(drained)
-
-
-def _accepted(history: History, snapshot: Snapshot) -> History:
-    """Forgive refusals of the types of which all that was asked for is accepted now."""
-    answers = [one for view in snapshot.backends.values() for one in view.answers]
-    if not answers:
-        return history
-    forgiven = frozenset[str]().union(*(one.accepted for one in answers))
-    forgiven = forgiven.difference(*(one.rejections for one in answers))
-    left = {n: one for n, one in history.backoff.items() if not (one.refused and n in forgiven)}
-    return replace(history, backoff=left)
-
-
-def _failures(
-    history: History, snapshot: Snapshot, instances: Sequence[Instance], *, policy: Policy
-) -> History:
-    told = {one.instance_id for one in history.failures}
-    failed: dict[str, list[tuple[Instance, str]]] = {}
-    for one in instances:
-        if one.state is InstanceState.RUNNING:
-            continue
-        error = _error(one, history, snapshot, policy=policy)
-        if error is not None and one.instance_id not in told:
-            failed.setdefault(one.node_type, []).append((one, error))
-    backoff = dict(history.backoff)
-    for kind in policy.node_types:
-        # What fails in an old shape says nothing of the new one.
-        mine = [each for each in failed.get(kind.name, ()) if each[0].intent.shape_id == kind.shape_id]
-        if mine:
-            backoff[kind.name] = after_failures(
-                backoff.get(kind.name), _attempt(mine), shape_id=kind.shape_id, now_s=snapshot.now_s
-            )
-    new = [
-        Failure(one.instance_id, one.node_type, snapshot.now_s, error)
-        for several in failed.values()
-        for one, error in several
-    ]
-    return replace(history, backoff=backoff, failures=(*history.failures, *new)[-FAILURES_KEPT:])
-
-
-def _attempt(failed: Sequence[tuple[Instance, str]]) -> Attempt:
-    rejections = [one.row.rejection for one, _ in failed if one.row and one.row.rejection]
-    last, error = failed[-1]
-    return Attempt(
-        requested_at_s=max(one.intent.requested_at_s for one, _ in failed),
-        error=error,
-        seed=last.instance_id,
-        rejection=max(rejections, key=lambda one: (one.permanent, one.retry_after_s or 0.0), default=None),
-    )
-
-
-def _error(one: Instance, history: History, snapshot: Snapshot, *, policy: Policy) -> str | None:
-    """Return the words of a failure that is new in this round, None if there is none."""
-    if one.intent.intent is not Intent.WANTED:
-        return None
-    fresh_state = history.states.get(one.instance_id) is not one.state
-    if one.state is InstanceState.FAILED:
-        # A batch system calls the end of a job's time a failure.
-        return said(one) if fresh_state and not is_over(one, history, snapshot.now_s) else None
-    if snapshot.ray is None or one.instance_id in history.joined_at:
-        return None
-    if one.state in {InstanceState.GONE, InstanceState.STOPPING}:
-        return f"ended before it joined: {said(one)}" if fresh_state else None
-    view = snapshot.backends.get(one.intent.backend)
-    if view is None or not view.fresh:
-        return None
-    if one.state is InstanceState.STARTING and start_overdue(one, snapshot, history, policy):
-        return f"did not join within {start_timeout_s(one, policy):.0f} s (start_timeout_s)"
-    if one.state is InstanceState.REQUESTED and lost(one, snapshot, history):
-        return f"was asked for and never seen in a listing of {one.intent.backend}"
-    return None
 
 
 def _states(history: History, snapshot: Snapshot, instances: Sequence[Instance]) -> History:
