@@ -60,6 +60,14 @@ class Breaker:
 
 
 @dataclass(frozen=True)
+class Down:
+    """So many of a type went down by themselves, or never came up, and were not replaced; the last `at_s`."""
+
+    count: int
+    at_s: float
+
+
+@dataclass(frozen=True)
 class Failure:
     """One instance that failed, told once: the backend's own words, for `status` and `explain`."""
 
@@ -102,6 +110,7 @@ class History:
     shares         node id -> demand for shares of devices that waits although the node's sum has room for it
     drained        instance ids that drained, or were idle, when Ray last showed them alive
     prices         node type -> the last known $/h of one instance, where it costs anything
+    down           node type -> how many went down lately
     """
 
     waiting_since: Mapping[str, float] = field(default_factory=dict)
@@ -122,6 +131,7 @@ class History:
     drained: frozenset[str] = frozenset()
     shares: Mapping[str, Shares] = field(default_factory=dict)
     prices: Mapping[str, float] = field(default_factory=dict)
+    down: Mapping[str, Down] = field(default_factory=dict)
 
     def has_come_up(self, node_type: str, shape_id: str) -> bool:
         """Say whether this very shape of the type works: one that `apply` has changed is unproven."""

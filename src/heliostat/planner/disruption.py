@@ -1,4 +1,4 @@
-"""How many nodes may be drained at a time although they could stay: `max_draining`.
+"""Which nodes may be drained that could stay: `max_draining`, and none of a type that is not well.
 
 Lease ends and what people ask for are not voluntary: they neither wait nor count.
 """
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from heliostat.model.drain_limit import DrainLimit
 from heliostat.model.instance import Instance, InstanceState
 from heliostat.model.plan import Reason, Why
+from heliostat.planner.health import ailing
 from heliostat.planner.limits import DRAIN_COUNTS_S
 from heliostat.planner.scene import Scene
 
@@ -23,6 +24,7 @@ class Disruption:
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
+        self._ailing = ailing(scene)
         local_s = scene.now_s + scene.snapshot.utc_offset_s
         self._limits = [one for one in scene.policy.max_draining if one.holds_at(local_s)]
         going = list(self._going())
@@ -32,10 +34,18 @@ class Disruption:
         counts = scene.snapshot.by_state
         self._up = len(counts[InstanceState.RUNNING]) + len(counts[InstanceState.DRAINING]) + left
 
-    def held(self, reason: Reason) -> Reason | None:
-        """Return why no node may be drained for this reason now, None if one may."""
+    def held(self, node_type: str, reason: Reason) -> Reason | None:
+        """Return why no node of the type may be drained for this reason now, None if one may."""
         why = _VOLUNTARY.get(reason.why)
-        tight = None if why is None else self._tightest(why)
+        if why is None:
+            return None
+        if node_type in self._ailing:
+            down, expected = self._ailing[node_type]
+            text = f"{down} of {expected} {node_type} that should be up are not, so nothing else of it ends"
+            return Reason(
+                Why.IDLE, f"{reason.text}; {text}", {**reason.data, "down": down, "expected": expected}
+            )
+        tight = self._tightest(why)
         if tight is None or tight[1] > 0:
             return None
         limit, _ = tight

@@ -249,7 +249,7 @@ class Drains:
         return Reason(Why.MIN_WORKERS, f"min_workers of {node_type.name} is {floor}", data)
 
     def _drain(self, one: Instance, node: RayNode, reason: Reason) -> Reason | None:
-        held = self.disruption.held(reason)
+        held = self.disruption.held(one.node_type, reason)
         if held is not None:
             return held
         self.disruption.goes(reason)

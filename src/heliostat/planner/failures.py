@@ -10,6 +10,7 @@ from heliostat.model.instance import Instance, InstanceState, Intent
 from heliostat.model.node_type import Policy
 from heliostat.model.snapshot import Snapshot
 from heliostat.planner.backoff import Attempt, after_failures
+from heliostat.planner.health import downs
 from heliostat.planner.leases import is_over
 from heliostat.planner.over import lost, said, start_overdue, start_timeout_s
 
@@ -25,8 +26,11 @@ def forgiven(history: History, snapshot: Snapshot) -> History:
     return replace(history, backoff=left)
 
 
-def failures(history: History, snapshot: Snapshot, policy: Policy) -> History:
-    """Note what has failed in this round: its words, how long its type waits."""
+def failures(before: History, history: History, snapshot: Snapshot, policy: Policy) -> History:
+    """Note what has failed in this round: its words, how long its type waits, what is down.
+
+    `before` is the history that the last round left.
+    """
     failed = _failed(history, snapshot, policy)
     backoff = dict(history.backoff)
     for kind in policy.node_types:
@@ -41,7 +45,11 @@ def failures(history: History, snapshot: Snapshot, policy: Policy) -> History:
         for several in failed.values()
         for one, error in several
     ]
-    return replace(history, backoff=backoff, failures=(*history.failures, *new)[-FAILURES_KEPT:])
+    down = downs(
+        before, history, snapshot, policy, failed=[one for several in failed.values() for one, _ in several]
+    )
+    kept = (*history.failures, *new)[-FAILURES_KEPT:]
+    return replace(history, backoff=backoff, failures=kept, down=down)
 
 
 def _failed(history: History, snapshot: Snapshot, policy: Policy) -> dict[str, list[tuple[Instance, str]]]:

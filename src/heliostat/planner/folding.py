@@ -41,7 +41,7 @@ def fold(history: History, snapshot: Snapshot, policy: Policy) -> History:
         known = replace(known, shares=shares_of(known, snapshot.ray))
         known = _joins(known, instances, now_s=snapshot.now_s)
         known = _proofs(known, snapshot, policy)
-    known = failures(forgiven(known, snapshot), snapshot, policy)
+    known = failures(history, forgiven(known, snapshot), snapshot, policy)
     known = _states(known, snapshot, instances)
     known = replace(known, breakers=breakers(known, snapshot, policy))
     return _settled(known, snapshot, policy)

@@ -41,6 +41,13 @@ LEASE_GRACE_S = 10.0
 DRAIN_COUNTS_S = 60.0
 """What was drained counts against `max_draining` until it has gone, so long after its release at most."""
 
+AILING_PERCENT = 45
+AILING_COUNT = 3
+"""Nothing else of a type ends while so many percent of those that should be up, and so many, are not."""
+
+DOWN_KEPT_S = 300.0
+"""What went down counts until as many have joined, so long after the last of them at most."""
+
 RETRY_S = 10.0
 """So long after a lease's deadline the work that was on the node may still come back as demand."""
 

@@ -1,0 +1,82 @@
+"""Which node types are not well: many of those that should be up are not, so nothing else of them ends.
+
+When a rack, a network or an image fails, what is left is not idle because nobody needs it. The numbers are
+those of Kubernetes' cluster-autoscaler (`--max-total-unready-percentage`, `--ok-total-unready-count`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import chain
+
+from heliostat.model.history import Down, History
+from heliostat.model.instance import Instance, InstanceState, Intent
+from heliostat.model.node_type import Policy
+from heliostat.model.snapshot import Snapshot
+from heliostat.planner.leases import is_over
+from heliostat.planner.limits import AILING_COUNT, AILING_PERCENT, DOWN_KEPT_S
+from heliostat.planner.scene import Scene
+
+_LEFT = (InstanceState.STOPPING, InstanceState.GONE, InstanceState.FAILED)
+_MISSING = (InstanceState.REQUESTED, InstanceState.STARTING, InstanceState.UNKNOWN)
+"""States of one that had joined and is not in Ray now. One that was requeued waits, as others do."""
+
+
+def downs(
+    before: History, after: History, snapshot: Snapshot, policy: Policy, *, failed: Iterable[Instance]
+) -> dict[str, Down]:
+    """Return per type how many went down lately and were not replaced.
+
+    `failed` are those whose start failed in this round, `before` and `after` the history ahead of it and
+    with its joins. Each that joins stands for one that went down; the last of them are forgotten after
+    `DOWN_KEPT_S`.
+    """
+    fell = Counter(one.node_type for one in _fallen(after, snapshot, failed))
+    new = after.joined_at.keys() - before.joined_at.keys()
+    joined = Counter(one.intent.node_type for one in snapshot.instances if one.instance_id in new)
+    found = {}
+    for name in (one.name for one in policy.node_types):
+        known = before.down.get(name)
+        if known is None or not known.at_s <= snapshot.now_s < known.at_s + DOWN_KEPT_S:
+            known = Down(0, snapshot.now_s)
+        count = max(0, known.count - joined[name]) + fell[name]
+        if count:
+            found[name] = Down(count, snapshot.now_s if fell[name] else known.at_s)
+    return found
+
+
+def _fallen(history: History, snapshot: Snapshot, failed: Iterable[Instance]) -> list[Instance]:
+    left = chain.from_iterable(snapshot.by_state[state] for state in _LEFT)
+    died = (one for one in left if _has_died(one, history))
+    candidates = {one.instance_id: one for one in chain(failed, died)}
+    return [one for one in candidates.values() if _should_be_up(one, history, snapshot)]
+
+
+def _has_died(one: Instance, history: History) -> bool:
+    """Say whether a node of ours left Ray in this round."""
+    was = history.states.get(one.instance_id)
+    joined = one.instance_id in history.joined_at
+    return one.intent.intent is Intent.WANTED and joined and was is not None and was not in _LEFT
+
+
+def _should_be_up(one: Instance, history: History, snapshot: Snapshot) -> bool:
+    """Say whether it had begun, and nobody wanted it to go."""
+    begun = InstanceState.STARTING in {one.state, history.states.get(one.instance_id)}
+    begun |= one.instance_id in history.joined_at or bool(one.row and one.row.started_at_s)
+    wanted = one.instance_id not in history.drained and one.instance_id not in snapshot.operator.removals
+    refused = one.row is not None and one.row.rejection is not None
+    return begun and wanted and not refused and not is_over(one, history, snapshot.now_s)
+
+
+def ailing(scene: Scene) -> Mapping[str, tuple[int, int]]:
+    """Return the types that are not well: how many of them are down, of how many that should be up."""
+    down = Counter({name: one.count for name, one in scene.history.down.items()})
+    missing = (one for one in scene.in_states(*_MISSING) if one.intent.intent is Intent.WANTED)
+    down.update(one.node_type for one in missing if one.instance_id in scene.history.joined_at)
+    up = scene.snapshot.counts[InstanceState.RUNNING]
+    return {
+        name: (count, up[name] + count)
+        for name, count in down.items()
+        if count >= AILING_COUNT and count * 100 > AILING_PERCENT * (up[name] + count)
+    }
