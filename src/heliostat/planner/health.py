@@ -34,7 +34,9 @@ def downs(
     """
     fell = Counter(one.node_type for one in _fallen(after, snapshot, failed))
     new = after.joined_at.keys() - before.joined_at.keys()
-    joined = Counter(one.intent.node_type for one in snapshot.instances if one.instance_id in new)
+    # As a rule nobody has just joined, and then nobody is to be counted.
+    instances = snapshot.instances if new else ()
+    joined = Counter(one.intent.node_type for one in instances if one.intent.instance_id in new)
     found = {}
     for name in (one.name for one in policy.node_types):
         known = before.down.get(name)

@@ -1,7 +1,7 @@
 """Errors of the world, typed so that the loop can tell a retry from a refusal.
 
-Transient ones may pass by themselves and carry `retry_after_s` (None: use the backoff);
-permanent ones need a person. Each is raised `from` the backend's own error.
+Transient ones may pass by themselves; permanent ones need a person. `retry_after_s` is for how long the
+backend wants to be left alone (None: use the backoff). Each is raised `from` the backend's own error.
 """
 
 from __future__ import annotations
