@@ -14,7 +14,7 @@ from heliostat.cli.head_script import HeadAsk, head_submission
 from heliostat.ports.errors import InvalidRequest
 from heliostat.providers.slurm.options import job_options, parse_section
 from heliostat.providers.slurm.script import Submission
-from heliostat.providers.slurm.tags import Tag
+from heliostat.providers.slurm.tags import Tag, job_name
 
 TAG = Tag("demo", "u" * 32, "ada@login1", "head", "front", "s", 1, together=True)
 DUMP = """\
@@ -44,7 +44,7 @@ def test_sbatch_is_asked_for_one_node_with_the_types_wishes() -> None:
     argv = submitted({"qos": "long", "sbatch": ["--mail-type=FAIL"]}).argv
     assert argv[:2] == ("sbatch", "--parsable")
     assert {
-        "--job-name=hel-uuuuuuuu-head",
+        f"--job-name={job_name(TAG)}",
         "--nodes=1",
         "--ntasks=1",
         "--cpus-per-task=1",

@@ -31,7 +31,7 @@ def test_the_job_script_is_shown_as_slurm_would_get_it(path: Path, tmp_path: Pat
     spec = load(path)
     shown = _previews(spec, make(spec, lambda name: _context(spec, name, str(tmp_path))))
     assert list(shown) == ["cpu"]
-    assert shown["cpu"].startswith("sbatch --parsable --job-name=hel-")
+    assert shown["cpu"].startswith("sbatch --parsable --job-name=heliostat:1:")
     assert "--cpus-per-task=2" in shown["cpu"]
     assert "module load cuda" in shown["cpu"]
     # What every job carries is said, not shown.

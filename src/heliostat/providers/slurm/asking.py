@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from heliostat.ports.errors import Unavailable
-from heliostat.providers.slurm.jobs import Job, parse_squeue, parse_submitted, squeue_command
+from heliostat.providers.slurm.jobs import Job, Listing, parse_squeue, parse_submitted, squeue_command
 from heliostat.providers.slurm.options import SlurmOptions
 from heliostat.providers.slurm.refusals import refusal, trouble
 from heliostat.providers.slurm.runner import Runner
@@ -12,6 +12,11 @@ from heliostat.providers.slurm.script import Submission
 
 async def listed(runner: Runner, options: SlurmOptions, *, cluster_uid: str) -> tuple[Job, ...]:
     """Return every job with the cluster's tag; a listing that is not whole raises Unavailable."""
+    return (await looked(runner, options, cluster_uid=cluster_uid)).jobs
+
+
+async def looked(runner: Runner, options: SlurmOptions, *, cluster_uid: str) -> Listing:
+    """Return what squeue has of the user: the cluster's jobs, and the ids of all others."""
     command = squeue_command(options.user)
     answer = await runner.run(command, deadline_s=options.command_deadline_s)
     if (wrong := trouble(command, answer.code, answer.stderr)) is not None:

@@ -1,6 +1,6 @@
 """The listing: one `squeue` for everything of ours, and its rows. Pure.
 
-The rows of a user's other jobs are dropped, whatever is in them. A row of ours that can't
+Of a user's other jobs only the ids are kept, whatever else is in their rows. A row of ours that can't
 be read in full is an error: a listing is whole, or it is none.
 """
 
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from heliostat.providers.slurm.tags import Tag, cluster_of, parse_comment
+from heliostat.providers.slurm.tags import Tag, tag_of
 
 ENVIRONMENT: Mapping[str, str] = {"LC_ALL": "C", "SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT": "%s"}
 """What Slurm's commands need: English words, whole lists of array tasks, times as Unix seconds."""
@@ -18,7 +18,7 @@ ENVIRONMENT: Mapping[str, str] = {"LC_ALL": "C", "SLURM_BITSTR_LEN": "0", "SLURM
 SEPARATOR, END = "\x1f", "\x1e"
 """Between fields and after each row: a job's name may hold a line break, and people's do."""
 FIELDS = ("%F", "%A", "%K", "%T", "%r", "%P", "%S", "%e", "%l", "%V", "%N", "%k", "%j")
-COMMENT = FIELDS.index("%k")
+ARRAY_ID, COMMENT, NAME = FIELDS.index("%F"), FIELDS.index("%k"), FIELDS.index("%j")
 
 NO_TIME = ("N/A", "NONE", "Unknown", "")
 NO_LIMIT = ("UNLIMITED", "NOT_SET", "INVALID", "Partition_Limit", "")
@@ -84,12 +84,30 @@ def squeue_command(user: str | None = None) -> tuple[str, ...]:
     return ("squeue", "--noheader", whose, "--states=all", f"--format={SEPARATOR.join(FIELDS)}{END}")
 
 
-def parse_squeue(text: str, *, cluster_uid: str | None = None) -> tuple[Job, ...]:
-    """Return the rows with our tag; with `cluster_uid` only those of that cluster.
+@dataclass(frozen=True)
+class Listing:
+    """The rows with our tag, and the ids (an array's own) of the user's other jobs."""
+
+    jobs: tuple[Job, ...] = ()
+    others: frozenset[int] = frozenset()
+
+
+def parse_squeue(text: str, *, cluster_uid: str | None = None) -> Listing:
+    """Return the rows with our tag; with `cluster_uid` only those of that cluster are ours.
 
     ValueError when one of them can't be read, or the text breaks off.
     """
-    return tuple(_job(fields) for fields in _rows(text) if _is_ours(fields[COMMENT], cluster_uid))
+    jobs, others = [], set()
+    for fields in _rows(text):
+        try:
+            tag = tag_of(fields[COMMENT], fields[NAME], cluster_uid=cluster_uid)
+            if tag is not None:
+                jobs.append(_checked(_parsed(fields, tag)))
+            elif fields[ARRAY_ID].isdecimal():
+                others.add(int(fields[ARRAY_ID]))
+        except ValueError as error:
+            raise ValueError(f"squeue's row of job {fields[ARRAY_ID]} can't be read: {error}") from error
+    return Listing(tuple(jobs), frozenset(others))
 
 
 def parse_submitted(text: str) -> int:
@@ -137,24 +155,8 @@ def _rows(text: str) -> Iterator[list[str]]:
         yield fields
 
 
-def _is_ours(comment: str, cluster_uid: str | None) -> bool:
-    uid = cluster_of(comment)
-    return uid is not None and cluster_uid in (None, uid)
-
-
-def _job(fields: list[str]) -> Job:
-    try:
-        return _checked(_parsed(fields))
-    except ValueError as error:
-        raise ValueError(f"squeue's row of job {fields[0]} can't be read: {error}") from error
-
-
-def _parsed(fields: list[str]) -> Job:
-    array_id, job_id, tasks, state, reason, partition, start, end, limit, submitted, nodes, comment, name = (
-        fields
-    )
-    tag = parse_comment(comment)
-    assert tag is not None, "_is_ours has seen to it"
+def _parsed(fields: list[str], tag: Tag) -> Job:
+    array_id, job_id, tasks, state, reason, partition, start, end, limit, submitted, nodes, _, name = fields
     numbers, throttle = parse_tasks(tasks) if tasks != "N/A" else (None, None)
     return Job(
         array_id=int(array_id),

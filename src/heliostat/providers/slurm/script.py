@@ -104,7 +104,7 @@ def _argv(job: JobOptions, ask: Ask) -> tuple[str, ...]:
     return (
         "sbatch",
         "--parsable",
-        f"--job-name={job_name(ask.tag.cluster_uid, ask.tag.launch_id)}",
+        f"--job-name={job_name(ask.tag)}",
         f"--comment={comment(ask.tag, job.comment)}",
         *shape,
         *_wishes(job),

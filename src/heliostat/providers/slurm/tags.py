@@ -1,17 +1,18 @@
-"""Our tag: the job name and the comment by which a Slurm job is known as ours. Pure.
+"""Our tag: by it, in its comment or in its name, a Slurm job is known as ours. Pure.
 
     heliostat:1:<cluster uid>:<cluster name>:<owner>:<launch id>:<node type>:<shape id>:<count>:<first>:<kind>
 
 is one token, each value percent-encoded, so that it holds no space, quote, comma, bar or
-control character, whatever people call their things. A user's own comment may follow after
-a space. A job is ours only if its comment says so with the whole uid of the cluster; its
-name alone, which anyone may give, never decides.
+control character, whatever people call their things. In the comment a user's own may follow
+after a space. The name is the same token without cluster name and owner: it counts where a site
+has changed the comment (a job_submit plug-in), and accounting keeps it where it keeps no comment.
+A job is ours only by the whole token with the whole uid of the cluster, never by its beginning.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote
 
 from heliostat.ports.errors import InvalidRequest
@@ -19,6 +20,9 @@ from heliostat.ports.errors import InvalidRequest
 VERSION = 1
 COMMENT_MOST_CHARS = 1024
 """slurmctld refuses a longer comment («Pathname of a file, directory or other parameter too long»)."""
+
+NAME_MOST_CHARS = 255
+"""Accounting's column for a job's name holds no more."""
 
 ARRAY, GANG = "array", "gang"
 OURS = re.compile(r"heliostat:(\d+):([^:\s]*)(?::|$)")
@@ -48,9 +52,15 @@ class Tag:
         return f"{self.launch_id}.{self.first + member}"
 
 
-def job_name(cluster_uid: str, launch_id: str) -> str:
-    """Return the job's name, for people and as a filter: it proves nothing."""
-    return f"hel-{cluster_uid[:8]}-{launch_id}"
+def job_name(tag: Tag) -> str:
+    """Return the job's name. Raises InvalidRequest when it is longer than accounting keeps."""
+    text = _token(replace(tag, cluster_name="", owner=""))
+    if len(text) > NAME_MOST_CHARS:
+        raise InvalidRequest(
+            f"the job's name has {len(text)} characters, and {NAME_MOST_CHARS} at most are kept by Slurm: "
+            f"shorten the node type's name, {tag.node_type}"
+        )
+    return text
 
 
 def comment(tag: Tag, note: str = "") -> str:
@@ -58,11 +68,7 @@ def comment(tag: Tag, note: str = "") -> str:
 
     Raises InvalidRequest when Slurm would not take it, or could not show it in one line.
     """
-    kind = GANG if tag.together else ARRAY
-    values = (tag.cluster_uid, tag.cluster_name, tag.owner, tag.launch_id, tag.node_type, tag.shape_id)
-    encoded = (quote(value, safe="") for value in values)
-    token = ":".join(["heliostat", str(VERSION), *encoded, str(tag.count), str(tag.first), kind])
-    text = f"{token} {note}" if note else token
+    text = f"{_token(tag)} {note}" if note else _token(tag)
     if not note.isprintable():
         raise InvalidRequest(f"comment is {note!r}; allowed: one line without control characters")
     if len(text.encode()) > COMMENT_MOST_CHARS:
@@ -73,14 +79,21 @@ def comment(tag: Tag, note: str = "") -> str:
     return text
 
 
+def _token(tag: Tag) -> str:
+    values = (tag.cluster_uid, tag.cluster_name, tag.owner, tag.launch_id, tag.node_type, tag.shape_id)
+    encoded = (quote(value, safe="") for value in values)
+    kind = GANG if tag.together else ARRAY
+    return ":".join(["heliostat", str(VERSION), *encoded, str(tag.count), str(tag.first), kind])
+
+
 def cluster_of(text: str) -> str | None:
-    """Return the cluster uid that a comment claims, of whatever version; None if it is not ours."""
+    """Return the cluster uid that a comment or name claims, of whatever version; None if it is not ours."""
     found = OURS.match(text)
     return unquote(found[2]) if found else None
 
 
 def parse_comment(text: str) -> Tag | None:
-    """Return the tag in a job's comment; None if the comment is not ours.
+    """Return the tag at the beginning of a comment, or name; None if there is none.
 
     ValueError for one that begins as ours and can't be read.
     """
@@ -100,6 +113,26 @@ def parse_comment(text: str) -> Tag | None:
     return Tag(name, uid, owner, launch_id, node_type, shape_id, int(count), int(first), kind == GANG)
 
 
+def tag_of(comment: str, name: str, *, cluster_uid: str | None = None) -> Tag | None:
+    """Return the tag of a job, of that cluster if one is given: its comment's, else its name's.
+
+    ValueError where the comment claims to be ours, and neither can be read.
+    """
+    wrong: ValueError | None = None
+    for text in (comment, name):
+        uid = cluster_of(text)
+        if uid is None or cluster_uid not in (None, uid):
+            continue
+        try:
+            return parse_comment(text)
+        except ValueError as error:
+            # Names are anybody's, and a site may have cut ours: a broken one is none.
+            wrong = error if text is comment else wrong
+    if wrong is not None:
+        raise wrong
+    return None
+
+
 STAGGER_PART = 0.05
 STAGGER_MOST_S = 900.0
 
@@ -108,8 +141,7 @@ def stagger_s(index: int, lease_s: float) -> float:
     """Return how long before its lease's end an array's task leaves, so that not all leave at once.
 
     At most a twentieth of the lease and a quarter of an hour; the first task's is 0. Any first few
-    tasks are spread evenly over that time: the van der Corput sequence in base 2. The same formula is
-    in on_node.py, which stands alone.
+    tasks are spread evenly over that time: the van der Corput sequence in base 2.
     """
     share, weight = 0.0, 0.5
     while index:

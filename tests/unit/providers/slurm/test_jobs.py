@@ -10,13 +10,14 @@ from heliostat.providers.slurm.jobs import (
     FIELDS,
     SEPARATOR,
     Job,
+    Listing,
     parse_duration,
     parse_squeue,
     parse_submitted,
     parse_tasks,
     squeue_command,
 )
-from heliostat.providers.slurm.tags import Tag, comment
+from heliostat.providers.slurm.tags import Tag, comment, job_name
 
 UID = "0123456789abcdef"
 TAG = Tag("demo", UID, "ada", "l1", "cpu", "s1", 10)
@@ -53,7 +54,7 @@ def test_the_command_asks_once_for_everything_and_prints_what_can_be_told_apart(
 
 
 def test_a_waiting_array_is_one_row() -> None:
-    (job,) = parse_squeue(rows(WAITING))
+    (job,) = parse_squeue(rows(WAITING)).jobs
     assert job == Job(
         array_id=1,
         job_id=1,
@@ -74,35 +75,43 @@ def test_a_waiting_array_is_one_row() -> None:
 
 
 def test_the_last_tasks_own_id_is_the_arrays_so_tasks_are_named_by_number() -> None:
-    last, first = parse_squeue(rows(LAST_TASK, FIRST_TASK))
+    last, first = parse_squeue(rows(LAST_TASK, FIRST_TASK)).jobs
     assert (last.job_id, last.members, last.native_id(9)) == (1, (9,), "1_9")
     assert (first.job_id, first.members, first.native_id(0)) == (9, (0,), "1_0")
     assert (last.start_s, last.end_s, last.nodes) == (1795267576.0, 1795269376.0, "n1")
 
 
 def test_a_gangs_members_are_its_steps() -> None:
-    (job,) = parse_squeue(rows(TOGETHER))
+    (job,) = parse_squeue(rows(TOGETHER)).jobs
     assert job.tasks is None
     assert [job.native_id(member) for member in job.members] == ["2.0", "2.1"]
 
 
 def test_an_array_that_lost_all_its_waiting_tasks_has_none() -> None:
     left = WAITING.replace("2-9%2", "N/A").replace("PENDING", "CANCELLED").replace("N/A|N/A|30", "7|8|30")
-    (job,) = parse_squeue(rows(left))
+    (job,) = parse_squeue(rows(left)).jobs
     assert (job.state, job.tasks, job.members) == ("CANCELLED", (), ())
 
 
 def test_rows_of_others_are_dropped_whatever_is_in_them() -> None:
     mixed = rows(OF_THE_USER[0], WAITING, OF_THE_USER[1], OF_THE_USER[2], TOGETHER)
-    assert [job.array_id for job in parse_squeue(mixed)] == [1, 2]
-    assert parse_squeue("") == ()
-    assert parse_squeue(rows(*OF_THE_USER)) == ()
+    assert [job.array_id for job in parse_squeue(mixed).jobs] == [1, 2]
+    assert parse_squeue("") == Listing()
+    assert parse_squeue(rows(*OF_THE_USER)) == Listing((), frozenset({4, 5, 8}))
+
+
+def test_a_row_whose_comment_the_site_has_changed_is_known_by_its_name() -> None:
+    changed = WAITING.replace(f"{comment(TAG)} my own note", "project 7").replace("hel-01-l1", job_name(TAG))
+    (job,) = parse_squeue(rows(changed), cluster_uid=UID).jobs
+    assert (job.tag.launch_id, job.tag.count, job.throttle) == ("l1", 10, 2)
+    lost = changed.replace(job_name(TAG), "p7")
+    assert parse_squeue(rows(lost), cluster_uid=UID) == Listing((), frozenset({1}))
 
 
 def test_rows_of_another_cluster_are_dropped_even_broken_or_newer_ones() -> None:
     broken = WAITING.replace(UID, "another").replace(":array", ":heap")
     newer = WAITING.replace(f"heliostat:1:{UID}", "heliostat:2:another")
-    assert [job.array_id for job in parse_squeue(rows(broken, newer, TOGETHER), cluster_uid=UID)] == [2]
+    assert [job.array_id for job in parse_squeue(rows(broken, newer, TOGETHER), cluster_uid=UID).jobs] == [2]
     with pytest.raises(ValueError, match="job 1 can't be read"):
         parse_squeue(rows(broken))
 
@@ -142,10 +151,8 @@ def test_half_a_listing_is_none() -> None:
 
 
 def test_the_head_that_a_multi_cluster_squeue_prints_is_no_field() -> None:
-    assert parse_squeue("CLUSTER: big\n" + rows(TOGETHER) + "\nCLUSTER: small\n" + rows(FIRST_TASK)) == (
-        *parse_squeue(rows(TOGETHER)),
-        *parse_squeue(rows(FIRST_TASK)),
-    )
+    text = "CLUSTER: big\n" + rows(TOGETHER) + "\nCLUSTER: small\n" + rows(FIRST_TASK)
+    assert parse_squeue(text) == parse_squeue(rows(TOGETHER, FIRST_TASK))
 
 
 @pytest.mark.parametrize(

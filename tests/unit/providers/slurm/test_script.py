@@ -76,7 +76,7 @@ def test_an_array_without_wishes() -> None:
     assert tag == ask().tag
     assert given == {
         "parsable": "",
-        "job-name": "hel-01234567-l1",
+        "job-name": "heliostat:1:0123456789abcdef:::l1:gpu:s1:3:0:array",
         "array": "0-2",
         "nodes": "1",
         "ntasks": "1",

@@ -16,6 +16,7 @@ from heliostat.providers.slurm.tags import (
     comment,
     job_name,
     parse_comment,
+    tag_of,
 )
 
 UID = "0123456789abcdef0123456789abcdef"
@@ -23,7 +24,7 @@ TAG = Tag("demo", UID, "ada", "l7kq2m", "cpu-8", "4f2a", 10, first=20)
 
 
 def test_name_and_comment_as_slurm_shows_them() -> None:
-    assert job_name(UID, "l7kq2m") == "hel-01234567-l7kq2m"
+    assert job_name(TAG) == f"heliostat:1:{UID}:::l7kq2m:cpu-8:4f2a:10:20:array"
     assert comment(TAG) == f"heliostat:1:{UID}:demo:ada:l7kq2m:cpu-8:4f2a:10:20:array"
     assert comment(replace(TAG, together=True, first=0)).endswith(":10:0:gang")
 
@@ -79,6 +80,42 @@ def test_a_broken_comment_of_ours_is_an_error(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         parse_comment(text)
     assert cluster_of(text) == UID
+
+
+NAMELESS = replace(TAG, cluster_name="", owner="")
+
+
+@pytest.mark.parametrize("changed", ["", "(null)", "project 7", f"p7;{comment(TAG)}", f"{comment(TAG)};p7"])
+def test_where_the_site_changes_the_comment_the_name_tells(changed: str) -> None:
+    assert tag_of(changed, job_name(TAG)) == NAMELESS
+    assert tag_of(changed, job_name(TAG), cluster_uid=UID) == NAMELESS
+    assert tag_of(changed, job_name(TAG), cluster_uid="another") is None
+
+
+def test_where_the_site_changes_the_name_the_comment_tells() -> None:
+    assert tag_of(comment(TAG), "job", cluster_uid=UID) == TAG
+    assert tag_of(comment(TAG), job_name(TAG)[:40], cluster_uid=UID) == TAG
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["heliostat", f"heliostat:1:{UID}", f"heliostat:1:{UID}:x", job_name(TAG)[:-2], "x" + job_name(TAG)],
+)
+def test_a_name_that_only_begins_like_ours_is_not_ours(name: str) -> None:
+    assert tag_of("(null)", name, cluster_uid=UID) is None
+    assert tag_of("(null)", name) is None
+
+
+def test_a_comment_of_ours_that_can_not_be_read_is_an_error_unless_the_name_can() -> None:
+    broken = f"heliostat:1:{UID}"
+    with pytest.raises(ValueError, match="has 3 fields"):
+        tag_of(broken, "job", cluster_uid=UID)
+    assert tag_of(broken, "job", cluster_uid="another") is None
+
+
+def test_a_name_longer_than_accounting_keeps_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="shorten the node type's name"):
+        job_name(replace(TAG, node_type="x" * 255))
 
 
 def test_what_slurm_would_refuse_is_refused_before() -> None:
