@@ -19,7 +19,7 @@ from heliostat.model.node_type import NodeType
 from heliostat.ports.errors import InvalidRequest, ProviderError, Unavailable
 from heliostat.ports.provider import Outcome, ProviderContext
 from heliostat.providers.slurm import stop_file
-from heliostat.providers.slurm.asking import listed
+from heliostat.providers.slurm.asking import looked
 from heliostat.providers.slurm.ends import Ends
 from heliostat.providers.slurm.forecast import parse_test_only, test_only_command
 from heliostat.providers.slurm.logs import tails
@@ -40,6 +40,7 @@ from heliostat.providers.slurm.submitting import (
     submit,
 )
 from heliostat.providers.slurm.trial import tried
+from heliostat.providers.slurm.untagged import Untagged
 
 TERMINATE_GRACE_S = 45.0
 """How long a bootstrap may take after TERM: Ray's own drain, and a little more."""
@@ -48,6 +49,9 @@ BOOTSTRAP_SHOWN = "(here comes the text of heliostat/node/bootstrap.py)\n"
 
 SITE_S, SITE_AGAIN_S = 600.0, 30.0
 """How old what is known of the site may be, and how old before something is refused because of it."""
+
+LAUNCHES_KEPT = 10_000
+"""So many launches are known as submitted already after squeue has forgotten them."""
 
 OWN_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
 """What a job gets of our own environment: how the token is found. It is a path, never the token."""
@@ -88,7 +92,8 @@ class SlurmProvider:
         self._site: Site | None = None
         self._site_s = 0.0
         self._known: Members | None = None
-        self._launched: set[str] = set()
+        self._launched: dict[str, None] = {}
+        self._untagged = Untagged()
         self._folder = Path(context.runtime_dir)
         self._stops = dict.fromkeys(stop_file.load(self._folder), Stop())
         self._unsaved = self._ready = False
@@ -196,16 +201,23 @@ class SlurmProvider:
             log.warning("what should end could not be told; it is tried again", backend=self.name)
         # What was terminated and is over stays in squeue for minutes, and nowhere else.
         shown = [one for one in members.chosen.values() if not (one.is_over and one.instance_id in asked)]
-        return await self._ends.worded([*(self._row(one) for one in shown), *gone])
+        stray = self._untagged.rows(terminated=asked)
+        return await self._ends.worded([*(self._row(one) for one in shown), *gone, *stray])
 
     async def _look(self) -> Members:
         """Return what squeue has of this cluster, and learn from it; nobody is told anything."""
         uid = self._context.identity.cluster_uid
-        jobs = await listed(self._runner, self._options, cluster_uid=uid)
-        self._known = members_of(jobs)
-        self._launched |= {job.tag.launch_id for job in jobs}
-        self._outlook.saw(jobs, now_s=self._now_s())
+        listing = await looked(self._runner, self._options, cluster_uid=uid)
+        self._known = members_of(listing.jobs)
+        self._untagged.saw(listing)
+        self._remember(job.tag.launch_id for job in listing.jobs)
+        self._outlook.saw(listing.jobs, now_s=self._now_s())
         return self._known
+
+    def _remember(self, launch_ids: Iterable[str]) -> None:
+        new = dict.fromkeys(launch_ids)
+        older = [one for one in self._launched if one not in new]
+        self._launched = dict.fromkeys(older[-LAUNCHES_KEPT:]) | new
 
     def _row(self, member: Member) -> BackendInstance:
         job = self._jobs.get(member.job.tag.node_type)
@@ -227,6 +239,9 @@ class SlurmProvider:
         for order in due:
             await self._command(order.command)
             self._stops = told(self._stops, order, now_s=self._monotonic_s())
+        if stray := sorted(self._untagged.stray):
+            await self._command(("scancel", *map(str, stray)))
+            self._untagged.cancelled(stray)
 
     def _keep(self, stops: Iterable[tuple[str, Stop]]) -> None:
         """Replace the stops, on the disk first where other instances are meant."""
@@ -284,9 +299,10 @@ class SlurmProvider:
         except ProviderError as error:
             return Submitted(failed=dict.fromkeys(request.instance_ids, error))
         submitted = await submit(request, around, self._runner, turn=self._submitting, now_s=self._now_s())
-        if submitted.job_ids or any(isinstance(one, Unavailable) for one in submitted.failed.values()):
+        if submitted.jobs or any(isinstance(one, Unavailable) for one in submitted.failed.values()):
             # What did not answer may have acted: it is not asked again, the listing tells.
-            self._launched.add(request.launch_id)
+            self._remember([request.launch_id])
+        self._untagged.took(submitted.jobs)
         return submitted
 
     async def _let_go(self, node_types: Sequence[str]) -> None:
@@ -337,6 +353,8 @@ class SlurmProvider:
         Slurm takes many such jobs and lets them wait for ever (EnforcePartLimits=NO). The site may
         have changed: it is looked at again before a refusal.
         """
+        if why := self._untagged.why(node_type.name):
+            return why
         job = {node_type.name: job_options(self._options, node_type.options)}
         if problems([node_type], job, await self._known_site(), for_ever=True):
             site = await self._known_site(newer_s=SITE_AGAIN_S)

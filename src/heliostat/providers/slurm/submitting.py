@@ -35,13 +35,13 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Submitted:
-    """What came of one launch: the ids of the jobs, and the members that Slurm did not take."""
+    """What came of one launch: the jobs by their ids, and the members that Slurm did not take."""
 
-    job_ids: tuple[int, ...] = ()
+    jobs: Mapping[int, Tag] = field(default_factory=dict)
     failed: Mapping[str, ProviderError] = field(default_factory=dict)
 
     def plus(self, other: Submitted) -> Submitted:
-        return Submitted(self.job_ids + other.job_ids, {**self.failed, **other.failed})
+        return Submitted({**self.jobs, **other.jobs}, {**self.failed, **other.failed})
 
 
 def asks(request: LaunchRequest, around: Surroundings, *, now_s: float) -> list[Ask]:
@@ -104,7 +104,7 @@ async def _submit(
     ask: Ask, made: Submission, *, around: Surroundings, runner: Runner, request: LaunchRequest
 ) -> Submitted:
     try:
-        return Submitted((await submitted(made, runner, around.options),))
+        return Submitted({await submitted(made, runner, around.options): ask.tag})
     except QuotaExceeded as error:
         half = ask.count // 2
         if ask.together or half == 0:
@@ -114,7 +114,7 @@ async def _submit(
         found = await _submit(less, submission(options, less), around=around, runner=runner, request=request)
         rest = part(ask, ask.first + half, ask.count - half)
         # Where the half was taken there may be room for some more; the next round asks for them.
-        return Submitted(found.job_ids, {**found.failed, **_failed(rest, error)})
+        return Submitted(found.jobs, {**found.failed, **_failed(rest, error)})
     except ProviderError as error:
         return Submitted(failed=_failed(ask, error))
 
