@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from tests import marked, slurm_accounting
@@ -279,12 +280,14 @@ def start(
     kinds: Sequence[Kind] = (),
     partitions: Sequence[str] = PARTITIONS,
     extra_conf: str = "",
+    files: Mapping[str, str] = MappingProxyType({}),
     accounting: bool = False,
 ) -> Iterator[SlurmSite]:
     """Run a site while the block runs; all of it, jobs and `folder` included, is gone afterwards.
 
     Its nodes are n1 to n`nodes`, and those of `kinds`. `partitions` are lines of slurm.conf, and so
-    is `extra_conf`, which wins over what stands here (`MinJobAge=5`, `MaxArraySize=11`). With
+    is `extra_conf`, which wins over what stands here (`MinJobAge=5`, `MaxArraySize=11`). `files` are
+    more files beside slurm.conf, by their names. With
     `accounting` (ask `obstacle` for it) accounts, QOS and limits are enforced; root and nobody have
     the account `tests`, and `site.run("sacctmgr", "-i", …)` makes more.
     """
@@ -305,6 +308,8 @@ def start(
         _write_gres(place, all_kinds)
         conf = [*_node_lines(all_kinds, node_ports), *partitions]
         _write_conf(place, port, conf, extra_conf)
+        for name, text in files.items():
+            (place / name).write_text(text)
         site._start_all()
         yield site
     finally:

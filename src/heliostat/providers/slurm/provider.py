@@ -29,7 +29,7 @@ from heliostat.providers.slurm.outlook import Outlook
 from heliostat.providers.slurm.refusals import trouble
 from heliostat.providers.slurm.runner import LocalRunner, Runner, SshRunner
 from heliostat.providers.slurm.script import NOTICE_PART, submission
-from heliostat.providers.slurm.site import Site, probe, problems
+from heliostat.providers.slurm.site import Site, longest_s, probe, problems
 from heliostat.providers.slurm.stopping import Order, Stop, compressed, orders, told
 from heliostat.providers.slurm.submitting import (
     SUBMITTED_AT_ONCE,
@@ -153,8 +153,10 @@ class SlurmProvider:
         if wrong := await self._wrong(request.node_type):
             return False, wrong
         around = await self._surroundings()
+        job = job_options(self._options, request.node_type.options)
+        most_s = longest_s(job, await self._known_site())
         return await tried(
-            request, around, self._runner, head_host=head_host, wait_s=wait_s, now_s=self._now_s()
+            request, around, self._runner, head_host=head_host, wait_s=wait_s, longest_s=most_s
         )
 
     # One piece of work at a time.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -153,12 +154,9 @@ def troubles(partition: Partition, site: Site, *, account: str | None = None) ->
     return [one.words for one in found]
 
 
-def most_together(job: JobOptions, site: Site) -> int | None:
-    """Return how many nodes one job may have in the best of its partitions; None: no limit is known."""
-    found = [one for name in job.partition if (one := site.partition(name))]
-    chosen = found or [one for one in (site.default_partition,) if one]
-    limits = [min(one.max_nodes or _nodes(one), _nodes(one)) for one in chosen]
-    return max(limits, default=None)
+def longest_s(job: JobOptions, site: Site) -> float:
+    """Return the longest time limit that all of a job's partitions allow; infinite where none has one."""
+    return min((one.max_time_s for one in _chosen(job, site)[0]), default=math.inf)
 
 
 def _of_type(node_type: NodeType, job: JobOptions, site: Site, *, for_ever: bool) -> Iterator[Shortcoming]:

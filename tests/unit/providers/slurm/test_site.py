@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from heliostat.providers.slurm.site import (
     USER_COMMAND,
     Site,
     associations_command,
-    most_together,
+    longest_s,
     probe,
     problems,
     troubles,
@@ -362,11 +363,10 @@ def test_without_accounting_names_do_not_matter_but_a_partition_for_accounts_is_
     ]
 
 
-@pytest.mark.parametrize(
-    ("partitions", "limit"), [((), 5), (("debug",), 1), (("gpu",), 3), (("debug", "gpu"), 3), (("empty",), 0)]
-)
-def test_how_many_nodes_may_be_together(partitions: tuple[str, ...], limit: int) -> None:
-    assert most_together(JobOptions(partition=partitions), SITE) == limit
+def test_the_longest_job_is_what_all_its_partitions_allow() -> None:
+    found = {one: longest_s(JobOptions(partition=one), SITE) for one in ((), ("gpu",), ("gpu", "debug"))}
+    assert found == {(): 86400, ("gpu",): 216000, ("gpu", "debug"): 600}
+    assert longest_s(JobOptions(), replace(SITE, partitions=())) == math.inf
 
 
 def test_how_many_jobs_a_node_holds() -> None:
