@@ -75,12 +75,39 @@ async def test_a_limit_changed_by_the_site_is_seen(slurm: SlurmSite, tmp_path: P
         assert rows["l000001.0"].expires_at_s == row.started_at_s + 300
 
 
+async def test_a_limit_that_the_site_makes_shorter_is_told_ahead_of_its_end(
+    slurm: SlurmSite, tmp_path: Path
+) -> None:
+    launch = request("l000001")
+    async with Place(slurm, tmp_path, OPTIONS).provider() as provider:
+        (row,) = (await launched(provider, launch)).values()
+        log = tmp_path / "logs" / "l000001.0+0.slurm.log"
+        assert "the lease ends soon" not in log.read_text()
+        # A signal a minute ahead may come another minute early; Slurm looks twice a minute.
+        slurm.run("scontrol", "update", f"JobId={row.native_id}", "TimeLimit=2")
+        slurm.wait_for(lambda: "the lease ends soon" in log.read_text(), "it is told", deadline_s=75)
+
+
 @pytest.fixture
 def short_jobs(slurm: SlurmSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     for name, value in slurm.environment.items():
         monkeypatch.setenv(name, value)
     with cluster(tmp_path, CLUSTER.format(name=f"short-{os.getpid()}")) as found:
         yield found
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(400)
+def test_a_job_that_the_site_gives_more_time_uses_it(
+    short_jobs: Cluster, slurm: SlurmSite, tmp_path: Path
+) -> None:
+    progress = tmp_path / "progress"
+    driver = short_jobs.driver(LONG.format(seconds=TASK_S, path=str(progress)))
+    until(lambda: progress.exists() or None, "start of the task", 90)
+    for row in slurm.jobs(ended=False):
+        slurm.run("scontrol", "update", f"JobId={row.id}", "TimeLimit=10")
+    assert f"did {TASK_S}" in finished(driver, 300)
+    assert len(Path(f"{progress}.jobs").read_text().splitlines()) == 1
 
 
 @pytest.mark.nightly

@@ -4,9 +4,11 @@
 
 PAYLOAD is a line of JSON (`read_payload`), then the bootstrap's text. The start document in it is
 completed with what only the node knows: which instance this is, what Slurm really gave, the node's
-address, its lease's end, a place for temporary files. Then this process becomes the bootstrap,
-which runs from a file without a name: nothing is left behind however the job ends. Signals that
-come before the bootstrap listens stay pending. LINE is a descriptor that brings signals' names.
+address, a place for temporary files. Then this process becomes the bootstrap, which runs from a
+file without a name: nothing is left behind however the job ends. When its time ends is not told:
+that may change, and USR1 comes ahead of it. Signals that come before the bootstrap listens stay
+pending, and one that the job script has noted is raised again. LINE is a descriptor that brings
+signals' names.
 """
 
 from __future__ import annotations
@@ -26,7 +28,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
@@ -38,11 +39,11 @@ TEMP_ROOT_BYTES = 25  # The bootstrap's own limit: Ray's sockets are below it.
 MIB = 2**20
 OBJECT_STORE_LEAST_BYTES = 75 * MIB  # Ray refuses to start with less.
 MEMORY_PART, OBJECT_STORE_PART, OBJECT_STORE_LEAST_PART, SHM_PART = 0.6, 0.3, 0.1, 0.95
-STAGGER_PART, STAGGER_MOST_S = 0.05, 900.0
-NOTICE_PART = 0.1
 LABEL_CHARS = 63
 IP_TOOL_S = 5.0
 SIOCGIFADDR, SIOCGIFNETMASK = 0x8915, 0x891B
+LEAVE_SOON = "HELIOSTAT_LEAVE_SOON"
+"""The job script sets it when it has heard USR1."""
 DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
 Document = dict[str, Any]
@@ -80,8 +81,8 @@ def read_payload(source: BinaryIO) -> tuple[Document, bytes]:
     """Return the payload's values and the bootstrap's text; raise Failed(BAD_PAYLOAD).
 
     `start` is the start document without what is found here; `launch_id`, `first`, `count` and
-    `together` say whose job this is; `network`, `temp_root`, `time_limit_s` and `gpus_asked` are
-    the node type's options.
+    `together` say whose job this is; `network`, `temp_root` and `gpus_asked` are the node type's
+    options.
     """
     try:
         payload = json.loads(source.readline())
@@ -265,36 +266,7 @@ def address_towards(gcs_address: str) -> str | None:
     return None
 
 
-# -- the lease, and a place
-
-
-def stagger_s(index: int, lease_s: float) -> float:
-    """Return how long before the lease's end a task leaves; the formula is that of tags.py."""
-    share, weight = 0.0, 0.5
-    while index:
-        share += weight * (index & 1)
-        index, weight = index >> 1, weight / 2
-    return share * max(0.0, min(lease_s * STAGGER_PART, STAGGER_MOST_S))
-
-
-def lease_of(payload: Document, environ: Environment, index: int, now_s: float) -> dict[str, float]:
-    """Return `lease_end_s` and `lease_warning_s`; without a known end only the warning.
-
-    The job script has asked Slurm for the job's start and end where the variables are not there.
-    """
-    warning_s = float(payload["start"].get("lease_warning_s", 0))
-    limit_s = payload.get("time_limit_s")
-    start_s = number(environ, "SLURM_JOB_START_TIME") or now_s
-    end_s = number(environ, "SLURM_JOB_END_TIME") or (start_s + limit_s if limit_s else None)
-    if end_s is None or end_s <= now_s:
-        return {"lease_warning_s": warning_s}
-    lease_s = end_s - start_s
-    # A gang's members end with their allocation, all at once.
-    early_s = 0.0 if payload["together"] else stagger_s(index, lease_s)
-    return {
-        "lease_end_s": end_s - early_s,
-        "lease_warning_s": min(warning_s, NOTICE_PART * lease_s) if warning_s else 0,
-    }
+# -- a place
 
 
 def temp_root_of(wish: str | None, environ: Environment) -> tuple[str, list[str]]:
@@ -320,7 +292,7 @@ def temp_root_of(wish: str | None, environ: Environment) -> tuple[str, list[str]
 # -- becoming the bootstrap
 
 
-def complete(payload: Document, environ: Environment, now_s: float) -> tuple[Document, list[str]]:
+def complete(payload: Document, environ: Environment) -> tuple[Document, list[str]]:
     """Return the whole start document and what is to be said of it; raise Failed."""
     start = payload["start"]
     index, job_id = member_of(payload, environ)
@@ -332,7 +304,6 @@ def complete(payload: Document, environ: Environment, now_s: float) -> tuple[Doc
     node_ip = chosen_address(wishes, addresses()) if wishes else address_towards(start["gcs_address"])
     document = {
         **start,
-        **lease_of(payload, environ, index, now_s),
         "instance_id": f"{payload['launch_id']}.{index}",
         "labels": {**(start.get("labels") or {}), **labels_of(job_id, environ)},
         "resources": resources,
@@ -392,9 +363,11 @@ def main() -> NoReturn:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     for one in SIGNALS:
         signal.signal(one, signal.SIG_DFL)
+    if os.environ.pop(LEAVE_SOON, ""):
+        os.kill(os.getpid(), signal.SIGUSR1)
     try:
         payload, bootstrap = read_payload(sys.stdin.buffer)
-        document, lines = complete(payload, os.environ, time.time())
+        document, lines = complete(payload, os.environ)
     except Failed as error:
         say(f"ended with {error.code}: {error}")
         sys.exit(error.code)

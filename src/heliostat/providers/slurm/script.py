@@ -90,10 +90,9 @@ def time_limit_s(job: JobOptions, ask: Ask) -> float | None:
 
 
 def notice_s(job: JobOptions, ask: Ask) -> int:
-    """Return how long ahead of its end a lease is announced: a tenth of it at most."""
-    limit_s = time_limit_s(job, ask)
-    notice = job.drain_notice_s if limit_s is None else min(job.drain_notice_s, NOTICE_PART * limit_s)
-    return int(min(notice, NOTICE_MOST_S))
+    """Return how long ahead of its end a lease is announced: a tenth at most of the shortest it may be."""
+    limits = [one for one in (time_limit_s(job, ask), job.time_min_s) if one is not None]
+    return int(min(job.drain_notice_s, NOTICE_MOST_S, *(NOTICE_PART * one for one in limits)))
 
 
 # -- sbatch's arguments
@@ -217,7 +216,8 @@ if [ "${{SLURM_RESTART_COUNT:-0}}" -gt 0 ]; then
     heliostat_end {REQUEUED} "Slurm has requeued this job; an instance starts only once"
 fi"""
 
-# The variables for it came with Slurm 23.02. The last task of an array has the array's own id as job id.
+# For a head's job, which tells its end. The variables for it came with Slurm 23.02. The last task of an
+# array has the array's own id as job id.
 LEASE = f"""\
 if [ -z "${{SLURM_JOB_END_TIME:-}}" ]; then
     heliostat_job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
@@ -231,32 +231,48 @@ heliostat_step="starting $heliostat_python"
 command -v "$heliostat_python" >/dev/null \\
     || heliostat_end {ENV_FAILED} "no $heliostat_python on this node; set python, env or container\""""
 
+# The end of the job's time is told by USR1, and by it alone: it follows every change of the time limit. Until
+# the bootstrap listens it is noted; on_node.py raises it again.
+HEAR_LATER = """\
+heliostat_on_usr1='export HELIOSTAT_LEAVE_SOON=1'
+trap "$heliostat_on_usr1" USR1"""
+
 # `scancel --signal` to a step would reach every process in it, Ray's and the tasks' too. So members get
-# their signals as words on their standard input, where their script came from.
-GANG = """\
+# their signals as words on their standard input, behind their script. They are noted from the first line on:
+# a member that begins later is told of them as well.
+GANG_SIGNALS = """\
+heliostat_told=() heliostat_lines=() heliostat_steps=()
+heliostat_tell() {
+    (printf '%s\\n' "${@:2}" >&"$1") 2>/dev/null
+}
 heliostat_signal() {
     local line
+    heliostat_told+=("$1")
     for line in "${heliostat_lines[@]}"; do
-        (echo "$1" >&"$line") 2>/dev/null
+        heliostat_tell "$line" "$1"
     done
 }
-heliostat_steps=() heliostat_lines=()
 trap 'heliostat_signal USR1' USR1
-trap 'heliostat_signal TERM' TERM
+trap 'heliostat_signal TERM' TERM"""
+
+GANG = """\
 for heliostat_node in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
+    # Of a gang that ends no more members are started.
+    case " ${heliostat_told[*]} " in *' TERM '*) heliostat_say 'TERM: no more members start'; break ;; esac
     exec {heliostat_line}> >(heliostat_member "$heliostat_node")
     heliostat_steps+=("$!")
     heliostat_lines+=("$heliostat_line")
-    printf '%s' "$heliostat_script" >&"$heliostat_line" &
+    # What comes between these two lines is told twice, which does no harm.
+    [ ${#heliostat_told[@]} -eq 0 ] || heliostat_tell "$heliostat_line" "${heliostat_told[@]}"
 done
 heliostat_worst=0
 for heliostat_one in "${heliostat_steps[@]}"; do
     # A signal ends `wait` early; the step goes on.
-    while :; do
+    while kill -0 "$heliostat_one" 2>/dev/null; do
         wait "$heliostat_one"
-        heliostat_code=$?
-        kill -0 "$heliostat_one" 2>/dev/null || break
     done
+    wait "$heliostat_one"
+    heliostat_code=$?
     [ "$heliostat_worst" -ne 0 ] || heliostat_worst=$heliostat_code
 done
 trap - EXIT
@@ -264,9 +280,8 @@ exit "$heliostat_worst\""""
 
 
 def _array_script(job: JobOptions, ask: Ask) -> str:
-    # USR1 may come ahead of the bootstrap, which knows the lease's end anyway; it would end a shell.
     linger = f"heliostat_linger={LINGER_S}" if ask.at_once is not None and ask.at_once < ask.count else ""
-    parts = [_title(ask), "trap '' USR1", FUNCTIONS, REQUEUE, LEASE, linger, _member(job, ask)]
+    parts = [_title(ask), HEAR_LATER, FUNCTIONS, REQUEUE, linger, _member(job, ask)]
     return "\n".join(parts) + "\n"
 
 
@@ -274,10 +289,13 @@ def _gang_script(job: JobOptions, ask: Ask) -> str:
     body = "\n".join(["trap '' USR1", FUNCTIONS, _member(job, ask)])
     word = _delimiter(body, "HELIOSTAT_MEMBER")
     script = f"IFS= read -r -d '' heliostat_script <<'{word}'\n{body}\n{word}"
-    member = f'heliostat_member() {{ {shlex.join(_srun(job, ask))} --nodelist="$1" /bin/bash -s; }}'
+    step = f'{shlex.join(_srun(job, ask))} --nodelist="$1" /bin/bash -s'
+    # Words that come while the script is still on its way wait behind it.
+    source = """3<&0 < <(printf '%s' "$heliostat_script"; exec cat <&3) 3<&-"""
+    member = f"heliostat_member() {{ {step} {source}; }}"
     # Else steps would get what sbatch was told to export: nothing.
     steps = "export SLURM_EXPORT_ENV=ALL"
-    return "\n".join([_title(ask), FUNCTIONS, REQUEUE, LEASE, steps, script, member, GANG]) + "\n"
+    return "\n".join([_title(ask), GANG_SIGNALS, FUNCTIONS, REQUEUE, steps, script, member, GANG]) + "\n"
 
 
 def _srun(job: JobOptions, ask: Ask) -> list[str]:
@@ -319,7 +337,7 @@ def surroundings(job: JobOptions, ask: Ask) -> str:
     lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(settings.items())]
     lines += [_setup_step(index, line) for index, line in enumerate(job.setup, start=1)]
     # What a setup line has set must not change what follows.
-    lines += ["set +eu +o pipefail", "trap '' USR1", "unset IFS"] if job.setup else []
+    lines += ["set +eu +o pipefail", 'trap "${heliostat_on_usr1-}" USR1', "unset IFS"] if job.setup else []
     return "\n".join([*lines, _interpreter(job, ask)])
 
 
@@ -353,6 +371,7 @@ def _start(job: JobOptions, ask: Ask) -> str:
         [
             f"IFS= read -r -d '' heliostat_on_node <<'{inner}'\n{code.rstrip()}\n{inner}",
             "heliostat_step='the start of the worker'",
+            "trap '' USR1",
             f"{command} <<'{outer}'\n{payload.rstrip()}\n{outer}",
         ]
     )
@@ -370,7 +389,6 @@ def _command(job: JobOptions, ask: Ask) -> str:
 
 def _payload(job: JobOptions, ask: Ask) -> str:
     """Return the values that on_node.py reads, as one line."""
-    limit_s = time_limit_s(job, ask)
     start = {
         **ask.start,
         "resources": dict(ask.resources),
@@ -389,7 +407,6 @@ def _payload(job: JobOptions, ask: Ask) -> str:
         "together": ask.together,
         "network": list(job.network),
         "temp_root": job.temp_root,
-        "time_limit_s": None if limit_s is None or math.isinf(limit_s) else limit_s,
         "gpus_asked": job.gpu_request != "none",
     }
     try:

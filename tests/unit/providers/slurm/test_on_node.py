@@ -14,7 +14,6 @@ import pytest
 
 from heliostat.providers.slurm import on_node
 from heliostat.providers.slurm.on_node import Address, Failed, Machine
-from heliostat.providers.slurm.tags import stagger_s
 
 SOURCE = Path(on_node.__file__).read_text(encoding="utf-8")
 GIB = 2**30
@@ -44,7 +43,6 @@ def payload(**changes: object) -> dict[str, object]:
         "together": False,
         "network": [],
         "temp_root": "/tmp",
-        "time_limit_s": 3600.0,
         "gpus_asked": True,
         **changes,
     }
@@ -218,43 +216,6 @@ def test_the_address_is_that_of_the_way_to_the_head(head: str, ip: str | None) -
     assert on_node.address_towards(head) == ip
 
 
-def test_a_stagger_is_the_one_that_the_listing_uses() -> None:
-    for lease_s in (0.0, 60.0, 3600.0, 14400.0, 864000.0):
-        found = [on_node.stagger_s(index, lease_s) for index in range(300)]
-        assert found == [stagger_s(index, lease_s) for index in range(300)]
-        assert found[0] == 0
-        assert max(found) <= min(900, lease_s / 20)
-
-
-def test_a_stagger_spreads_any_first_few_evenly() -> None:
-    found = sorted(stagger_s(index, 3600) for index in range(8))
-    assert found == [pytest.approx(180 * place / 8) for place in range(8)]
-
-
-def test_a_lease_is_known_from_slurm() -> None:
-    environ = {"SLURM_JOB_START_TIME": "1000", "SLURM_JOB_END_TIME": "8200"}
-    found = on_node.lease_of(payload(), environ, 1, 1010.0)
-    assert found == {"lease_end_s": 8200 - 180, "lease_warning_s": 60}
-
-
-def test_a_gangs_members_leave_at_once() -> None:
-    environ = {"SLURM_JOB_START_TIME": "1000", "SLURM_JOB_END_TIME": "8200"}
-    assert on_node.lease_of(payload(together=True), environ, 1, 1010.0)["lease_end_s"] == 8200
-
-
-@pytest.mark.parametrize("ended", ["", "N/A", "NONE", "5"])
-def test_a_lease_that_is_not_told_follows_from_the_limit(ended: str) -> None:
-    environ = {"SLURM_JOB_END_TIME": ended}
-    found = on_node.lease_of(payload(), environ, 0, 1000.0)
-    assert found.get("lease_end_s") == (None if ended == "5" else 4600)
-    assert on_node.lease_of(payload(time_limit_s=None), {}, 0, 1000.0) == {"lease_warning_s": 60}
-
-
-def test_a_lease_that_turned_out_shorter_is_announced_later() -> None:
-    environ = {"SLURM_JOB_START_TIME": "1000", "SLURM_JOB_END_TIME": "1300"}
-    assert on_node.lease_of(payload(), environ, 0, 1000.0)["lease_warning_s"] == 30
-
-
 def test_a_folder_for_temporary_files_is_short_and_writable(tmp_path: Path) -> None:
     long = str(tmp_path / ("x" * 30))
     environ = {"SLURM_TMPDIR": long, "TMPDIR": "/proc/none/"}
@@ -284,6 +245,7 @@ print(json.dumps({
     "blocked": sorted(blocked),
     "ignored": signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN,
     "usr1": waits is not None,
+    "environ": sorted(os.environ),
     "input": sys.stdin.read(),
     "child": child.stdout,
     "beside": sys.path[0],
@@ -309,11 +271,10 @@ def test_it_becomes_the_bootstrap_with_the_whole_document() -> None:
     *said, last = done.stdout.splitlines()
     assert said[-1] == "bootstrap: instance l1.1002 on n7"
     found = json.loads(last)
-    assert found["document"] | {"lease_end_s": 0, "resources": 0} == {
+    assert found["document"] | {"resources": 0} == {
         "gcs_address": "127.0.0.1:6379",
         "resources": 0,
         "lease_warning_s": 60,
-        "lease_end_s": 0,
         "instance_id": "l1.1002",
         "labels": on_node.labels_of("46_2", ARRAY),
         "node_ip": "127.0.0.1",
@@ -322,6 +283,12 @@ def test_it_becomes_the_bootstrap_with_the_whole_document() -> None:
     assert {signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP} <= set(found["blocked"])
     assert (found["ignored"], found["input"], found["child"]) == (False, "", "child\n")
     assert not Path(found["beside"]).exists()
+
+
+def test_what_the_job_script_has_heard_is_raised_again_once() -> None:
+    done = run(json.dumps(payload()) + "\n" + STAND_IN, {**ARRAY, on_node.LEAVE_SOON: "1"})
+    assert json.loads(done.stdout.splitlines()[-1])["usr1"] is True
+    assert on_node.LEAVE_SOON not in done.stdout
 
 
 def test_a_signal_that_comes_early_waits_for_the_bootstrap() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +33,6 @@ TASK = {
     "SLURM_ARRAY_JOB_ID": "46",
     "SLURM_ARRAY_TASK_ID": "1",
     "SLURM_CPUS_ON_NODE": "4",
-    "SLURM_JOB_START_TIME": "1000",
-    "SLURM_JOB_END_TIME": "99999999999",
 }
 
 
@@ -214,6 +214,8 @@ def test_no_gpus(options: dict[str, object]) -> None:
         ({"time_limit": 10}, None, 600, "10", 60),
         ({"time_limit": "unlimited", "drain_notice_s": 600}, None, math.inf, "UNLIMITED", 600),
         ({"drain_notice_s": 0}, None, None, None, 0),
+        ({"time_limit": 60, "time_min": 10}, None, 3600, "60", 60),
+        ({"time_min": 5}, None, None, None, 30),
     ],
 )
 def test_times(
@@ -242,16 +244,20 @@ def test_what_is_no_json_is_refused() -> None:
 def bash(
     script: str, environ: dict[str, str], *, path: str | None = None
 ) -> subprocess.CompletedProcess[str]:
+    """Run a job script as slurmd does: from a file, without input."""
     inherited = {"PATH": path or os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
-    return subprocess.run(
-        ["/bin/bash", "-s"],
-        check=False,
-        input=script,
-        env={**inherited, **environ},
-        text=True,
-        capture_output=True,
-        timeout=30,
-    )
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(script)
+        file.flush()
+        return subprocess.run(
+            ["/bin/bash", file.name],
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env={**inherited, **environ},
+            text=True,
+            capture_output=True,
+            timeout=30,
+        )
 
 
 def started(
@@ -303,7 +309,6 @@ def test_a_task_becomes_the_bootstrap() -> None:
     assert (environ["A"], environ["B"], environ["FROM_SETUP"]) == ('it\'s "$HOME" `x`', "2", "a b")
     assert found["cwd"] == "/"
     document["resources"] = {key: document["resources"][key] for key in ("CPU", "custom")}
-    del document["lease_end_s"]
     assert document == {
         "cluster_uid": "0123456789abcdef",
         "gcs_address": "127.0.0.1:6379",
@@ -363,8 +368,20 @@ def test_a_setup_line_that_fails_is_named(setup: list[str], code: int, words: st
         assert done.stdout.splitlines()[-1] == f"bootstrap: ended with {code}: {words}"
 
 
-def test_a_warning_signal_during_the_setup_does_no_harm() -> None:
-    assert started({"setup": ["kill -USR1 $$", "trap - USR1"]})["document"]["instance_id"] == "l1.1"
+HEARS = """
+import os, signal
+found = signal.sigtimedwait([signal.SIGUSR1, signal.SIGTERM], 20)
+print(os.environ.get("SLURM_STEP_ID"), "heard", signal.Signals(found.si_signo).name if found else None)
+"""
+
+
+@pytest.mark.parametrize("line", ["kill -USR1 $$", "trap - USR1; trap '' USR1; false || true"])
+def test_a_warning_signal_during_the_setup_does_no_harm_and_reaches_the_bootstrap(line: str) -> None:
+    # The second line ends what the first has set; afterwards the signal is noted again.
+    script = made({"setup": [line]}, bootstrap=HEARS).script
+    script = script.replace("heliostat_step='the start of the worker'", "kill -USR1 $$", 1)
+    done = bash(script, TASK)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "None heard SIGUSR1")
 
 
 @pytest.mark.parametrize(
@@ -389,13 +406,11 @@ def tool(folder: Path, name: str, text: str) -> str:
     return f"{folder}:/usr/bin:/bin"
 
 
-def test_the_lease_is_asked_of_slurm_where_no_variable_has_it(tmp_path: Path) -> None:
-    path = tool(tmp_path, "squeue", 'echo "$SLURM_TIME_FORMAT $*" >"$0.asked"; echo 1000 99999999999')
-    environ = {name: value for name, value in TASK.items() if not name.endswith("_TIME")}
-    done = bash(made().script, environ, path=path)
-    document = json.loads(done.stdout.splitlines()[-1])["document"]
-    assert document["lease_end_s"] == 99999999999 - 450
-    assert (tmp_path / "squeue.asked").read_text() == "%s --noheader --jobs=46_1 --format=%S %e\n"
+@pytest.mark.parametrize("together", [False, True])
+def test_a_worker_asks_slurm_nothing_on_its_node(together: bool) -> None:
+    # A hundred that start together would be a hundred questions to slurmctld.
+    script = made({"time_limit": 60}, together=together).script
+    assert not re.findall(r"^[^#]*\b(squeue|sacct|sinfo|scontrol (?!show hostnames))", script, re.MULTILINE)
 
 
 def test_a_container_runs_in_its_runtime(tmp_path: Path) -> None:
@@ -448,25 +463,55 @@ def test_a_gang_ends_with_the_first_bad_code(tmp_path: Path) -> None:
     assert done.returncode == 7
 
 
+def gang(tmp_path: Path, bootstrap: str, *, srun: str = "", scontrol: str = "") -> list[str]:
+    """Run a gang of two; the stand-ins for Slurm's commands may do something more before their part."""
+    step = f'case "$*" in *=n1*) step=0;; *) step=1;; esac\n{srun}\nSLURM_STEP_ID=$step exec /bin/bash -s'
+    path = tool(tmp_path, "srun", step)
+    tool(tmp_path, "scontrol", f"{scontrol}\nprintf 'n1\\nn2\\n'")
+    # More than a pipe holds, so that it is still on its way while signals come.
+    script = made(together=True, count=2, bootstrap=bootstrap + "#" * 200_000).script
+    script = script.replace("#!/bin/bash\n", "#!/bin/bash\nexport BATCH=$$\n", 1)
+    done = bash(script, {"SLURM_JOB_ID": "48"}, path=path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
 def test_signals_to_a_gang_reach_its_bootstraps_alone_and_it_goes_on(tmp_path: Path) -> None:
     bootstrap = """
 import os, signal, subprocess, sys
 free = lambda: signal.pthread_sigmask(signal.SIG_SETMASK, [])
 bystander = subprocess.Popen(["sleep", "30"], stdout=2, preexec_fn=free)
 for name in ("USR1", "TERM"):
-    os.kill(int(os.environ["BATCH"]), getattr(signal, "SIG" + name))
-    found = signal.sigtimedwait([signal.SIGUSR1, signal.SIGTERM], 20)
+    if os.environ["SLURM_STEP_ID"] == "0":
+        os.kill(int(os.environ["BATCH"]), getattr(signal, "SIG" + name))
+    found = signal.sigtimedwait([getattr(signal, "SIG" + name)], 20)
     print("heard", signal.Signals(found.si_signo).name)
 print("bystander", bystander.poll())
 bystander.kill()
 """
-    path = tool(tmp_path, "srun", "SLURM_STEP_ID=0 exec /bin/bash -s")
-    tool(tmp_path, "scontrol", "printf 'n1\\n'")
-    script = made(together=True, count=1, bootstrap=bootstrap).script
-    script = script.replace("#!/bin/bash\n", "#!/bin/bash\nexport BATCH=$$\n", 1)
-    done = bash(script, {"SLURM_JOB_ID": "48", "SLURM_JOB_END_TIME": "9"}, path=path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-3:] == ["heard SIGUSR1", "heard SIGTERM", "bystander None"]
+    said = gang(tmp_path, bootstrap)
+    assert sorted(one for one in said if not one.startswith("bootstrap: ")) == [
+        *2 * ["bystander None"],
+        *2 * ["heard SIGTERM"],
+        *2 * ["heard SIGUSR1"],
+    ]
+
+
+@pytest.mark.parametrize("signal", ["USR1", "TERM"])
+def test_a_signal_that_comes_while_a_gangs_script_is_on_its_way_waits_behind_it(
+    tmp_path: Path, signal: str
+) -> None:
+    said = gang(tmp_path, HEARS, srun=f'[ $step = 0 ] || kill -{signal} "$BATCH"')
+    assert [one for one in sorted(said) if "heard" in one] == [f"0 heard SIG{signal}", f"1 heard SIG{signal}"]
+
+
+def test_a_signal_that_comes_before_a_gangs_members_is_told_to_each(tmp_path: Path) -> None:
+    said = gang(tmp_path, HEARS, scontrol='kill -USR1 "$BATCH"')
+    assert [one for one in sorted(said) if "heard" in one] == ["0 heard SIGUSR1", "1 heard SIGUSR1"]
+
+
+def test_of_a_gang_that_is_told_to_end_no_more_members_start(tmp_path: Path) -> None:
+    assert gang(tmp_path, HEARS, scontrol='kill -TERM "$BATCH"') == ["bootstrap: TERM: no more members start"]
 
 
 # -- environments

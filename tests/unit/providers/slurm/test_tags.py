@@ -16,6 +16,7 @@ from heliostat.providers.slurm.tags import (
     comment,
     job_name,
     parse_comment,
+    stagger_s,
     tag_of,
 )
 
@@ -33,6 +34,13 @@ def test_the_users_own_comment_follows_the_tag() -> None:
     text = comment(TAG, "for the, 'paper' | 100 %")
     assert text == comment(TAG) + " for the, 'paper' | 100 %"
     assert parse_comment(text) == TAG
+
+
+def test_a_stagger_spreads_any_first_few_evenly() -> None:
+    found = sorted(stagger_s(index, 3600) for index in range(8))
+    assert found == [pytest.approx(180 * place / 8) for place in range(8)]
+    assert stagger_s(0, 3600) == 0
+    assert max(stagger_s(index, 864000) for index in range(300)) <= 900
 
 
 def test_a_members_id_counts_from_the_jobs_first() -> None:
