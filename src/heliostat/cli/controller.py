@@ -35,11 +35,12 @@ from heliostat.control.measures import Measures
 from heliostat.control.operations import Operations
 from heliostat.control.wiring import Identity, Ports, Timing
 from heliostat.journal import SqliteJournal
+from heliostat.model.instance import Intent
 from heliostat.model.node_type import ClusterSpec
 from heliostat.node import BOOTSTRAP_PATH
 from heliostat.ports.errors import ClusterUnreachable, HeliostatError, StrangerCluster, TokenRefused
 from heliostat.ports.journal import Event
-from heliostat.ports.provider import ClusterIdentity, ProviderContext
+from heliostat.ports.provider import ClusterIdentity, ProviderContext, Recall
 from heliostat.raylink.gcs import GcsCluster, GcsSettings
 from heliostat.raylink.ready import HeadReady, session_log_dir, wait_until_ready
 from heliostat.raylink.token import read_token
@@ -105,6 +106,7 @@ async def run(folder: Path) -> None:
             telemetry=Measures(),
             config_source=CompletedSource(source, providers),
         )
+        _recall(ports)
         try:
             controller = _controller(ports, completed(spec, providers), record=record, launch=launch)
             if not record.session_name or why:
@@ -117,6 +119,15 @@ async def run(folder: Path) -> None:
                 await provider.aclose()
             await ports.cluster.aclose()
             ports.journal.close()
+
+
+def _recall(ports: Ports) -> None:
+    """Tell the providers what an earlier controller asked for: it may have ended while none was there."""
+    wanted = [one for one in ports.journal.intents() if one.intent is Intent.WANTED]
+    for name, provider in ports.providers.items():
+        backend: object = provider
+        if isinstance(backend, Recall):
+            backend.recall({one.instance_id: one.requested_at_s for one in wanted if one.backend == name})
 
 
 def _controller(ports: Ports, spec: ClusterSpec, *, record: ClusterRecord, launch: LaunchFile) -> Controller:

@@ -91,6 +91,17 @@ class Rehearse(Protocol):
         ...
 
 
+@runtime_checkable
+class Recall(Protocol):
+    """Optional: tell how instances ended that nobody listed at their end, since no controller was there."""
+
+    def recall(self, wanted: Mapping[str, float]) -> None:
+        """Hear, ahead of the first listing, which instances a journal wants, and when each was asked for
+        (Unix seconds). Those that have ended are listed so, as if they had been seen all the time.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class ClusterIdentity:
     """Whose instances they are: the tags that every backend carries."""

@@ -20,7 +20,7 @@ from heliostat.ports.errors import InvalidRequest, ProviderError, Unavailable
 from heliostat.ports.provider import Outcome, ProviderContext
 from heliostat.providers.slurm import stop_file
 from heliostat.providers.slurm.asking import looked
-from heliostat.providers.slurm.ends import Ends
+from heliostat.providers.slurm.ends import Asking, Ends
 from heliostat.providers.slurm.forecast import parse_test_only, test_only_command
 from heliostat.providers.slurm.logs import tails
 from heliostat.providers.slurm.members import Member, Members, members_of, row_of
@@ -62,7 +62,7 @@ log = structlog.get_logger(__name__)
 
 
 class SlurmProvider:
-    """See ports.provider.Provider; also Diagnose, Probe, Preview and Rehearse.
+    """See ports.provider.Provider; also Recall, Diagnose, Probe, Preview and Rehearse.
 
     One piece of work at a time and always to its end: a caller that is cancelled leaves no `sbatch`
     behind of which nobody knows whether it acted.
@@ -125,7 +125,10 @@ class SlurmProvider:
         await asyncio.gather(*self._works, return_exceptions=True)
         await self._runner.aclose()
 
-    # Diagnose and Probe.
+    # Recall, Diagnose and Probe.
+
+    def recall(self, wanted: Mapping[str, float]) -> None:
+        self._ends.recall(wanted)
 
     async def last_words(self, instance_id: str, *, lines: int = 20) -> Sequence[str]:
         paths = self._ends.logs_of(instance_id)
@@ -190,12 +193,7 @@ class SlurmProvider:
         self._listing = None  # Who asks from now on must not get an answer that began before.
         asked = set(self._stops)
         members = await self._look()
-        gone = await self._ends.rows(
-            members.chosen,
-            terminated=asked,
-            runner=self._runner,
-            deadline_s=self._options.command_deadline_s,
-        )
+        gone = await self._ends.rows(members.chosen, terminated=asked, asking=self._asking())
         self._keep(stop for stop in self._stops.items() if stop[0] in members.chosen)
         try:
             await self._end(members)
@@ -205,6 +203,15 @@ class SlurmProvider:
         shown = [one for one in members.chosen.values() if not (one.is_over and one.instance_id in asked)]
         stray = self._untagged.rows(terminated=asked)
         return await self._ends.worded([*(self._row(one) for one in shown), *gone, *stray])
+
+    def _asking(self) -> Asking:
+        return Asking(
+            self._runner,
+            deadline_s=self._options.command_deadline_s,
+            cluster_uid=self._context.identity.cluster_uid,
+            user=self._options.user,
+            now_s=self._now_s(),
+        )
 
     async def _look(self) -> Members:
         """Return what squeue has of this cluster, and learn from it; nobody is told anything."""
