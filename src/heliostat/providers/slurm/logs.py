@@ -1,11 +1,11 @@
-"""Jobs' logs: where they are, and their last lines, read here or through ssh."""
+"""Jobs' logs: where they are, their last lines, and when they go; read here or through ssh."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from heliostat.ports.errors import ProviderError
 from heliostat.providers.slurm.runner import Runner
@@ -14,11 +14,15 @@ from heliostat.providers.slurm.tags import Tag
 LOOK_BACK_BYTES = 64 * 1024
 LOOK_BACK_LINES = 60
 READ_DEADLINE_S = 15.0
-LOGS_PER_COMMAND = 50
+LOGS_PER_COMMAND = 100
 BOOTSTRAP_MARK = "bootstrap:"
 SLURM_MARK = re.compile(r"(slurmstepd|srun|slurmd)(-\S+)?: (error|\*\*\*)")
 MEMORY = re.compile(r"exceeded .*memory limit|oom.kill|out of memory", re.IGNORECASE)
 """Slurm's word that it killed for memory: squeue may show no more than a failure."""
+KEPT_S = 7 * 86_400.0
+KEPT_AT_MOST = 2000
+"""A log goes a week after its last line, or when there are so many newer ones; never while its job lives."""
+NAME = re.compile(r"([0-9a-z]+)\.(?:\d+\.|\d+\+\d+\.)?slurm\.log")
 HEADER = re.compile(r"==> (.*) <==")
 
 
@@ -68,6 +72,39 @@ def parse_tail(text: str) -> dict[str, list[str]]:
         elif line.strip() and path:
             found[path].append(line)
     return found
+
+
+async def tidy(log_dir: str, runner: Runner, *, living: Collection[str], now_s: float) -> int:
+    """Remove the logs that are too old or too many, but none of the launches `living`; return how many.
+
+    Raises Unavailable where no command can be run; a folder that is not there holds none.
+    """
+    listing = await runner.run(list_command(log_dir), deadline_s=READ_DEADLINE_S)
+    names = superfluous(listing.stdout, living=living, now_s=now_s)
+    for start in range(0, len(names), LOGS_PER_COMMAND):
+        paths = [f"{log_dir}/{name}" for name in names[start : start + LOGS_PER_COMMAND]]
+        await runner.run(("rm", "-f", "--", *paths), deadline_s=READ_DEADLINE_S)
+    return len(names)
+
+
+def list_command(log_dir: str) -> tuple[str, ...]:
+    return ("find", log_dir, "-maxdepth", "1", "-type", "f", "-name", "*.slurm.log", "-printf", "%T@ %f\\n")
+
+
+def superfluous(listing: str, *, living: Collection[str], now_s: float) -> list[str]:
+    """Return the names of logs to remove, of what `list_command` has printed; other files are left alone."""
+    found = []
+    for line in listing.splitlines():
+        written, _, name = line.partition(" ")
+        log = NAME.fullmatch(name)
+        if log is not None and log[1] not in living:
+            found.append((float(written), name))
+    newest_first = sorted(found, reverse=True)
+    return [
+        name
+        for place, (written_s, name) in enumerate(newest_first)
+        if place >= KEPT_AT_MOST or now_s - written_s > KEPT_S
+    ]
 
 
 def telling(lines: Sequence[str]) -> str:

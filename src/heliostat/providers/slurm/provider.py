@@ -22,7 +22,7 @@ from heliostat.providers.slurm import stop_file
 from heliostat.providers.slurm.asking import looked
 from heliostat.providers.slurm.ends import Asking, Ends
 from heliostat.providers.slurm.forecast import parse_test_only, test_only_command
-from heliostat.providers.slurm.logs import tails
+from heliostat.providers.slurm.logs import tails, tidy
 from heliostat.providers.slurm.members import Member, Members, members_of, row_of
 from heliostat.providers.slurm.options import JobOptions, SlurmOptions, job_options, parse_section
 from heliostat.providers.slurm.outlook import Outlook
@@ -52,6 +52,8 @@ SITE_S, SITE_AGAIN_S = 600.0, 30.0
 
 LAUNCHES_KEPT = 10_000
 """So many launches are known as submitted already after squeue has forgotten them."""
+
+TIDY_EVERY_S = 86_400.0
 
 OWN_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
 """What a job gets of our own environment: how the token is found. It is a path, never the token."""
@@ -83,7 +85,10 @@ class SlurmProvider:
         self._options = parse_section(context.options)
         self._runner = runner or _runner(self._options, context, environment)
         self._now_s, self._monotonic_s = now_s, monotonic_s
-        self._log_dir = self._options.work_dir or context.log_dir
+        self._log_dir = context.log_dir
+        if self._options.work_dir is not None:
+            # Clusters may share it, and none is to tidy up another's.
+            self._log_dir = f"{self._options.work_dir}/logs/{context.identity.cluster_name}"
         self._own = {name: environment[name] for name in OWN_VARIABLES if name in environment}
         self._log_runner = self._runner if self._options.ssh else None
         self._ends = Ends(self._log_dir, log_runner=self._log_runner)
@@ -92,6 +97,7 @@ class SlurmProvider:
         self._site: Site | None = None
         self._site_s = 0.0
         self._known: Members | None = None
+        self._tidied_s = -math.inf
         self._launched: dict[str, None] = {}
         self._untagged = Untagged()
         self._folder = Path(context.runtime_dir)
@@ -166,10 +172,13 @@ class SlurmProvider:
 
     async def _work(self, work: Callable[[], Awaitable[Found]]) -> Found:
         """Do a piece of work; a caller that is cancelled does not wait for its end."""
+        return await asyncio.shield(self._begin(work))
+
+    def _begin(self, work: Callable[[], Awaitable[Found]]) -> asyncio.Future[Found]:
         piece = asyncio.ensure_future(self._in_turn(work))
         self._works.add(piece)
         piece.add_done_callback(self._forget)
-        return await asyncio.shield(piece)
+        return piece
 
     async def _in_turn(self, work: Callable[[], Awaitable[Found]]) -> Found:
         async with self._turn:
@@ -199,10 +208,19 @@ class SlurmProvider:
             await self._end(members)
         except ProviderError:
             log.warning("what should end could not be told; it is tried again", backend=self.name)
+        self._tidy_up(members)
         # What was terminated and is over stays in squeue for minutes, and nowhere else.
         shown = [one for one in members.chosen.values() if not (one.is_over and one.instance_id in asked)]
         stray = self._untagged.rows(terminated=asked)
         return await self._ends.worded([*(self._row(one) for one in shown), *gone, *stray])
+
+    def _tidy_up(self, members: Members) -> None:
+        """Remove old logs, rarely, and when nothing else is to be done."""
+        if (now_s := self._monotonic_s()) - self._tidied_s < TIDY_EVERY_S:
+            return
+        self._tidied_s = now_s
+        living = {one.job.tag.launch_id for one in members.chosen.values() if not one.is_over}
+        self._begin(lambda: tidy(self._log_dir, self._runner, living=living, now_s=self._now_s()))
 
     def _asking(self) -> Asking:
         return Asking(
