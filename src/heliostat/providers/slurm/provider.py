@@ -48,7 +48,8 @@ TERMINATE_GRACE_S = 45.0
 BOOTSTRAP_SHOWN = "(here comes the text of heliostat/node/bootstrap.py)\n"
 
 SITE_S, SITE_AGAIN_S = 600.0, 30.0
-"""How old what is known of the site may be, and how old before something is refused because of it."""
+"""How old what is known of the site may be, and how old before something is refused because of it. What
+another look did not cure is looked at again only after twice as long."""
 
 LAUNCHES_KEPT = 10_000
 """So many launches are known as submitted already after squeue has forgotten them."""
@@ -96,6 +97,7 @@ class SlurmProvider:
         self._jobs: dict[str, JobOptions] = {}
         self._site: Site | None = None
         self._site_s = 0.0
+        self._again_s: dict[str, float] = {}
         self._known: Members | None = None
         self._tidied_s = -math.inf
         self._launched: dict[str, None] = {}
@@ -383,11 +385,16 @@ class SlurmProvider:
         if why := self._untagged.why(node_type.name):
             return why
         job = {node_type.name: job_options(self._options, node_type.options)}
-        if problems([node_type], job, await self._known_site(), for_ever=True):
-            site = await self._known_site(newer_s=SITE_AGAIN_S)
-            found = problems([node_type], job, site, for_ever=True)
-            return found[0] if found else None
-        return None
+        if not problems([node_type], job, await self._known_site(), for_ever=True):
+            return None
+        newer_s, before_s = self._again_s.get(node_type.name, SITE_AGAIN_S), self._site_s
+        found = problems([node_type], job, await self._known_site(newer_s=newer_s), for_ever=True)
+        if not found:
+            self._again_s.pop(node_type.name, None)
+            return None
+        if self._site_s != before_s:
+            self._again_s[node_type.name] = min(2 * newer_s, SITE_S)
+        return found[0]
 
     # Forecast.
 
