@@ -26,14 +26,22 @@ class Outlook:
         self._waits: dict[str, deque[tuple[float, float]]] = {}
         self._counted: set[tuple[int, int | None]] = set()
         self._trials: dict[str, tuple[float, float | None]] = {}
+        self._throttles: dict[int, int] = {}
 
     def saw(self, jobs: Iterable[Job], *, now_s: float) -> None:
-        """Take in a listing: expected starts of what waits, waits of what has begun."""
+        """Take in a listing: expected starts of what waits, waits of what has begun.
+
+        What an array's own throttle holds back waits for us, not for the queue, and tells nothing.
+        """
         every = list(jobs)
+        throttled = {job.array_id: job.throttle for job in every if job.throttle is not None}
+        listed = {job.array_id for job in every}
+        self._throttles = {key: most for key, most in self._throttles.items() if key in listed} | throttled
         self._expected = {}
         for job in every:
             name = job.tag.node_type
-            start_s = _credible(job.start_s, now_s) if job.state == "PENDING" else None
+            queues = job.state == "PENDING" and job.reason != "JobArrayTaskLimit"
+            start_s = _credible(job.start_s, now_s) if queues else None
             if start_s is not None:
                 self._expected[name] = min(start_s, self._expected.get(name, start_s))
         known = {(job.array_id, task) for job in every for task in job.tasks or (None,)}
@@ -43,7 +51,9 @@ class Outlook:
             if job.state not in BEGUN or job.start_s is None or job.submitted_s is None:
                 continue
             for task in job.tasks or (None,):
-                if (job.array_id, task) not in self._counted:
+                # Tasks begin in their order: those beyond the throttle had to wait for it.
+                held = task is not None and task >= self._throttles.get(job.array_id, task + 1)
+                if (job.array_id, task) not in self._counted and not held:
                     self._counted.add((job.array_id, task))
                     waits = self._waits.setdefault(job.tag.node_type, deque(maxlen=WAITS_KEPT))
                     waits.append((job.start_s, max(0.0, job.start_s - job.submitted_s)))

@@ -37,6 +37,27 @@ def test_waits_seen_lately_tell_by_their_median_each_task_once() -> None:
     assert outlook.ready_at_s("cpu", now_s=1010.0 + LATELY_S + 400) is None
 
 
+def test_what_our_own_throttle_holds_back_tells_nothing_of_the_queue() -> None:
+    outlook = Outlook()
+    held = replace(WAITING, tasks=(2, 3), throttle=2, reason="JobArrayTaskLimit", start_s=9000.0)
+    first = [replace(task(index), start_s=1030.0) for index in (0, 1)]
+    outlook.saw([*first, held], now_s=NOW_S)
+    assert outlook.ready_at_s("cpu", now_s=NOW_S) == NOW_S + 30
+    # The throttle was lifted, and the others began; no row shows it any more.
+    outlook.saw([*first, replace(task(2), start_s=1990.0), replace(task(3), start_s=1990.0)], now_s=NOW_S)
+    assert outlook.ready_at_s("cpu", now_s=NOW_S) == NOW_S + 30
+    last = replace(held, tasks=(3,), throttle=None)
+    other = Outlook()
+    other.saw([last], now_s=NOW_S)
+    assert other.ready_at_s("cpu", now_s=NOW_S) is None
+
+
+def test_an_array_that_is_throttled_and_waits_for_the_queue_tells_of_it() -> None:
+    outlook = Outlook()
+    outlook.saw([replace(WAITING, throttle=2, reason="Priority", start_s=9000.0)], now_s=NOW_S)
+    assert outlook.ready_at_s("cpu", now_s=NOW_S) == 9000.0
+
+
 def test_a_trial_is_asked_seldom_and_only_where_nothing_else_tells() -> None:
     outlook = Outlook()
     assert outlook.wants_trial("cpu", now_s=NOW_S)
