@@ -1,7 +1,7 @@
 """Slurm's words into the port's errors: one table, first match first. Pure.
 
 Slurm's own words stay in every message, with what a site's plug-in may have said before
-them; what we add says what to do. Words as slurm_strerror(3) has them since 17.11.
+them; what we add says what to do. Words as slurm_strerror(3) has them from 17.11 to 26.05.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ REFUSALS: tuple[Known, ...] = (
         Unavailable,
         "munge, by which Slurm knows its users, does not work on this machine",
     ),
-    Known("Protocol authentication error|Authentication credential invalid", Unavailable),
+    Known("Protocol authentication error|Authentication credential (invalid|expired)", Unavailable),
     Known("Unable to contact slurm controller", Unavailable, "slurmctld is down or can't be reached"),
     Known("Socket timed out|[Tt]imed out", Unavailable, "slurmctld is busy; it may have acted all the same"),
     Known(
@@ -56,6 +56,7 @@ REFUSALS: tuple[Known, ...] = (
     ),
     Known(
         "Zero Bytes were transmitted|Message (send|receive) failure|Communication connection failure"
+        "|Connection (rejected|forced closed)|(Read|Write) would block|Unable to query kernel for socket peer"
         "|Unexpected message received|Slurm backup controller in standby|Controller is in standby",
         Unavailable,
         "slurmctld did not answer; it may have acted all the same",
@@ -70,7 +71,8 @@ REFUSALS: tuple[Known, ...] = (
         LIMIT_RETRY_S,
     ),
     Known(
-        "temporarily unable to accept job|job queue full|Unable to create job record|Job.?s? limit",
+        "temporarily unable to accept job|job queue full|Unable to create job record|Job.?s? limit"
+        "|MaxJobCount limit",
         QuotaExceeded,
         "the site's queue is full (MaxJobCount)",
         LIMIT_RETRY_S,
@@ -88,14 +90,19 @@ REFUSALS: tuple[Known, ...] = (
         "`sacctmgr show assoc user=$USER` and `sacctmgr show qos` list the limits",
         LIMIT_RETRY_S,
     ),
-    Known("Burst Buffer resource limit|Licenses? .*not available", QuotaExceeded, "", LIMIT_RETRY_S),
+    Known(
+        "Burst Buffer resource limit|Licenses? .*(not available|unavailable)",
+        QuotaExceeded,
+        "",
+        LIMIT_RETRY_S,
+    ),
     Known("[Rr]ate limit|RPC limit|exceeded.*limit.*(RPC|request)", QuotaExceeded, "slurmctld slows us down"),
     # No room now.
     Known(
         "Requested nodes are busy|Job can not start immediately|Immediate execution impossible"
         "|Requested partition configuration not available|Required node not available"
         "|Requested reservation not usable now|Requested reservation is in use"
-        "|due to maintenance reservation|Required ports are in use",
+        "|due to maintenance reservation|Required ports are in use|Max powered up nodes reached",
         InsufficientCapacity,
     ),
     Known(
@@ -112,17 +119,17 @@ REFUSALS: tuple[Known, ...] = (
     Known("only permitted by root", InvalidRequest),
     Known("Access/permission denied|Access denied|[Pp]ermission denied", AuthenticationFailed),
     Known(
-        "Invalid user id|User not found",
+        "(?i)Invalid user id|User not found|Rejecting authentication of user",
         AuthenticationFailed,
         "slurmctld does not know this user, or the job is another's",
     ),
     Known(
-        "Invalid account",
+        "Invalid account|Invalid or unknown association",
         InvalidRequest,
         "check `account`; `sacctmgr show assoc user=$USER` lists those allowed",
     ),
     Known(
-        "[Ii]nvalid qos", InvalidRequest, "check `qos`; `sacctmgr show assoc user=$USER` lists those allowed"
+        "(?i)invalid qos", InvalidRequest, "check `qos`; `sacctmgr show assoc user=$USER` lists those allowed"
     ),
     Known("User's group not permitted to use this partition", InvalidRequest, "choose another `partition`"),
     # What is wrong with the request.
@@ -179,7 +186,7 @@ REFUSALS: tuple[Known, ...] = (
 
 GONE = re.compile(
     "Invalid job id specified|already completing or completed|Job has already finished"
-    "|Job is not running|Job is not pending nor running"
+    "|Job is not running|Job is not pending nor running|No running or pending steps in the job"
 )
 """A job that is not there needs no ending."""
 NO_NEWS = re.compile(r"No error\b|If munged is up|s_p_parse_file: .*retrying")

@@ -66,6 +66,7 @@ class Reason:
 
 REASONS: tuple[Reason, ...] = (
     Reason("None", "the scheduler has not looked at it yet"),
+    Reason("SchedDefer", "the scheduler looks at new jobs only now and then"),
     Reason("Priority", "jobs with a higher priority go first"),
     Reason("Resources", "the next in line: it waits for nodes to become free"),
     Reason("JobArrayTaskLimit", "the array's own throttle: its other tasks have to come up first"),
@@ -74,6 +75,9 @@ REASONS: tuple[Reason, ...] = (
     Reason("Licenses", "it waits for a license"),
     Reason("Reservation", "it waits for its reservation to begin"),
     Reason("Prolog", "the site's prolog is running"),
+    Reason("MpiPortsBusy|NvidiaImexChannels", "it waits for ports or channels of its network"),
+    Reason("MaxPoweredUpNodes", "the site has switched on as many nodes as it may"),
+    Reason("Constraints|ReservationInvalid", "nothing fits its constraint or reservation now"),
     Reason("Cleaning", "its earlier run is being cleaned up"),
     Reason("PartitionDown|PartitionInactive", "the site has stopped this partition"),
     Reason("ReqNodeNotAvail|NodeDown|FrontEndDown", "nodes that it needs are down, drained or reserved"),
@@ -105,7 +109,7 @@ REASONS: tuple[Reason, ...] = (
     Reason("QOSMin.*", "it asks for less than the qos wants of a job", False, True),
     Reason("(Assoc|QOS)Grp.*Minutes.*", "the account's or the qos's hours are used up"),
     Reason("(Assoc|QOS)Grp.*", "the account or the qos has reached its limit"),
-    Reason("(Assoc|QOS)Max.*|Max.*PerAccount", "the user or the account has reached a limit"),
+    Reason("(Assoc|QOS)Max.*|Max.*Per(Account|User)", "the user or the account has reached a limit"),
     Reason("QOSUsageThreshold|Association.*Limit|QOS.*Limit|AccountingPolicy", "a limit has been reached"),
 )
 """The first that matches counts. A reason that is not here is taken for a queue."""
@@ -114,6 +118,7 @@ FAILURES: Mapping[str, str] = {
     "NonZeroExitCode": "exit code other than 0",
     "JobLaunchFailure": "could not be launched (its log can't be written?), or its script was killed",
     "BadConstraints": "refused: no node can ever have what it asks for",
+    "RaisedSignal": "killed by a signal",
     "OutOfMemory": "killed, since it used more memory than it had asked for",
     "SystemFailure": "Slurm, a file system or the network failed",
     "InactiveLimit": "the site ends jobs that do nothing",
@@ -126,7 +131,8 @@ def backend_state(job: Job) -> tuple[B, str | None]:
     if job.state == "PENDING":
         return _pending(job)
     if job.state == "FAILED":
-        said = FAILURES.get(job.reason)
+        # Since 23.11 a reason may be followed by more: `RaisedSignal:9(Killed)`.
+        said = FAILURES.get(job.reason.partition(":")[0])
         return B.FAILED, f"{job.reason}: {said}" if said else f"failed: {job.reason}"
     if job.state == "RUNNING" and job.reason == "Prolog":
         return B.STARTING, "Prolog: the site's prolog is running"

@@ -70,6 +70,8 @@ INVALID = [
     "sbatch: unrecognized option '--frobnicate'\nTry \"sbatch --help\" for more information",
     "sbatch: error: --uid only permitted by root user",
     "sbatch: error: Batch script is empty!",
+    FAILED + "Invalid or unknown association",
+    FAILED + "Invalid QOS specification, relative QOS can only be used in a single partition per cluster.",
 ]
 QUOTA = [
     f"sbatch: error: AssocMaxSubmitJobLimit\n{FAILED}{POLICY}",
@@ -78,12 +80,15 @@ QUOTA = [
     f"sbatch: error: MaxSubmitJobsPerAccount\n{FAILED}{POLICY}",
     FAILED + POLICY,
     "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying",
+    FAILED + "MaxJobCount limit reached",
+    FAILED + "Licenses currently unavailable",
 ]
 NO_ROOM = [
     FAILED + "Required partition not available (inactive or drain)",
     FAILED + "Requested nodes are busy",
     FAILED + "Required node not available (down, drained or reserved)",
     FAILED + "Requested partition configuration not available now",
+    FAILED + "Max powered up nodes reached",
 ]
 UNREACHABLE = [
     FAILED + "Unable to contact slurm controller (connect failure)",
@@ -97,8 +102,14 @@ UNREACHABLE = [
     "squeue: error: s_p_parse_file: cannot stat file /etc/slurm/slurm.conf: No such file or directory,"
     " retrying in 1sec up to 60sec",
     "slurm_load_jobs error: Something that nobody has seen yet",
+    FAILED + "Authentication credential expired",
+    FAILED + "Connection forced closed by quiesce timeout",
 ]
-NOT_ALLOWED = [FAILED + "Access/permission denied", FAILED + "Invalid user id"]
+NOT_ALLOWED = [
+    FAILED + "Access/permission denied",
+    FAILED + "Invalid user id",
+    FAILED + "Rejecting authentication of user nobody or group nobody",
+]
 
 
 @pytest.mark.parametrize(
@@ -175,6 +186,7 @@ KILL = "scancel: error: Kill job error on job id "
     [
         (1, KILL + "59_0: Invalid job id specified\n"),
         (229, KILL + "59_0: Job/step already completing or completed\n"),
+        (1, KILL + "50.1: No running or pending steps in the job\n"),
         # Seen for several tasks in one word of which one had ended.
         (229, ""),
     ],
