@@ -18,8 +18,8 @@ from heliostat.model.instance import BackendInstance, Change, LaunchRequest, Off
 from heliostat.model.node_type import NodeType
 from heliostat.ports.errors import InvalidRequest, ProviderError, Unavailable
 from heliostat.ports.provider import Outcome, ProviderContext
-from heliostat.providers.slurm import stop_file
 from heliostat.providers.slurm.asking import looked
+from heliostat.providers.slurm.endings import Endings
 from heliostat.providers.slurm.ends import Asking, Ends
 from heliostat.providers.slurm.forecast import parse_test_only, test_only_command
 from heliostat.providers.slurm.logs import tails, tidy
@@ -30,7 +30,7 @@ from heliostat.providers.slurm.refusals import trouble
 from heliostat.providers.slurm.runner import LocalRunner, Runner, SshRunner
 from heliostat.providers.slurm.script import NOTICE_PART, submission
 from heliostat.providers.slurm.site import Site, longest_s, probe, problems
-from heliostat.providers.slurm.stopping import Order, Stop, compressed, orders, told
+from heliostat.providers.slurm.stopping import Order
 from heliostat.providers.slurm.submitting import (
     SUBMITTED_AT_ONCE,
     Submitted,
@@ -41,9 +41,6 @@ from heliostat.providers.slurm.submitting import (
 )
 from heliostat.providers.slurm.trial import tried
 from heliostat.providers.slurm.untagged import Untagged
-
-TERMINATE_GRACE_S = 45.0
-"""How long a bootstrap may take after TERM: Ray's own drain, and a little more."""
 
 BOOTSTRAP_SHOWN = "(here comes the text of heliostat/node/bootstrap.py)\n"
 
@@ -102,9 +99,8 @@ class SlurmProvider:
         self._tidied_s = -math.inf
         self._launched: dict[str, None] = {}
         self._untagged = Untagged()
-        self._folder = Path(context.runtime_dir)
-        self._stops = dict.fromkeys(stop_file.load(self._folder), Stop())
-        self._unsaved = self._ready = False
+        self._endings = Endings(Path(context.runtime_dir), self._command, monotonic_s)
+        self._ready = False
         self._turn, self._probing = asyncio.Lock(), asyncio.Lock()
         self._submitting = asyncio.Semaphore(SUBMITTED_AT_ONCE)
         self._listing: asyncio.Future[list[BackendInstance]] | None = None
@@ -202,17 +198,19 @@ class SlurmProvider:
 
     async def _list(self) -> list[BackendInstance]:
         self._listing = None  # Who asks from now on must not get an answer that began before.
-        asked = set(self._stops)
+        asked = set(self._endings.asked)
         members = await self._look()
         gone = await self._ends.rows(members.chosen, terminated=asked, asking=self._asking())
-        self._keep(stop for stop in self._stops.items() if stop[0] in members.chosen)
+        self._endings.keep(members)
         try:
+            await self._endings.look_at_steps(members)
             await self._end(members)
         except ProviderError:
             log.warning("what should end could not be told; it is tried again", backend=self.name)
         self._tidy_up(members)
         # What was terminated and is over stays in squeue for minutes, and nowhere else.
-        shown = [one for one in members.chosen.values() if not (one.is_over and one.instance_id in asked)]
+        left = {key for key in asked & members.chosen.keys() if self._endings.has_left(members.chosen[key])}
+        shown = [one for one in members.chosen.values() if one.instance_id not in left]
         stray = self._untagged.rows(terminated=asked)
         return await self._ends.worded([*(self._row(one) for one in shown), *gone, *stray])
 
@@ -252,44 +250,21 @@ class SlurmProvider:
         job = self._jobs.get(member.job.tag.node_type)
         lease_s = member.job.time_limit_s or math.inf
         notice_s = min(job.drain_notice_s, lease_s * NOTICE_PART) if job else None
-        return row_of(member, stopping=member.instance_id in self._stops, notice_s=notice_s)
+        return row_of(member, stopping=member.instance_id in self._endings.asked, notice_s=notice_s)
 
     # Ending.
 
     async def _end(self, members: Members) -> None:
-        """Carry out what is due of the stops, and cancel the second of two jobs for one instance.
-
-        What fails here is due again at the next listing.
-        """
-        due = list(orders(self._stops, members.chosen, now_s=self._monotonic_s(), grace_s=TERMINATE_GRACE_S))
-        # Of two that run the one that has not joined ends by itself: nobody here knows which it is.
-        if waiting := [one for one in members.doubles if one.is_queued]:
-            due.append(Order(("scancel", *compressed(waiting)), ()))
-        for order in due:
-            await self._command(order.command)
-            self._stops = told(self._stops, order, now_s=self._monotonic_s())
-        if stray := sorted(self._untagged.stray):
-            await self._command(("scancel", *map(str, stray)))
-            self._untagged.cancelled(stray)
-
-    def _keep(self, stops: Iterable[tuple[str, Stop]]) -> None:
-        """Replace the stops, on the disk first where other instances are meant."""
-        new = dict(stops)
-        if new.keys() != self._stops.keys() or self._unsaved:
-            try:
-                stop_file.save(self._folder, new)
-                self._unsaved = False
-            except Unavailable as error:
-                # Only the words of a next controller suffer; nothing may keep instances from ending.
-                log.warning("what was ended could not be noted", error=str(error))
-                self._unsaved = True
-        self._stops = new
+        stray = sorted(self._untagged.stray)
+        also = [Order(("scancel", *map(str, stray)), ())] if stray else []
+        await self._endings.carry_out(members, also=also)
+        self._untagged.cancelled(stray)
 
     async def _terminate(self, instance_ids: Sequence[str]) -> dict[str, ProviderError]:
         if not instance_ids:
             return {}
         try:
-            self._keep((dict.fromkeys(instance_ids, Stop()) | self._stops).items())
+            self._endings.ask(instance_ids)
             await self._end(self._known or await self._look())
         except ProviderError as error:
             return dict.fromkeys(instance_ids, error)

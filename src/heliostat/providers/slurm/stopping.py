@@ -4,6 +4,10 @@
     runs                 scancel --signal=TERM to the batch script, which is the bootstrap: it drains, and
                          ends; again after a while, since one before the script's first line is lost
     still runs later     scancel
+    a gang's member      the same for its step alone, unless all members of the gang end
+
+A gang's job runs on without a member, and squeue lists the job as before, so its steps are asked for.
+What scancel says of a step tells nothing: 22.05 calls one that it has signalled an invalid id (seen).
 
 Decided anew from every listing, so that nothing is forgotten when a command fails or a job starts
 at the wrong moment. One command names many jobs: their number does not grow with the cluster. Pure.
@@ -11,8 +15,8 @@ at the wrong moment. One command names many jobs: their number does not grow wit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from heliostat.providers.slurm.members import Member
 
@@ -25,10 +29,15 @@ JOBS_PER_COMMAND = 500
 
 @dataclass(frozen=True)
 class Stop:
-    """When an instance's bootstrap was first and last told to end (monotonic seconds), None: not yet."""
+    """When an instance's bootstrap was first and last told to end (monotonic seconds), None: not yet.
+
+    Of a member that ends alone: whether its step was `seen` to run, and whether it is `over`.
+    """
 
     told_s: float | None = None
     last_s: float | None = None
+    seen: bool = False
+    over: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,8 @@ def orders(
     stops: Mapping[str, Stop], members: Mapping[str, Member], *, now_s: float, grace_s: float
 ) -> Iterator[Order]:
     """Yield what is to be told to whom now."""
-    concerned = [members[key] for key in sorted(stops) if key in members and not members[key].is_over]
+    told_of = [key for key in sorted(stops) if key in members and not stops[key].over]
+    concerned = [members[key] for key in told_of if not members[key].is_over]
     running = [one for one in concerned if one.job.state == "RUNNING"]
     # A job that waits, is being set up, suspended or held has nobody who would hear a signal.
     others = [one for one in concerned if one.job.state not in ("RUNNING", "COMPLETING")]
@@ -67,7 +77,42 @@ def told(stops: Mapping[str, Stop], order: Order, *, now_s: float) -> dict[str, 
     after = dict(stops)
     for instance_id in order.instance_ids if order.gently else ():
         first_s = after[instance_id].told_s
-        after[instance_id] = Stop(now_s if first_s is None else first_s, now_s)
+        told_s = now_s if first_s is None else first_s
+        after[instance_id] = replace(after[instance_id], told_s=told_s, last_s=now_s)
+    return after
+
+
+def lonely(stops: Mapping[str, Stop], members: Mapping[str, Member]) -> list[Member]:
+    """Return the members that are to end while their gang's job goes on, less those that are over."""
+    open_ = [members[key] for key, stop in stops.items() if key in members and not stop.over]
+    _, single = _by_job([one for one in open_ if one.job.state == "RUNNING"], stops)
+    return single
+
+
+def steps_command(members: Iterable[Member]) -> tuple[str, ...]:
+    """Return what asks for the steps of these members' jobs that run, an id each."""
+    jobs = sorted({one.job.job_id for one in members})
+    return ("squeue", "--noheader", "--steps", f"--jobs={','.join(map(str, jobs))}", "--format=%i")
+
+
+def looked_at(
+    stops: Mapping[str, Stop],
+    asked: Iterable[Member],
+    steps: Collection[str],
+    *,
+    now_s: float,
+    grace_s: float,
+) -> dict[str, Stop]:
+    """Return the stops once the steps have been seen that run of those `asked` for.
+
+    A step that ran and does not any more is over. One that never ran may be about to, for as long as
+    `grace_s` after it was told to end.
+    """
+    after = dict(stops)
+    for one in asked:
+        stop, runs = stops[one.instance_id], one.native_id in steps
+        over = not runs and (stop.seen or _is_due(stop.told_s, now_s, grace_s, first=False))
+        after[one.instance_id] = replace(stop, seen=stop.seen or runs, over=over)
     return after
 
 

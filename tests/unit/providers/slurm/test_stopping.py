@@ -14,12 +14,16 @@ from heliostat.providers.slurm.stopping import (
     Order,
     Stop,
     compressed,
+    lonely,
+    looked_at,
     orders,
+    steps_command,
     told,
 )
 from tests.unit.providers.slurm.jobs_for_tests import TAG, WAITING, gang, task
 
 GRACE_S = 45.0
+GANG = gang()
 
 
 def asked(stops: dict[str, Stop], *jobs: Job, now_s: float = 100.0) -> list[Order]:
@@ -82,6 +86,41 @@ def test_of_a_gang_single_members_end_alone_and_all_of_them_with_the_job() -> No
     assert commands(every, gang()) == ["scancel --signal=TERM --batch 50"]
     assert commands(every, gang("PENDING")) == ["scancel 50"]
     assert commands({key: Stop(0.0, 0.0) for key in every}, gang()) == ["scancel 50"]
+
+
+def after(stops: dict[str, Stop], *steps: str, now_s: float = 100.0, job: Job = GANG) -> dict[str, Stop]:
+    asked = lonely(stops, members_of([job]).chosen)
+    return looked_at(stops, asked, steps, now_s=now_s, grace_s=GRACE_S)
+
+
+def test_a_step_that_has_run_and_does_not_any_more_is_over_and_told_nothing() -> None:
+    stops = after({"g1.1": Stop(100.0, 100.0)}, "50.0", "50.1", "50.2", "50.batch")
+    assert stops == {"g1.1": Stop(100.0, 100.0, seen=True)}
+    stops = after(stops, "50.0", "50.2")
+    assert stops["g1.1"].over
+    assert commands(stops, GANG, now_s=1e6) == []
+    assert lonely(stops, members_of([GANG]).chosen) == []
+
+
+def test_a_step_that_never_ran_may_be_about_to_until_its_grace_is_over() -> None:
+    stops = after({"g1.1": Stop(100.0, 100.0)}, "50.0", now_s=110.0)
+    assert not stops["g1.1"].over
+    assert not after({"g1.1": Stop()}, "50.0")["g1.1"].over
+    assert after(stops, "50.0", now_s=101.0 + GRACE_S)["g1.1"].over
+
+
+def test_steps_are_asked_for_only_where_a_gang_goes_on_without_a_member() -> None:
+    every = {f"g1.{rank}": Stop() for rank in range(3)}
+    for stops, job in (
+        ({}, GANG),
+        (every, GANG),
+        ({"g1.1": Stop()}, gang("PENDING")),
+        ({"g1.1": Stop()}, gang("COMPLETED")),
+        ({"l1.0": Stop()}, task(0)),
+    ):
+        assert lonely(stops, members_of([job]).chosen) == []
+    asked = lonely({"g1.1": Stop(), "g1.2": Stop()}, members_of([GANG]).chosen)
+    assert steps_command(asked) == ("squeue", "--noheader", "--steps", "--jobs=50", "--format=%i")
 
 
 def test_many_are_told_in_few_commands() -> None:
