@@ -109,4 +109,4 @@ def test_a_trial_says_so(changes_both: SlurmSite, tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert WHY in str(json.loads(done.stdout)["problems"])
-    assert changes_both.jobs(ended=False) == []
+    changes_both.wait_for(lambda: not changes_both.jobs(ended=False), "nothing of it is left")
