@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from heliostat.model.instance import BackendState, Change
 from heliostat.ports.errors import QuotaExceeded, Unavailable
+from heliostat.providers.slurm.ends import ASKED_AT_MOST
 from heliostat.providers.slurm.runner import LocalRunner
 from tests import slurm_site
 from tests.integration.slurm.launching import LosesReplies, Place, all_in, launched, request, rows_when
@@ -145,4 +147,32 @@ async def test_what_a_limit_does_not_take_is_told_and_the_rest_runs(
                 "the rest runs",
             )
             assert {key for key, row in rows.items() if row.state is BackendState.RUNNING} == taken
+        site.cancel_all()
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(240)
+async def test_what_ended_and_was_forgotten_while_no_provider_was_there_is_told(
+    accounting_folder: Path, tmp_path: Path
+) -> None:
+    launch = request("l000001", 3)
+    conf = "MinJobAge=2\n"
+    with slurm_site.start(accounting_folder / "old", nodes=1, accounting=True, extra_conf=conf) as site:
+        place, asked_s = Place(site, tmp_path, OPTIONS), time.time()
+        async with place.provider() as provider:
+            rows = await launched(provider, launch)
+        killed = rows["l000001.1"].native_id
+        site.run("scancel", "--signal=KILL", "--full", killed)
+        # slurmctld looks once a minute for what it may forget.
+        site.wait_for(lambda: killed not in {row.id for row in site.jobs()}, "forgotten", deadline_s=120)
+        runner = LocalRunner(site.environment)
+        async with place.provider(runner=runner) as provider:
+            provider.recall(dict.fromkeys([*launch.instance_ids, "l000002.0"], asked_s))
+            rows = await rows_when(provider, lambda rows: len(rows) == 3, "all are told of")
+            assert rows["l000001.1"].state is BackendState.ENDED
+            assert rows["l000001.1"].detail == "CANCELLED: cancelled by user id 0"
+            assert {rows[f"l000001.{index}"].state for index in (0, 2)} == {BackendState.RUNNING}
+            for _ in range(5):
+                await provider.instances()
+            assert runner.counts["sacct"] <= ASKED_AT_MOST
         site.cancel_all()

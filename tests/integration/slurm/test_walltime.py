@@ -82,6 +82,7 @@ async def test_a_limit_that_the_site_makes_shorter_is_told_ahead_of_its_end(
     async with Place(slurm, tmp_path, OPTIONS).provider() as provider:
         (row,) = (await launched(provider, launch)).values()
         log = tmp_path / "logs" / "l000001.0+0.slurm.log"
+        slurm.wait_for(lambda: log.exists() and "here I am" in log.read_text(), "it runs")
         assert "the lease ends soon" not in log.read_text()
         # A signal a minute ahead may come another minute early; Slurm looks twice a minute.
         slurm.run("scontrol", "update", f"JobId={row.native_id}", "TimeLimit=2")

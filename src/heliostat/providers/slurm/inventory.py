@@ -113,6 +113,12 @@ class Config:
     memory_is_counted: bool
     whole_nodes_only: bool
 
+    @property
+    def release(self) -> int:
+        """Return the release as one number, 2205 of `22.05.8`; 0 where the version is no such thing."""
+        found = re.match(r"(\d\d)\.(\d\d)", self.version)
+        return int(found[1] + found[2]) if found else 0
+
 
 def parse_config(text: str) -> Config:
     """Parse `scontrol show config`."""

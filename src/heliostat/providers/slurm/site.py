@@ -39,6 +39,9 @@ PARTITIONS_COMMAND = ("scontrol", "show", "partition", "--oneliner")
 NODES_COMMAND = ("sinfo", "--noheader", "--all", "--exact", f"--format={SEPARATOR.join(NODE_FIELDS)}")
 USER_COMMAND = ("id", "-un")
 
+CLOSED_UNTIL = 2205
+"""The last release known to close a partition with `AllowAccounts` on a site without accounting."""
+
 
 @dataclass(frozen=True)
 class Site:
@@ -251,8 +254,8 @@ def _of_access(job: JobOptions, partition: Partition, site: Site) -> Iterator[Sh
             allowed=partition.allow_accounts,
             denied=partition.deny_accounts,
         )
-    elif partition.allow_accounts is not None:
-        # Slurm knows no account then, whatever a job says (seen).
+    elif partition.allow_accounts is not None and site.config.release <= CLOSED_UNTIL:
+        # Slurm knows no account then, whatever a job says (seen on 22.05; from 24.11 on it asks for none).
         allowed = listed(partition.allow_accounts)
         words = f"partition {partition.name} is for {allowed}, and this site knows no accounts"
         yield Shortcoming("partition", words)

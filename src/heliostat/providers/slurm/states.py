@@ -118,7 +118,7 @@ FAILURES: Mapping[str, str] = {
     "NonZeroExitCode": "exit code other than 0",
     "JobLaunchFailure": "could not be launched (its log can't be written?), or its script was killed",
     "BadConstraints": "refused: no node can ever have what it asks for",
-    "RaisedSignal": "killed by a signal",
+    "RaisedSignal": "its script was killed by a signal",
     "OutOfMemory": "killed, since it used more memory than it had asked for",
     "SystemFailure": "Slurm, a file system or the network failed",
     "InactiveLimit": "the site ends jobs that do nothing",

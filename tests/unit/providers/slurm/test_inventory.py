@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ def row(*fields: str) -> str:
 def test_config_as_slurm_prints_it() -> None:
     config = parse_config(CONFIG)
     assert (config.version, config.max_array_size, config.max_job_count) == ("22.05.8", 1001, 10000)
+    assert (config.release, replace(config, version="pre").release) == (2205, 0)
     assert (config.kill_wait_s, config.min_job_age_s) == (5, 300)
     assert config.enforce_part_limits == "NO"
     assert not config.has_accounting

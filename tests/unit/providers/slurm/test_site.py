@@ -361,6 +361,8 @@ def test_without_accounting_names_do_not_matter_but_a_partition_for_accounts_is_
     assert said(of(), JobOptions(partition=("gpu",), account="chem", qos="x"), BARE) == [
         "t: partition: partition gpu is for chem, physics, and this site knows no accounts"
     ]
+    newer = replace(BARE, config=replace(BARE.config, version="24.11.5"))
+    assert said(of(), JobOptions(partition=("gpu",)), newer) == []
 
 
 def test_the_longest_job_is_what_all_its_partitions_allow() -> None:

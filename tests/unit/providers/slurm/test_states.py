@@ -162,7 +162,7 @@ def test_words_keep_slurms_own_first() -> None:
     )
     assert backend_state(replace(failed, reason="Unheard"))[1] == "failed: Unheard"
     killed = replace(failed, reason="RaisedSignal:9(Killed)")
-    assert backend_state(killed)[1] == "RaisedSignal:9(Killed): killed by a signal"
+    assert backend_state(killed)[1] == "RaisedSignal:9(Killed): its script was killed by a signal"
     assert backend_state(replace(JOB, state="RUNNING", reason="None"))[1] is None
 
 
