@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -23,10 +26,14 @@ head_node_type: head
 """
 
 
-def check(site: SlurmSite, path: Path, more: str = "", wait: str = "40s") -> tuple[int, dict[str, object]]:
+def check(
+    site: SlurmSite, path: Path, more: str = "", wait: str = "40s", *, timeout_s: float = 90
+) -> tuple[int, dict[str, object]]:
     path.write_text(CLUSTER.format(more=more))
     argv = [sys.executable, "-m", "heliostat.cli.main", "check", str(path), "--try", wait, "--json"]
-    done = subprocess.run(argv, env=site.environment, capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(
+        argv, env=site.environment, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
     return done.returncode, json.loads(done.stdout)
 
 
@@ -50,6 +57,39 @@ def test_a_setup_line_that_fails_is_told_with_its_own_words(slurm: SlurmSite, pa
     code, found = check(slurm, path, ', setup: ["module load no/such"]')
     assert code == 1
     assert "setup line 1 (module load no/such) failed" in str(found["problems"])
+
+
+def with_uv(folder: Path) -> str:
+    path = f"export PATH={Path(sys.executable).parent}:$PATH"
+    return f", env: {{uv: {folder}/requirements.txt}}, setup: ['{path}']"
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+def test_an_environment_is_made_by_the_trial_and_stays(
+    slurm: SlurmSite, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Shorter than it takes: only the queue's time is limited.
+    monkeypatch.setitem(slurm.environment, "HELIOSTAT_STATE_DIR", str(tmp_path / "state"))
+    (tmp_path / "requirements.txt").write_text(f"ray=={version('ray')}\n")
+    # How packages are reached from here; a job has nothing of our environment.
+    ways = {name: value for name, value in os.environ.items() if name.startswith(("UV_", "SSL_"))}
+    more = f"{with_uv(tmp_path)}, environment: {json.dumps(ways)}"
+    code, found = check(slurm, path, more, wait="20s", timeout_s=500)
+    assert code == 0, found
+    made = list(tmp_path.glob("state/*/logs/envs/uv-*/bin/python"))
+    began_s = time.monotonic()
+    code, found = check(slurm, path, more, wait="20s")
+    assert code == 0, found
+    assert time.monotonic() - began_s < 60
+    assert list(tmp_path.glob("state/*/logs/envs/uv-*/bin/python")) == made != []
+
+
+def test_an_environment_that_can_not_be_made_is_told(slurm: SlurmSite, path: Path, tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("--no-index\nno-such-package\n")
+    code, found = check(slurm, path, with_uv(tmp_path))
+    assert code == 1
+    assert "no environment could be made of" in str(found["problems"])
 
 
 def test_an_interface_that_the_node_lacks_is_told(slurm: SlurmSite, path: Path) -> None:
