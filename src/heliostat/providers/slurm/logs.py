@@ -16,7 +16,8 @@ LOOK_BACK_LINES = 60
 READ_DEADLINE_S = 15.0
 LOGS_PER_COMMAND = 100
 BOOTSTRAP_MARK = "bootstrap:"
-SLURM_MARK = re.compile(r"(slurmstepd|srun|slurmd)(-\S+)?: (error|\*\*\*)")
+SLURM_MARK = re.compile(r"(slurmstepd|srun|slurmd)(-\S+)?: (error|\*\*\*)|\[\d{4}-[\d-]+T[\d:.]+\] error: ")
+"""Slurm's own line: `slurmstepd-n1: error: …`, and from 26.05 on `[2026-11-21T17:06:29.537] error: …`."""
 MEMORY = re.compile(r"exceeded .*memory limit|oom.kill|out of memory", re.IGNORECASE)
 """Slurm's word that it killed for memory: squeue may show no more than a failure."""
 KEPT_S = 7 * 86_400.0

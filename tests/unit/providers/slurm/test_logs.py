@@ -13,6 +13,8 @@ from heliostat.providers.slurm.runner import LocalRunner
 
 MEMORY = "slurmstepd-n1: error: StepId=1.batch exceeded memory limit (547471360 > 209715200), being killed"
 
+NEWER = "[2026-11-21T17:06:29.755] error: StepId=14.batch exceeded memory limit (347787264 > 209715200)"
+
 
 @pytest.mark.parametrize(
     ("lines", "told"),
@@ -26,6 +28,9 @@ MEMORY = "slurmstepd-n1: error: StepId=1.batch exceeded memory limit (547471360 
         (["slurmstepd: error: Detected 1 oom-kill event(s) in StepId=1.batch", "bootstrap: Ray has ended"],
          "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=1.batch"),
         (["bootstrap: it runs", "a task: out of memory"], "bootstrap: it runs"),
+        (["bootstrap: it runs", NEWER, "[2026-11-21T17:06:29.786] error: Exceeded job memory limit"], NEWER),
+        (["[2026-11-21T17:06:29.786] error: execve(): No such file", "x"],
+         "[2026-11-21T17:06:29.786] error: execve(): No such file"),
     ],
 )  # fmt: skip
 def test_the_line_that_says_most(lines: list[str], told: str) -> None:
