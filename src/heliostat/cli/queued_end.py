@@ -5,8 +5,11 @@ Gently while somebody listens, then by Slurm; found by the tag, never by a name.
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import TypeVar
 
 from heliostat.api.client import NoAnswer, NotRunning
 from heliostat.cli.clusters import client_of, places_of
@@ -18,7 +21,9 @@ from heliostat.cli.successor import SuccessorPlaces
 from heliostat.config.places import StatePlaces
 from heliostat.config.record import ClusterRecord, HeadJob, read_record
 from heliostat.model.instance import BackendState
-from heliostat.ports.errors import HeliostatError
+from heliostat.ports.errors import HeliostatError, ProviderError
+
+Answer = TypeVar("Answer")
 
 END_POLL_S = 2.0
 KILLED_TIMEOUT_S = 60.0
@@ -32,14 +37,15 @@ def stop(record: ClusterRecord, *, say: Say, timeout_s: float) -> None:
     """
     places = places_of(record)
     queue = queue_of(applied_spec(record, places))
-    _stop_successor(places, queue, say)
-    _end(record, places=places, queue=queue, say=say, timeout_s=timeout_s)
+    with _way_out(record):
+        _stop_successor(places, queue, say)
+        _end(record, places=places, queue=queue, say=say, timeout_s=timeout_s)
 
 
 def take_back(record: ClusterRecord, *, places: StatePlaces, queue: HeadQueue, say: Say) -> None:
     """Cancel a head whose start came to nothing, with all that it has started."""
     say(f"cancelling the head of {record.cluster_name}")
-    with on_stop_signals(say_still_going_down):
+    with on_stop_signals(say_still_going_down), _way_out(record):
         _end(record, places=places, queue=queue, say=say, timeout_s=KILLED_TIMEOUT_S)
 
 
@@ -60,30 +66,54 @@ def waiting_or_gone(record: ClusterRecord, *, places: StatePlaces, say: Say) -> 
     return None
 
 
+@contextlib.contextmanager
+def _way_out(record: ClusterRecord) -> Iterator[None]:
+    """Say what to do where Slurm can't be asked to the end."""
+    try:
+        yield
+    except ProviderError as error:
+        name = record.cluster_name
+        raise HeliostatError(
+            f"{error}\njobs of {name} may be left: `heliostat down {name}` again ends them"
+        ) from error
+
+
 def _end(record: ClusterRecord, *, places: StatePlaces, queue: HeadQueue, say: Say, timeout_s: float) -> None:
-    look = queue.look(record.cluster_uid)
+    """End the head's job and the workers', then forget the cluster.
+
+    Raises HeliostatError; the cluster is not forgotten then, so that `down` can be called again.
+    """
+    uid = record.cluster_uid
+    until_s = time.monotonic() + timeout_s
+    look = _asked(lambda: queue.look(uid), say=say, until_s=until_s)
     if look is not None and not look.is_over:
-        gently = not look.waits and _told_to_go(own_record(record, places) or record)
-        if not gently:
-            queue.cancel(
-                look.job_id, gently=not look.waits and bool((own_record(record, places) or record).address)
-            )
-        look = _await_end(record, queue=queue, say=say, timeout_s=timeout_s)
-        if look is not None:
-            say(f"job {look.job_id} had to be cancelled")
-            queue.cancel(look.job_id)
-            look = _await_end(record, queue=queue, say=say, timeout_s=KILLED_TIMEOUT_S)
-        if look is not None:
-            raise HeliostatError(
-                f"job {look.job_id} of {record.cluster_name} is still there: {look.state.value}"
-            )
+        _end_job(look, own_record(record, places) or record, queue=queue, say=say, until_s=until_s)
     elif look is not None and look.state is BackendState.FAILED:
         # A reason that never passes: it is still in the queue.
-        queue.cancel(look.job_id)
-    left = queue.cancel_workers(record.cluster_uid)
+        _cancel(look, queue, say)
+    until_s = max(until_s, time.monotonic() + KILLED_TIMEOUT_S)
+    left = _asked(lambda: queue.cancel_workers(uid), say=say, until_s=until_s)
     if left:
         say(f"{left} workers of {record.cluster_name} were cancelled")
     forget(record, places)
+
+
+def _end_job(look: HeadLook, record: ClusterRecord, *, queue: HeadQueue, say: Say, until_s: float) -> None:
+    """Return when the head's job is over: told by its controller, else by Slurm, else cancelled."""
+    if look.waits or not _told_to_go(record):
+        _cancel(look, queue, say, gently=not look.waits and bool(record.address))
+    left = _await_end(record, queue=queue, say=say, until_s=until_s)
+    if left is not None:
+        say(f"job {left.job_id} had to be cancelled")
+        _cancel(left, queue, say)
+        left = _await_end(record, queue=queue, say=say, until_s=time.monotonic() + KILLED_TIMEOUT_S)
+    if left is not None:
+        raise HeliostatError(f"job {left.job_id} of {record.cluster_name} is still there: {left.state.value}")
+
+
+def _cancel(look: HeadLook, queue: HeadQueue, say: Say, *, gently: bool = False) -> None:
+    until_s = time.monotonic() + KILLED_TIMEOUT_S
+    _asked(lambda: queue.cancel(look.job_id, gently=gently), say=say, until_s=until_s)
 
 
 def _told_to_go(record: ClusterRecord) -> bool:
@@ -95,15 +125,31 @@ def _told_to_go(record: ClusterRecord) -> bool:
     return True
 
 
-def _await_end(record: ClusterRecord, *, queue: HeadQueue, say: Say, timeout_s: float) -> HeadLook | None:
-    """Return None once the head's job is over, else what it is after `timeout_s`."""
-    until_s = time.monotonic() + timeout_s
-    while (look := queue.look(record.cluster_uid)) is not None and not look.is_over:
+def _await_end(record: ClusterRecord, *, queue: HeadQueue, say: Say, until_s: float) -> HeadLook | None:
+    """Return None once the head's job is over, else what it is at `until_s`."""
+    while True:
+        look = _asked(lambda: queue.look(record.cluster_uid), say=say, until_s=until_s)
+        if look is None or look.is_over:
+            return None
         if time.monotonic() >= until_s:
             return look
         say(f"waiting for the head's job {look.job_id} to end")
         time.sleep(END_POLL_S)
-    return None
+
+
+def _asked(ask: Callable[[], Answer], *, say: Say, until_s: float) -> Answer:
+    """Return Slurm's answer; while it is away it is asked again, until `until_s` of the monotonic clock.
+
+    What is asked may be done twice: a job that is gone already counts as cancelled.
+    """
+    while True:
+        try:
+            return ask()
+        except ProviderError as error:
+            if not error.transient or time.monotonic() >= until_s:
+                raise
+            say(f"waiting for Slurm: {error}")
+            time.sleep(END_POLL_S)
 
 
 def _stop_successor(places: StatePlaces, queue: HeadQueue, say: Say) -> None:
@@ -111,8 +157,9 @@ def _stop_successor(places: StatePlaces, queue: HeadQueue, say: Say) -> None:
     record = read_record(after.record)
     if record is None:
         return
-    look = queue.look(record.cluster_uid)
+    until_s = time.monotonic() + KILLED_TIMEOUT_S
+    look = _asked(lambda: queue.look(record.cluster_uid), say=say, until_s=until_s)
     if look is not None and not look.is_over:
         say(f"cancelling the next head, job {look.job_id}")
-        queue.cancel(look.job_id)
+        _cancel(look, queue, say)
     after.remove()

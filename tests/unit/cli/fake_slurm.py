@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from heliostat.ports.errors import Unavailable
 from heliostat.providers.slurm.jobs import END, SEPARATOR
 from heliostat.providers.slurm.runner import Output
 
+AWAY = "Unable to contact slurm controller (connect failure)"
 NO_JOB = "scancel: error: Kill job error on job id {0}: Invalid job id specified"
 
 
@@ -35,7 +37,10 @@ class FakeJob:
 
 @dataclass
 class FakeSlurm:
-    """`on_look` is called with the number of each squeue, before it answers; `on_cancel` after a scancel."""
+    """`on_look` is called with the number of each squeue, before it answers; `on_cancel` after a scancel.
+
+    `away` holds calls that get no answer: a command and which call of it, counted from 1.
+    """
 
     jobs: dict[int, FakeJob] = field(default_factory=dict)
     asked: list[tuple[str, ...]] = field(default_factory=list)
@@ -43,12 +48,15 @@ class FakeSlurm:
     on_look: Callable[[int], None] = lambda _: None
     on_cancel: Callable[[tuple[str, ...]], None] = lambda _: None
     counts: Counter[str] = field(default_factory=Counter)
+    away: set[tuple[str, int]] = field(default_factory=set)
 
     async def run(self, argv: Sequence[str], *, stdin: str = "", deadline_s: float) -> Output:
         self.asked.append(tuple(argv))
         self.counts[argv[0]] += 1
         if argv[0] == "squeue":
             self.on_look(self.counts["squeue"])
+        if (argv[0], self.counts[argv[0]]) in self.away:
+            raise Unavailable(AWAY)
         found = self.refusals.get(argv[0])
         if isinstance(found, Exception):
             if argv[0] == "sbatch" and "lost" in str(found):

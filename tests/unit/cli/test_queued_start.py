@@ -28,7 +28,7 @@ from heliostat.providers.slurm.runner import Output
 from heliostat.providers.slurm.tags import Tag, comment, parse_comment
 from tests.unit.api.fakes import FakeOperations
 from tests.unit.cli.conftest import Invoke
-from tests.unit.cli.fake_slurm import FakeJob, FakeSlurm
+from tests.unit.cli.fake_slurm import AWAY, FakeJob, FakeSlurm
 
 LOOKS_AT_MOST = 40
 
@@ -310,7 +310,7 @@ def test_a_slurm_that_is_away_is_waited_for(site: Site) -> None:
 
 def test_a_slurm_that_does_not_know_us_is_not(site: Site) -> None:
     at_look(site, 2, lambda: site.slurm.refusals.update(squeue=AuthenticationFailed("who are you?")))
-    with pytest.raises(AuthenticationFailed):
+    with pytest.raises(HeliostatError, match=r"(?s)who are you\?.*`heliostat down demo` again ends them"):
         site.up()
 
 
@@ -358,6 +358,28 @@ def test_down_asks_the_controller_and_waits_for_the_job(site: Site) -> None:
     site.down()
     assert site.operations.asked == [("down",)]
     assert site.slurm.cancelled == []
+    site.nothing_is_left()
+
+
+def test_down_waits_for_a_slurm_that_is_away_for_a_moment(site: Site) -> None:
+    site.up(detach=True, queued_is_enough=True)
+    site.slurm.counts.clear()
+    site.slurm.away = {("squeue", number) for number in (1, 3, 4, 6)} | {("scancel", 1)}
+    site.down()
+    assert site.said.count(f"waiting for Slurm: {AWAY}") == 5
+    site.nothing_is_left()
+
+
+def test_down_says_what_to_do_where_slurm_stays_away(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.up(detach=True, queued_is_enough=True)
+    clock = iter(range(0, 1000, 3))
+    monkeypatch.setattr(queued_end.time, "monotonic", lambda: float(next(clock)))
+    site.slurm.refusals["squeue"] = Unavailable(AWAY)
+    with pytest.raises(HeliostatError, match=r"(?s)contact slurm.*`heliostat down demo` again ends them"):
+        site.down()
+    assert site.record is not None
+    site.slurm.refusals.clear()
+    site.down()
     site.nothing_is_left()
 
 
