@@ -90,18 +90,40 @@ def write_record(path: Path, record: ClusterRecord) -> None:
 
 
 def create_record(path: Path, record: ClusterRecord) -> bool:
-    """Write the record unless there is one; False if there is. Safe on shared file systems (link(2))."""
+    """Write the record unless there is one; False if there is. Of several hosts one succeeds.
+
+    Safe on shared file systems: link(2) is one step at their server, and where its answer was
+    lost the number of links tells (open(2), O_EXCL).
+    """
     draft = path.with_name(f".{path.name}-{record.cluster_uid}")
     write_record(draft, record)
     try:
-        os.link(draft, path)
-    except FileExistsError:
-        return False
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+        return draft.stat().st_nlink > 1
     except OSError as error:
         raise HeliostatError(f"{path} can't be written: {error.strerror}") from error
     finally:
         draft.unlink(missing_ok=True)
-    return True
+
+
+def remove_record(path: Path, cluster_uid: str) -> None:
+    """Remove the record if it is that cluster's, and never another's that was put there meanwhile."""
+    if not _is_of(path, cluster_uid):
+        return
+    aside = path.with_name(f".{path.name}-{cluster_uid}-gone")
+    with contextlib.suppress(FileNotFoundError):
+        # Another host may have done the same since we read it, and its `up` may have written the next one.
+        os.replace(path, aside)
+        if not _is_of(aside, cluster_uid):
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, path)
+        aside.unlink()
+
+
+def _is_of(path: Path, cluster_uid: str) -> bool:
+    record = read_record(path)
+    return record is not None and record.cluster_uid == cluster_uid
 
 
 def read_record(path: Path) -> ClusterRecord | None:

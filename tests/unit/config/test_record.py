@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from heliostat.config.record import (
     create_record,
     list_records,
     read_record,
+    remove_record,
     write_record,
 )
 from heliostat.ports.errors import HeliostatError
@@ -67,6 +69,49 @@ def test_of_two_that_create_a_record_one_succeeds(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["cluster.json"]
     with pytest.raises(HeliostatError, match="can't be written"):
         create_record(tmp_path / "missing" / "cluster.json", RECORD)
+
+
+def test_a_lost_answer_of_the_file_server_is_no_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def done_but_refused(source: Path, target: Path) -> None:
+        link(source, target)
+        raise FileExistsError
+
+    monkeypatch.setattr(record.os, "link", done_but_refused)
+    assert create_record(tmp_path / "cluster.json", RECORD)
+    assert not create_record(tmp_path / "cluster.json", replace(RECORD, cluster_uid="u2"))
+
+
+def test_only_the_record_that_is_meant_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.json"
+    remove_record(path, "u1")
+    write_record(path, RECORD)
+    remove_record(path, "u2")
+    assert read_record(path) == RECORD
+    remove_record(path, "u1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_that_another_host_has_replaced_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, following = tmp_path / "cluster.json", replace(RECORD, cluster_uid="u2")
+    write_record(path, RECORD)
+    found = record._is_of
+
+    def read_before_it_changed(path: Path, cluster_uid: str) -> bool:
+        answer = found(path, cluster_uid)
+        if path.name == "cluster.json":
+            write_record(path, following)
+        return answer
+
+    monkeypatch.setattr(record, "_is_of", read_before_it_changed)
+    remove_record(path, "u1")
+    assert read_record(path) == following
+    assert [one.name for one in tmp_path.iterdir()] == ["cluster.json"]
 
 
 def test_keys_of_a_newer_version_are_passed_over(tmp_path: Path) -> None:
