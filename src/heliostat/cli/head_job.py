@@ -24,7 +24,7 @@ from heliostat.cli.preparing import runtime_of
 from heliostat.cli.successor import SuccessorPlaces, promote
 from heliostat.config.cluster_file import FileConfigSource
 from heliostat.config.places import StatePlaces, site_file
-from heliostat.config.record import ClusterRecord, HeadJob, read_record, write_record
+from heliostat.config.record import ClusterRecord, HeadJob, read_record, remove_record, write_record
 from heliostat.model.node_type import ClusterSpec
 from heliostat.ports.errors import HeliostatError
 from heliostat.providers.slurm import on_node
@@ -159,13 +159,6 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _forget(places: StatePlaces, cluster_uid: str) -> None:
-    """Remove the record of a head that could not be planned: nothing of it runs."""
-    record = read_record(places.record)
-    if record is not None and record.cluster_uid == cluster_uid:
-        places.record.unlink(missing_ok=True)
-
-
 def main() -> None:
     arguments = _arguments(sys.argv[1:])
     places = StatePlaces(arguments.folder)
@@ -173,7 +166,8 @@ def main() -> None:
         head = prepared(places, arguments.cluster_uid, arguments=arguments, environment=os.environ)
     except HeliostatError as error:
         print(f"head: {error}", flush=True)
-        _forget(places, arguments.cluster_uid)
+        # Nothing of it runs.
+        remove_record(places.record, arguments.cluster_uid)
         sys.exit(1)
     for note in head.notes:
         print(f"head: {note}", flush=True)

@@ -26,7 +26,7 @@ from heliostat.config.places import (
     site_file,
     writable_or_refuse,
 )
-from heliostat.config.record import ClusterRecord
+from heliostat.config.record import ClusterRecord, create_record, read_record, remove_record
 from heliostat.journal import SqliteJournal
 from heliostat.model.node_type import ClusterSpec
 from heliostat.model.snapshot import OperatorSettings
@@ -69,6 +69,25 @@ def one_at_a_time(places: StatePlaces) -> Iterator[None]:
         if not held:
             raise HeliostatError("another `heliostat up` of this cluster is under way")
         yield
+
+
+@contextlib.contextmanager
+def claimed(places: StatePlaces, record: ClusterRecord) -> Iterator[None]:
+    """Write the record down; while the block fails, take it back. What the block writes is the cluster's.
+
+    Raises HeliostatError when an `up` on another host was faster: of several one gets through.
+    """
+    if not create_record(places.record, record):
+        other = read_record(places.record)
+        who = f"{other.owner} has" if other else "another `heliostat up` has"
+        raise HeliostatError(
+            f"{who} just started {record.cluster_name}: `heliostat status {record.cluster_name}` shows it"
+        )
+    try:
+        yield
+    except BaseException:
+        remove_record(places.record, record.cluster_uid)
+        raise
 
 
 def new_record(path: Path, spec: ClusterSpec, places: StatePlaces) -> ClusterRecord:

@@ -6,6 +6,7 @@ Gently while somebody listens, then by Slurm; found by the tag, never by a name.
 from __future__ import annotations
 
 import contextlib
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from heliostat.cli.head_queue import HeadLook, HeadQueue, queue_of
 from heliostat.cli.preparing import AlreadyRunning, Say
 from heliostat.cli.queued_head import applied_spec, forget, own_record
 from heliostat.cli.successor import SuccessorPlaces
+from heliostat.cli.system import SystemClock
 from heliostat.config.places import StatePlaces
 from heliostat.config.record import ClusterRecord, HeadJob, read_record
 from heliostat.model.instance import BackendState
@@ -27,6 +29,8 @@ Answer = TypeVar("Answer")
 
 END_POLL_S = 2.0
 KILLED_TIMEOUT_S = 60.0
+SUBMITTING_S = 90.0
+"""From the record to the job: what sbatch and a look for its lost answer may take, and some margin."""
 
 
 def stop(record: ClusterRecord, *, say: Say, timeout_s: float) -> None:
@@ -55,7 +59,7 @@ def waiting_or_gone(record: ClusterRecord, *, places: StatePlaces, say: Say) -> 
     Raises AlreadyRunning.
     """
     queue = queue_of(applied_spec(record, places))
-    look = queue.look(record.cluster_uid)
+    look = queue.look(record.cluster_uid) or _submitted_elsewhere(record, places=places, queue=queue, say=say)
     if look is not None and not look.is_over:
         if record.session_name:
             raise AlreadyRunning(record)
@@ -63,6 +67,27 @@ def waiting_or_gone(record: ClusterRecord, *, places: StatePlaces, say: Say) -> 
     why = f" ({look.detail})" if look is not None and look.detail else ""
     say(f"the last run of {record.cluster_name} is over: its head's job has ended{why}")
     _end(record, places=places, queue=queue, say=say, timeout_s=KILLED_TIMEOUT_S)
+    return None
+
+
+def _submitted_elsewhere(
+    record: ClusterRecord, *, places: StatePlaces, queue: HeadQueue, say: Say
+) -> HeadLook | None:
+    """Return the job of a record that an `up` on another host has only just written, once Slurm has it.
+
+    On this host there is no such `up`: `preparing.one_at_a_time` lets one through.
+    """
+    owner, _, host = record.owner.rpartition("@")
+    if record.address or host == socket.gethostname():
+        return None
+    age_s = SystemClock().now_s() - record.created_at_s
+    # Clocks of hosts differ: whatever the age seems to be, the wait is bounded.
+    until_s = time.monotonic() + min(SUBMITTING_S, SUBMITTING_S - age_s)
+    while time.monotonic() < until_s and own_record(record, places) is not None:
+        say(f"waiting for {owner} on {host}, who is about to submit the head of {record.cluster_name}")
+        time.sleep(END_POLL_S)
+        if (look := queue.look(record.cluster_uid)) is not None:
+            return look
     return None
 
 

@@ -24,6 +24,7 @@ from heliostat.cli.preparing import (
     AlreadyRunning,
     Say,
     StartOptions,
+    claimed,
     keep_workers,
     load_spec,
     new_record,
@@ -40,7 +41,7 @@ from heliostat.cli.system import (
 )
 from heliostat.config.cluster_file import dump_for_state
 from heliostat.config.places import StatePlaces, state_places, state_root
-from heliostat.config.record import ClusterRecord, read_record, write_record
+from heliostat.config.record import ClusterRecord, read_record, remove_record
 from heliostat.model.node_type import ClusterSpec
 from heliostat.ports.errors import HeliostatError
 from heliostat.raylink.address_file import claim_address_file
@@ -154,7 +155,7 @@ def _refuse_if_running(places: StatePlaces, say: Say) -> ClusterRecord | None:
     if left:
         say(f"the last run of {record.cluster_name} crashed: {left} processes of it were ended")
     _cancel_jobs(record, say)
-    places.record.unlink(missing_ok=True)
+    remove_record(places.record, record.cluster_uid)
     return None
 
 
@@ -179,10 +180,10 @@ def _prepare(
         dashboard_url=head.dashboard_url,
         client_port=head.client_port,
     )
-    keep_workers(places, spec=spec, cluster_uid=record.cluster_uid, workers=options.workers)
-    places.config.write_text(dump_for_state(path), encoding="utf-8")
-    write_record(places.record, record)
-    _launch_file(head, record=record, places=places, options=options).write(places.folder)
+    with claimed(places, record):
+        keep_workers(places, spec=spec, cluster_uid=record.cluster_uid, workers=options.workers)
+        places.config.write_text(dump_for_state(path), encoding="utf-8")
+        _launch_file(head, record=record, places=places, options=options).write(places.folder)
     return record, head
 
 
@@ -251,8 +252,8 @@ def _take_back(
             time.sleep(POLL_S)
         _end_rest(record, say)
         # A wrapper that was told to end before it could hear so has not cleaned up.
-        places.record.unlink(missing_ok=True)
         LaunchFile.remove(places.folder)
+        remove_record(places.record, record.cluster_uid)
         shutil.rmtree(record.runtime_dir, ignore_errors=True)
 
 
@@ -288,10 +289,9 @@ def _say_what_is_left(record: ClusterRecord, shown: str, say: Say) -> str:
 def _forget_crashed(record: ClusterRecord) -> None:
     """Remove what says that the cluster runs, where its wrapper died before it could do so."""
     places = places_of(record)
-    now = read_record(places.record)
-    if now is not None and now.cluster_uid == record.cluster_uid:
-        places.record.unlink(missing_ok=True)
+    if (now := read_record(places.record)) is not None and now.cluster_uid == record.cluster_uid:
         LaunchFile.remove(places.folder)
+        remove_record(places.record, record.cluster_uid)
     shutil.rmtree(record.runtime_dir, ignore_errors=True)
 
 
