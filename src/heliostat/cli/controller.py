@@ -24,8 +24,9 @@ from heliostat import __version__
 from heliostat.api.server import create_app, serve
 from heliostat.cli.backends import CompletedSource, backend_keys, completed, make
 from heliostat.cli.launch_file import LaunchFile
-from heliostat.cli.lease_warnings import note_for_drivers, warn_ahead, why_told
+from heliostat.cli.lease_warnings import note_for_drivers, warn_ahead
 from heliostat.cli.system import RandomIds, SystemClock, abstract_lock
+from heliostat.cli.why_file import read_why
 from heliostat.config.cluster_file import FileConfigSource
 from heliostat.config.places import RuntimePlaces, StatePlaces, ensure_private_dir, site_file
 from heliostat.config.record import ClusterRecord, read_record, write_record
@@ -167,7 +168,7 @@ def _lease_end_s(record: ClusterRecord) -> float:
 async def _control(controller: Controller, record: ClusterRecord, *, stop: asyncio.Event) -> None:
     async def hear() -> None:
         await stop.wait()
-        controller.go_down(why_told(_lease_end_s(record), now_s=SystemClock().now_s()))
+        controller.go_down(read_why(record.runtime_dir))
 
     socket_path = RuntimePlaces(Path(record.runtime_dir)).control_socket
     hearing = asyncio.create_task(hear())

@@ -14,9 +14,6 @@ AHEAD_S = (3600.0, 900.0, 300.0)
 SOON_S = 60.0
 """What is that near was just told."""
 
-END_IS_NEAR_S = 300.0
-"""Slurm announces the end three minutes ahead, and may be a minute early."""
-
 
 async def warn_ahead(lease_end_s: float, *, clock: Clock, tell: Callable[[str], None]) -> None:
     """Tell it now, and again each of `AHEAD_S` before the end; a time that has passed is left out."""
@@ -33,12 +30,6 @@ def lease_words(left_s: float) -> str:
         f"the head's Slurm job ends in {humanise(left_s)}, and this cluster with it; "
         "`heliostat up --successor FILE` asks for the next one"
     )
-
-
-def why_told(lease_end_s: float, *, now_s: float) -> str:
-    """Return why a cluster that is told to go down does: for its lease, or for somebody's wish."""
-    near = lease_end_s and lease_end_s - now_s <= END_IS_NEAR_S
-    return "the head's Slurm job ends" if near else "told to go down"
 
 
 def note_for_drivers(log_dir: str, text: str) -> None:

@@ -6,13 +6,14 @@ import os
 import time
 from pathlib import Path
 
+from heliostat.cli.attachment import detach
 from heliostat.cli.backends import backend_keys
 from heliostat.cli.clusters import places_of
 from heliostat.cli.head_queue import HeadLook, queue_of
 from heliostat.cli.launch_file import LaunchFile
 from heliostat.config.cluster_file import FileConfigSource
 from heliostat.config.places import StatePlaces, site_file
-from heliostat.config.record import ClusterRecord, read_record
+from heliostat.config.record import ClusterRecord, read_record, remove_record
 from heliostat.model.node_type import ClusterSpec
 
 LOG_LINES = 15
@@ -70,12 +71,9 @@ def own_record(record: ClusterRecord, places: StatePlaces) -> ClusterRecord | No
 
 def forget(record: ClusterRecord, places: StatePlaces) -> None:
     """Remove what says that the cluster runs."""
-    if own_record(record, places) is not None:
-        places.record.unlink(missing_ok=True)
+    now = read_record(places.record)
+    if now is not None and now.cluster_uid == record.cluster_uid:
         LaunchFile.remove(places.folder)
-    attached_file(places).unlink(missing_ok=True)
-
-
-def attached_file(places: StatePlaces) -> Path:
-    """Return what a foreground `up` touches while it lives, for a wrapper on another host."""
-    return places.folder / "attached"
+        remove_record(places.record, record.cluster_uid)
+    if now is None or now.cluster_uid == record.cluster_uid:
+        detach(places)

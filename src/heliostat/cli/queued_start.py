@@ -6,59 +6,33 @@ job's tag: whatever is cut short, the next command finds the job or knows that t
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from heliostat.api.client import NoAnswer, NotRunning
-from heliostat.cli.clusters import client_of
+from heliostat.cli.attachment import attach, attached_file, detach, holder_elsewhere, is_attached
 from heliostat.cli.head import LOCAL
-from heliostat.cli.head_queue import HEAD_LAUNCH_ID, SLURM, HeadLook, HeadQueue, head_uid, queue_of
+from heliostat.cli.head_queue import HEAD_LAUNCH_ID, SLURM, HeadQueue, head_uid, queue_of
 from heliostat.cli.head_script import HeadAsk, head_submission
 from heliostat.cli.preparing import (
     Say,
     StartOptions,
+    claimed,
     keep_workers,
     new_record,
 )
 from heliostat.cli.queued_end import take_back
-from heliostat.cli.queued_head import attached_file, forget, last_lines, own_record, waiting_words
+from heliostat.cli.queued_head import own_record
+from heliostat.cli.queued_wait import wait_until_running
 from heliostat.cli.successor import SuccessorPlaces
-from heliostat.cli.system import SystemClock
 from heliostat.config.cluster_file import dump_for_state
 from heliostat.config.places import StatePlaces
-from heliostat.config.record import ClusterRecord, HeadJob, create_record, read_record, write_record
-from heliostat.model.instance import BackendState
+from heliostat.config.record import ClusterRecord, HeadJob, read_record, remove_record, write_record
 from heliostat.model.node_type import ClusterSpec
 from heliostat.ports.errors import HeliostatError, ProviderError
 from heliostat.providers.slurm.options import JobOptions, job_options, parse_section
 from heliostat.providers.slurm.script import Submission
 from heliostat.providers.slurm.tags import Tag
-
-LOOK_S = (2.0, 2.0, 3.0, 5.0, 8.0, 15.0)
-"""Between two looks at the queue; the last for as long as it takes."""
-
-RECORD_LOOK_S = 1.0
-UP_TIMEOUT_S = 180.0
-"""From the moment when the head is planned on its node; before that the job's setup lines run."""
-
-TOUCH_S = 10.0
-
-
-@dataclass(frozen=True)
-class Time:
-    """How to wait; a test has its own."""
-
-    monotonic_s: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-    now_s: Callable[[], float] = SystemClock().now_s
-
-
-STANDARD = Time()
 
 
 def refuse_other_backends(spec: ClusterSpec) -> None:
@@ -83,40 +57,55 @@ def start(
     """Submit the head's job, or take up the one of `waiting`, and return when the cluster runs.
 
     With `options.queued_is_enough` return once it is submitted. A wait that is interrupted
-    cancels the job, unless it was submitted by an earlier, detached `up`.
+    cancels the job, unless it was asked for by an `up --detach`.
     """
     refuse_other_backends(spec)
     queue = queue_of(spec)
     record, made = (waiting, None) if waiting else _recorded(path, spec, places=places, options=options)
+    ours = waiting is None
     try:
+        if waiting is not None:
+            ours = _taken_over(waiting, places=places, options=options, say=say)
         if made is not None:
             record = _submitted(record, made, path=places.record, queue=queue)
         assert record.job is not None
         say(f"the head is Slurm job {record.job.job_id}; its log is {record.job.log}")
         if options.queued_is_enough:
             return record
-        if made is not None and not options.detach:
-            keep_touching(attached_file(places))
         return wait_until_running(record, places=places, queue=queue, say=say)
-    except KeyboardInterrupt:
-        if waiting is not None:
-            raise HeliostatError(
-                f"the head of {spec.name} is still asked for: `heliostat down {spec.name}` cancels it"
-            ) from None
-        take_back(record, places=places, queue=queue, say=say)
-        raise
     except BaseException as error:
-        if waiting is not None:
-            # It was submitted by another `up`, and may run and work: it is not this one's to end.
-            if own_record(record, places) is not None:
-                way_out = f"the head of {spec.name} is still asked for: `heliostat down {spec.name}` ends it"
-                raise HeliostatError(f"{error}\n{way_out}") from error
-            raise
-        if own_record(record, places) is not None:
+        if ours:
             take_back(record, places=places, queue=queue, say=say)
-        else:
-            forget(record, places)
-        raise
+            raise
+        # It may run and work: it is not this one's to end.
+        if own_record(record, places) is None:
+            raise
+        words = "" if isinstance(error, KeyboardInterrupt) else f"{error}\n"
+        raise HeliostatError(
+            f"{words}the head of {spec.name} is still asked for: `heliostat down {spec.name}` ends it"
+        ) from error
+
+
+def _taken_over(waiting: ClusterRecord, *, places: StatePlaces, options: StartOptions, say: Say) -> bool:
+    """Say whether a head that waits already is this command's from now on: the one it belonged to is gone.
+
+    A detached one is nobody's. Raises HeliostatError where a command on another host waits with its head.
+    """
+    if not is_attached(places):
+        return False
+    name = waiting.cluster_name
+    say(f"looking whether the `heliostat up` that asked for the head of {name} is still there")
+    holder = holder_elsewhere(places)
+    if holder is not None:
+        raise HeliostatError(f"`heliostat up` on {holder} waits for the head of {name}, which ends with it")
+    # On this host there is none, or it would not have let us get here (`preparing.one_at_a_time`).
+    if options.detach:
+        say(f"it is gone; {name} goes on without it")
+        detach(places)
+        return False
+    say(f"it is gone; {name} ends with this one now")
+    attach(places)
+    return True
 
 
 def _recorded(
@@ -125,10 +114,11 @@ def _recorded(
     """Write down what is about to be submitted; whatever can be refused here leaves nothing behind."""
     record = _new(path, spec, places)
     made = head_submission(_job(spec), _ask(record, spec, places=places, options=options), os.environ)
-    keep_workers(places, spec=spec, cluster_uid=record.cluster_uid, workers=options.workers)
-    places.config.write_text(dump_for_state(path), encoding="utf-8")
-    if not create_record(places.record, record):
-        raise HeliostatError("another `heliostat up` of this cluster is under way on another host")
+    with claimed(places, record):
+        keep_workers(places, spec=spec, cluster_uid=record.cluster_uid, workers=options.workers)
+        places.config.write_text(dump_for_state(path), encoding="utf-8")
+        # Before the job is there: from then on the file says whether the cluster is attached.
+        detach(places) if options.detach else attach(places)
     return record, made
 
 
@@ -209,93 +199,7 @@ def _submitted(record: ClusterRecord, made: Submission, *, path: Path, queue: He
         # What Slurm has not refused it may have taken, though its answer was lost.
         look = queue.look(record.cluster_uid) if error.transient else None
         if look is None:
-            path.unlink(missing_ok=True)
+            remove_record(path, record.cluster_uid)
             raise
         job_id = look.job_id
     return replace(record, job=replace(record.job, job_id=job_id))
-
-
-def wait_until_running(
-    record: ClusterRecord, *, places: StatePlaces, queue: HeadQueue, say: Say, clock: Time = STANDARD
-) -> ClusterRecord:
-    """Return the record when head and loop run. It waits in the queue for as long as that takes.
-
-    Raises HeliostatError with the log's last lines when the job has ended or can never start.
-    """
-    look = _await_planned(record, places=places, queue=queue, say=say, clock=clock)
-    until_s = clock.monotonic_s() + UP_TIMEOUT_S
-    while clock.monotonic_s() < until_s:
-        now = own_record(record, places)
-        if now is None:
-            raise _failed(record, look)
-        if now.session_name and _answers(now):
-            say(f"the head runs, session {now.session_name}")
-            return now
-        clock.sleep(RECORD_LOOK_S)
-    raise HeliostatError(f"the head was not up within {UP_TIMEOUT_S:.0f} s:\n{last_lines(record)}")
-
-
-def _await_planned(
-    record: ClusterRecord, *, places: StatePlaces, queue: HeadQueue, say: Say, clock: Time
-) -> HeadLook | None:
-    """Return when the job has written down where its head is; raise HeliostatError if it never will."""
-    looks = 0
-    look: HeadLook | None = None
-    next_look_s = clock.monotonic_s()
-    while True:
-        now = own_record(record, places)
-        if now is not None and now.address:
-            say(f"Ray's head starts at {now.address} on {now.host}; its log is {places.head_log}")
-            return look
-        if clock.monotonic_s() >= next_look_s:
-            look = _look(queue, record, say, clock)
-            next_look_s = clock.monotonic_s() + LOOK_S[min(looks, len(LOOK_S) - 1)]
-            looks += 1
-            if look is None or look.is_over:
-                raise _failed(record, look)
-        elif now is None:
-            raise _failed(record, look)
-        clock.sleep(RECORD_LOOK_S)
-
-
-def _look(queue: HeadQueue, record: ClusterRecord, say: Say, clock: Time) -> HeadLook | None:
-    try:
-        look = queue.look(record.cluster_uid)
-    except ProviderError as error:
-        if not error.transient:
-            raise
-        # Slurm may be away for a while; the job waits all the same.
-        say(f"waiting for the head: {error}")
-        job_id = record.job.job_id if record.job else ""
-        return HeadLook(job_id, BackendState.UNKNOWN, str(error))
-    if look is not None and not look.is_over:
-        say(waiting_words(look, now_s=clock.now_s()))
-    return look
-
-
-def keep_touching(path: Path) -> None:
-    """Let the head's wrapper know, for as long as this process lives, that its `up` is there."""
-
-    def touch() -> None:
-        # Whoever takes the cluster down removes the file; it must not come back.
-        with contextlib.suppress(OSError):
-            while True:
-                time.sleep(TOUCH_S)
-                os.utime(path)
-
-    path.touch()
-    threading.Thread(target=touch, name="attached", daemon=True).start()
-
-
-def _answers(record: ClusterRecord) -> bool:
-    try:
-        status = client_of(record).status(timeout_s=5.0)
-    except (NotRunning, NoAnswer):
-        return False
-    return status.phase == "running" and bool(status.head)
-
-
-def _failed(record: ClusterRecord, look: HeadLook | None) -> HeliostatError:
-    why = f": {look.detail}" if look is not None and look.detail else ""
-    lines = last_lines(record)
-    return HeliostatError(f"the head did not come up{why}" + (f"\n{lines}" if lines else ""))

@@ -28,8 +28,9 @@ from heliostat.cli.children import (
 )
 from heliostat.cli.launch_file import LaunchFile
 from heliostat.cli.system import is_process, process_start_ticks
+from heliostat.cli.why_file import LEASE_ENDS, TOLD, write_why
 from heliostat.config.places import StatePlaces
-from heliostat.config.record import ProcessMark, read_record, write_record
+from heliostat.config.record import ProcessMark, read_record, remove_record, write_record
 from heliostat.raylink.address_file import release_address_file
 
 RESTART_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -63,8 +64,8 @@ class Wrapper:
         adopt_orphans()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGUSR1, self._lease_ends)
+            loop.add_signal_handler(number, self._go_down, TOLD)
+        loop.add_signal_handler(signal.SIGUSR1, self._go_down, LEASE_ENDS)
         head = await start_child(self._head_spec())
         self._record(head)
         guards = [
@@ -121,7 +122,6 @@ class Wrapper:
 
     async def _stop_controller(self) -> None:
         await self._stop.wait()
-        _say("told to go down")
         if self._controller is not None:
             await self._controller.end(grace_s=CONTROLLER_GRACE_S)
 
@@ -131,24 +131,35 @@ class Wrapper:
         while pid and is_process(pid, ticks):
             await asyncio.sleep(ATTACHED_CHECK_S)
         if pid:
-            _say(f"the command that this cluster belongs to (pid {pid}) is gone")
-            self._stop.set()
+            self._go_down(f"the command that this cluster belongs to (pid {pid}) is gone")
 
     async def _watch_touched(self) -> None:
-        """The same from another host: what counts is that the file changes, by this host's clock."""
+        """The same from another host: what counts is that the file changes, by this host's clock.
+
+        Without the file the cluster is nobody's (`cli/attachment.py`).
+        """
         path = self._launch.attached_file
         loop = asyncio.get_running_loop()
-        seen, since_s = _touched(path), loop.time()
+        seen, since_s = 0, loop.time()
         while path and loop.time() - since_s < TOUCH_SILENCE_S:
-            await asyncio.sleep(TOUCH_CHECK_S)
-            if (now := _touched(path)) != seen:
+            try:
+                now = os.stat(path).st_mtime_ns
+            except FileNotFoundError:
+                _say("this cluster belongs to no command any more")
+                return
+            except OSError:
+                now = seen
+            if now != seen:
                 seen, since_s = now, loop.time()
+            await asyncio.sleep(TOUCH_CHECK_S)
         if path:
-            _say(f"the command that this cluster belongs to has been silent for {TOUCH_SILENCE_S:g} s")
-            self._stop.set()
+            self._go_down(f"the command that this cluster belongs to was silent for {TOUCH_SILENCE_S:g} s")
 
-    def _lease_ends(self) -> None:
-        _say("the head's job is about to end (USR1)")
+    def _go_down(self, why: str) -> None:
+        """Go down; the first reason is the one that the controller hears."""
+        _say(why)
+        if not self._stop.is_set():
+            write_why(self._launch.runtime_dir, why)
         self._stop.set()
 
     async def _watch_head(self, head: Child) -> None:
@@ -159,7 +170,7 @@ class Wrapper:
         # The controller writes the session down once the head has answered.
         record = read_record(StatePlaces(self._folder).record)
         if record is None or not record.session_name:
-            self._stop.set()
+            self._go_down("Ray's head never answered")
 
     def _head_spec(self) -> ChildSpec:
         launch = self._launch
@@ -174,12 +185,11 @@ class Wrapper:
 
     def _clean(self) -> None:
         places = StatePlaces(self._folder)
-        record = read_record(places.record)
-        if record is not None and record.cluster_uid == self._launch.cluster_uid:
-            places.record.unlink(missing_ok=True)
+        # The record last: once it is gone another `up` may write files of its own.
         LaunchFile.remove(self._folder)
         if self._launch.attached_file:
             Path(self._launch.attached_file).unlink(missing_ok=True)
+        remove_record(places.record, self._launch.cluster_uid)
         release_address_file(self._launch.address, os.environ)
         shutil.rmtree(self._launch.runtime_dir, ignore_errors=True)
         if self._head_died:
@@ -191,13 +201,6 @@ class Wrapper:
 
 def _without_tags(environment: Mapping[str, str]) -> dict[str, str]:
     return {k: v for k, v in environment.items() if k not in (HEAD_TAG, "HELIOSTAT_INSTANCE_ID")}
-
-
-def _touched(path: str) -> int:
-    try:
-        return os.stat(path).st_mtime_ns if path else 0
-    except OSError:
-        return 0
 
 
 def _ended(code: int) -> str:

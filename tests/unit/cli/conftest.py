@@ -7,16 +7,24 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from heliostat.cli import attachment, queued_end, queued_head, queued_start, queued_wait
+from heliostat.cli.head_queue import HeadQueue
 from heliostat.cli.main import cli
 from heliostat.cli.system import process_start_ticks
+from heliostat.config.places import StatePlaces
 from heliostat.config.record import ClusterRecord, ProcessMark, write_record
+from heliostat.providers.slurm.options import SlurmOptions
 from tests.unit.api.fakes import NOW_S, FakeOperations, controller
+from tests.unit.cli.fake_slurm import FakeSlurm
+from tests.unit.cli.login_site import Site
 
+LOOKS_AT_MOST = 40
 Invoke = Callable[..., Result]
 
 
@@ -81,3 +89,35 @@ def invoke(state: Path) -> Invoke:
         return runner.invoke(cli, list(arguments), prog_name="heliostat")
 
     return run
+
+
+@pytest.fixture
+def site(
+    state: Path,
+    served: tuple[FakeOperations, Path],
+    operations: FakeOperations,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Site:
+    slurm = FakeSlurm()
+    queue = HeadQueue(slurm, SlurmOptions())
+    path = tmp_path / "cluster.yaml"
+    path.write_text("cluster_name: demo\n")
+    made = Site(path, StatePlaces(state / "demo"), slurm, served[1], operations)
+    looks: list[float] = []
+
+    def no_sleep(seconds: float) -> None:
+        looks.append(seconds)
+        assert len(looks) < LOOKS_AT_MOST, "it waits for ever"
+
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    for module in (queued_start, queued_end, queued_head):
+        monkeypatch.setattr(module, "queue_of", lambda spec: queue)
+    for module in (queued_end, queued_head):
+        monkeypatch.setattr(module, "applied_spec", lambda record, places: made.spec)
+    monkeypatch.setattr(queued_end.time, "sleep", no_sleep)
+    monkeypatch.setattr(queued_wait, "LOOK_S", (0.0,))
+    clock = replace(queued_wait.STANDARD, sleep=no_sleep)
+    monkeypatch.setattr(queued_wait.wait_until_running, "__kwdefaults__", {"clock": clock})
+    monkeypatch.setattr(attachment, "_keep_touching", lambda path: None)
+    return made

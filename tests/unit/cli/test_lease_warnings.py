@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from heliostat.cli.lease_warnings import note_for_drivers, warn_ahead, why_told
+from heliostat.cli.lease_warnings import note_for_drivers, warn_ahead
 
 
 class Clock:
@@ -39,14 +39,6 @@ async def test_it_is_told_at_once_and_then_ahead(lease_s: float, left: list[str]
     await warn_ahead(clock.now_s() + lease_s, clock=clock, tell=told.append)
     assert [one.partition(" ends in ")[2].partition(",")[0] for one in told] == left
     assert told[0].endswith("`heliostat up --successor FILE` asks for the next one")
-
-
-@pytest.mark.parametrize(
-    ("lease_end_s", "why"),
-    [(0.0, "told to go down"), (5000.0, "told to go down"), (1200.0, "the head's Slurm job ends")],
-)
-def test_a_cluster_says_whether_its_lease_ended(lease_end_s: float, why: str) -> None:
-    assert why_told(lease_end_s, now_s=1000.0) == why
 
 
 def test_drivers_and_ray_monitor_get_the_line(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from heliostat.cli import start
+from heliostat.cli.attachment import attached_file
+from heliostat.cli.clusters import places_of
 from heliostat.cli.start import AlreadyRunning, StartOptions
-from heliostat.config.record import ClusterRecord
+from heliostat.config.record import ClusterRecord, HeadJob
 from tests.unit.cli.conftest import Invoke
 
 SHOW = ["sh", "-c", 'printf "%s" "$RAY_ADDRESS $RAY_AUTH_MODE" > "$0"; exit 7']
@@ -49,6 +52,18 @@ def test_it_is_brought_up_and_down_and_the_exit_code_is_kept(
 def test_kept_it_stays(invoke: Invoke, file: Path, steps: list[object]) -> None:
     assert invoke("run", "--keep", str(file), "--", "true").exit_code == 0
     assert steps == [StartOptions(detach=True)]
+
+
+def test_a_detached_one_that_was_only_waited_for_stays(
+    invoke: Invoke, file: Path, steps: list[object], cluster: ClusterRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued = replace(cluster, job=HeadJob("7", "/home/ada/head.log"))
+    monkeypatch.setattr(start, "start_cluster", lambda path, options, say: queued)
+    assert invoke("run", str(file), "--", "true").exit_code == 0
+    assert steps == []
+    attached_file(places_of(queued)).touch()
+    assert invoke("run", str(file), "--", "true").exit_code == 0
+    assert steps == ["stop"]
 
 
 def test_a_cluster_that_ran_already_stays(

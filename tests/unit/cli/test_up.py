@@ -13,7 +13,7 @@ from heliostat.cli.clusters import places_of
 from heliostat.cli.commands import up
 from heliostat.cli.foreground import hold, interrupted_by_stop_signals, on_stop_signals
 from heliostat.cli.start import AlreadyRunning, StartOptions
-from heliostat.config.record import ClusterRecord, write_record
+from heliostat.config.record import ClusterRecord, HeadJob, write_record
 from heliostat.journal import SqliteJournal
 from heliostat.ports.journal import Event
 from tests.unit.api.fakes import NOW_S, FakeOperations
@@ -63,6 +63,16 @@ def test_options_reach_the_start_and_the_way_to_connect_is_said(
     assert "demo is up: 127.0.0.1:6379" in result.stdout
     assert 'eval "$(heliostat env demo)"' in result.stdout
     assert "http://127.0.0.1:8265" in result.stdout
+
+
+def test_a_head_that_was_asked_for_detached_is_waited_for_and_left(
+    invoke: Invoke, cluster: ClusterRecord, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued = replace(cluster, job=HeadJob("7", "/home/ada/head.log"))
+    monkeypatch.setattr(start, "start_cluster", lambda path, options, say: queued)
+    result = invoke("up", str(file))
+    assert result.exit_code == 0
+    assert "take down  heliostat down demo" in result.stdout
 
 
 @pytest.mark.usefixtures("quick")

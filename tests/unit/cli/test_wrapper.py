@@ -10,6 +10,7 @@ import pytest
 
 from heliostat.cli import wrapper
 from heliostat.cli.launch_file import LaunchFile
+from heliostat.cli.why_file import LEASE_ENDS, TOLD, read_why
 from heliostat.cli.wrapper import Wrapper
 from heliostat.config.places import StatePlaces
 from heliostat.config.record import ClusterRecord, read_record, write_record
@@ -43,9 +44,18 @@ async def test_one_that_is_heard_does_not(tmp_path: Path) -> None:
         os.utime(path, (count, count))
         await asyncio.sleep(0.02)
     assert not one._stop.is_set()
+    watch.cancel()
+
+
+async def test_a_cluster_whose_file_was_taken_away_goes_on_alone(tmp_path: Path) -> None:
+    path = tmp_path / "attached"
+    path.touch()
+    one = made(tmp_path, attached_file=str(path))
+    watch = asyncio.create_task(one._watch_touched())
+    await asyncio.sleep(0)
     path.unlink()
     await asyncio.wait_for(watch, 5)
-    assert one._stop.is_set()
+    assert not one._stop.is_set()
 
 
 async def test_a_detached_cluster_waits_for_nobody(tmp_path: Path) -> None:
@@ -58,9 +68,16 @@ async def test_the_end_of_its_job_is_the_end_of_the_cluster(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = made(tmp_path)
-    one._lease_ends()
+    (tmp_path / "run").mkdir()
+    one._go_down(LEASE_ENDS)
+    one._go_down(TOLD)
     assert one._stop.is_set()
-    assert "the head's job is about to end" in capsys.readouterr().out
+    assert "wrapper: the head's Slurm job ends" in capsys.readouterr().out
+    assert read_why(str(tmp_path / "run")) == LEASE_ENDS, "the first reason counts"
+
+
+def test_without_a_word_it_was_told_to(tmp_path: Path) -> None:
+    assert read_why(str(tmp_path)) == TOLD
 
 
 @pytest.mark.parametrize(("uid", "stays"), [("u1", False), ("its successor", True)])

@@ -11,6 +11,7 @@ from subprocess import DEVNULL
 import click
 
 from heliostat.cli import child
+from heliostat.cli.attachment import is_detached
 from heliostat.cli.driver import driver_environment
 from heliostat.cli.far_driver import end_of_job_there, is_far, job_there
 from heliostat.cli.foreground import on_stop_signals, say_still_going_down, starting
@@ -55,7 +56,7 @@ def command(*, file: Path, keep: bool, argv: tuple[str, ...]) -> None:
         tell(f"heliostat: {error}")
         code = error.exit_code
     finally:
-        if ours and not keep:
+        if ours:
             _down(record)
     sys.exit(code)
 
@@ -82,9 +83,11 @@ def _up(file: Path, *, keep: bool) -> tuple[ClusterRecord, bool]:
     try:
         with progress(keep=True) as say:
             # Attached, the cluster ends even if this process is killed.
-            return start_cluster(file, options=StartOptions(detach=keep), say=say), True
+            record = start_cluster(file, options=StartOptions(detach=keep), say=say)
     except AlreadyRunning as error:
         return error.record, False
+    # The head may be one that `up --detach` had asked for, and that was only waited for here.
+    return record, not (keep or is_detached(record))
 
 
 def _down(record: ClusterRecord) -> None:

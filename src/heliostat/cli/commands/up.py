@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from heliostat.cli.attachment import is_detached
 from heliostat.cli.clusters import root, waits
 from heliostat.cli.far_driver import is_far
 from heliostat.cli.foreground import hold, on_stop_signals, say_still_going_down, starting, why_it_went
@@ -65,7 +66,7 @@ def command(  # noqa: PLR0913 - click gives each option its own
         record = _start(file, options)
     if waits(record):
         _tell_that_it_waits(record, as_json=as_json)
-    elif detach:
+    elif detach or is_detached(record):
         _tell_how_to_use(record, detached=True, as_json=as_json)
     else:
         _stay(record, as_json=as_json)
