@@ -20,6 +20,7 @@ from heliostat.cli.addresses import reachable_address
 from heliostat.cli.backends import backend_keys
 from heliostat.cli.head import TEMP_ROOT, TEMP_ROOT_CHARS, HeadPlace, HeadPlan, networks, plan_head
 from heliostat.cli.launch_file import LaunchFile
+from heliostat.cli.leftovers import cancel_jobs
 from heliostat.cli.preparing import runtime_of
 from heliostat.cli.successor import SuccessorPlaces, promote
 from heliostat.config.cluster_file import FileConfigSource
@@ -39,10 +40,19 @@ END_TIME_VARIABLE = "SLURM_JOB_END_TIME"
 
 
 def promote_successor(places: StatePlaces, cluster_uid: str) -> None:
-    """Make the successor of that uid the cluster of the folder, once its predecessor is over."""
+    """Make the successor of that uid the cluster of the folder, once its predecessor is over.
+
+    One that went in order took its record with it. Where the record is still there nobody has let
+    its workers go, and from here on nobody would know of them: their jobs are cancelled by the tag.
+    """
     successor = read_record(SuccessorPlaces(places.folder).record)
-    if successor is not None and successor.cluster_uid == cluster_uid:
-        promote(places)
+    if successor is None or successor.cluster_uid != cluster_uid:
+        return
+    dead = read_record(places.record)
+    if dead is not None:
+        _say(f"the last head of {dead.cluster_name} died; cancelling what it has left")
+        cancel_jobs(dead, places=places, say=_say)
+    promote(places)
 
 
 def prepared(
@@ -91,7 +101,7 @@ def job_place(spec: ClusterSpec, environment: Mapping[str, str]) -> HeadPlace:
         head.resources.units(), environment, on_node.read_machine(), gpus_asked=gpus_asked
     )
     for line in lines:
-        print(f"head: {line}", flush=True)
+        _say(line)
     return HeadPlace(
         host=job_host(spec),
         temp_root=temp_root(spec, environment),
@@ -159,19 +169,23 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _say(text: str) -> None:
+    print(f"head: {text}", flush=True)
+
+
 def main() -> None:
     arguments = _arguments(sys.argv[1:])
     places = StatePlaces(arguments.folder)
     try:
         head = prepared(places, arguments.cluster_uid, arguments=arguments, environment=os.environ)
     except HeliostatError as error:
-        print(f"head: {error}", flush=True)
+        _say(str(error))
         # Nothing of it runs.
         remove_record(places.record, arguments.cluster_uid)
         sys.exit(1)
     for note in head.notes:
-        print(f"head: {note}", flush=True)
-    print(f"head: on {socket.gethostname()}, {head.address}", flush=True)
+        _say(note)
+    _say(f"on {socket.gethostname()}, {head.address}")
     # The wrapper takes our place, so that the job's own process hears what Slurm says.
     argv = [sys.executable, "-m", "heliostat.cli.wrapper", str(places.folder)]
     os.execve(sys.executable, argv, dict(head.environment))

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from heliostat.model.instance import BackendState
 from heliostat.model.node_type import ClusterSpec
-from heliostat.ports.errors import HeliostatError
+from heliostat.ports.errors import HeliostatError, ProviderError
 from heliostat.providers.slurm.asking import listed, submitted
 from heliostat.providers.slurm.jobs import Job
 from heliostat.providers.slurm.members import members_of
@@ -25,8 +27,12 @@ from heliostat.providers.slurm.script import Submission
 from heliostat.providers.slurm.states import backend_state
 from heliostat.providers.slurm.stopping import compressed
 
+Answer = TypeVar("Answer")
+
 SLURM = "slurm"
 HEAD_LAUNCH_ID = "head"
+
+POLL_S = 2.0
 
 OVER = (BackendState.ENDED, BackendState.FAILED)
 
@@ -93,6 +99,21 @@ class HeadQueue:
             raise next(iter(failures.values()))
         if answer.code != 0 and not GONE.search(answer.stderr):
             raise refusal(argv, answer.code, answer.stderr)
+
+
+def patiently(ask: Callable[[], Answer], *, say: Callable[[str], None], until_s: float) -> Answer:
+    """Return Slurm's answer; while it is away it is asked again, until `until_s` of the monotonic clock.
+
+    What is asked may be done twice: a job that is gone already counts as cancelled.
+    """
+    while True:
+        try:
+            return ask()
+        except ProviderError as error:
+            if not error.transient or time.monotonic() >= until_s:
+                raise
+            say(f"waiting for Slurm: {error}")
+            time.sleep(POLL_S)
 
 
 def head_uid(cluster_uid: str) -> str:

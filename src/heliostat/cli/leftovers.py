@@ -5,22 +5,28 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+import time
 
-from heliostat.cli.clusters import places_of
-from heliostat.cli.head_queue import SLURM, HeadQueue
+from heliostat.cli.head_queue import SLURM, HeadQueue, patiently
 from heliostat.cli.preparing import Say
 from heliostat.cli.queued_head import applied_spec
+from heliostat.config.places import StatePlaces
 from heliostat.config.record import ClusterRecord
 from heliostat.ports.errors import HeliostatError
 from heliostat.providers.slurm.options import SlurmOptions, parse_section
 from heliostat.providers.slurm.runner import LocalRunner, Runner, SshRunner
 
+PATIENCE_S = 30.0
+"""A slurmctld that is busy or restarts is back by then; nobody waits longer for what may not be there."""
 
-def cancel_jobs(record: ClusterRecord, say: Say) -> None:
+
+def cancel_jobs(record: ClusterRecord, *, places: StatePlaces, say: Say) -> None:
     """Cancel what carries the cluster's tag in Slurm. Where it can't be asked, say what may be left."""
     try:
-        section = applied_spec(record, places_of(record)).backends.get(SLURM)
-        left = _cancelled(parse_section(section), record.cluster_uid) if section is not None else 0
+        section = applied_spec(record, places).backends.get(SLURM)
+        if section is None:
+            return
+        left = _cancelled(parse_section(section), record.cluster_uid, say)
     except HeliostatError as error:
         say(f"jobs of {record.cluster_name} may be left in Slurm, which could not be asked: {error}")
         return
@@ -28,12 +34,13 @@ def cancel_jobs(record: ClusterRecord, say: Say) -> None:
         say(f"{left} jobs of {record.cluster_name} were left in Slurm, and are cancelled")
 
 
-def _cancelled(options: SlurmOptions, cluster_uid: str) -> int:
+def _cancelled(options: SlurmOptions, cluster_uid: str, say: Say) -> int:
     with tempfile.TemporaryDirectory(prefix="hel-", dir="/tmp") as folder:
         runner: Runner = LocalRunner(os.environ)
         if options.ssh is not None:
             runner = SshRunner(options.ssh, runtime_dir=folder)
+        queue, until_s = HeadQueue(runner, options), time.monotonic() + PATIENCE_S
         try:
-            return HeadQueue(runner, options).cancel_workers(cluster_uid)
+            return patiently(lambda: queue.cancel_workers(cluster_uid), say=say, until_s=until_s)
         finally:
             asyncio.run(runner.aclose())

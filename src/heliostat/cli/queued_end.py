@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TypeVar
 
 from heliostat.api.client import NoAnswer, NotRunning
 from heliostat.cli.clusters import client_of, places_of
 from heliostat.cli.foreground import on_stop_signals, say_still_going_down
-from heliostat.cli.head_queue import HeadLook, HeadQueue, queue_of
+from heliostat.cli.head_queue import POLL_S, HeadLook, HeadQueue, patiently, queue_of
 from heliostat.cli.preparing import AlreadyRunning, Say
 from heliostat.cli.queued_head import applied_spec, forget, own_record
 from heliostat.cli.successor import SuccessorPlaces
@@ -25,9 +24,6 @@ from heliostat.config.record import ClusterRecord, HeadJob, read_record
 from heliostat.model.instance import BackendState
 from heliostat.ports.errors import HeliostatError, ProviderError
 
-Answer = TypeVar("Answer")
-
-END_POLL_S = 2.0
 KILLED_TIMEOUT_S = 60.0
 SUBMITTING_S = 90.0
 """From the record to the job: what sbatch and a look for its lost answer may take, and some margin."""
@@ -85,7 +81,7 @@ def _submitted_elsewhere(
     until_s = time.monotonic() + min(SUBMITTING_S, SUBMITTING_S - age_s)
     while time.monotonic() < until_s and own_record(record, places) is not None:
         say(f"waiting for {owner} on {host}, who is about to submit the head of {record.cluster_name}")
-        time.sleep(END_POLL_S)
+        time.sleep(POLL_S)
         if (look := queue.look(record.cluster_uid)) is not None:
             return look
     return None
@@ -110,14 +106,14 @@ def _end(record: ClusterRecord, *, places: StatePlaces, queue: HeadQueue, say: S
     """
     uid = record.cluster_uid
     until_s = time.monotonic() + timeout_s
-    look = _asked(lambda: queue.look(uid), say=say, until_s=until_s)
+    look = patiently(lambda: queue.look(uid), say=say, until_s=until_s)
     if look is not None and not look.is_over:
         _end_job(look, own_record(record, places) or record, queue=queue, say=say, until_s=until_s)
     elif look is not None and look.state is BackendState.FAILED:
         # A reason that never passes: it is still in the queue.
         _cancel(look, queue, say)
     until_s = max(until_s, time.monotonic() + KILLED_TIMEOUT_S)
-    left = _asked(lambda: queue.cancel_workers(uid), say=say, until_s=until_s)
+    left = patiently(lambda: queue.cancel_workers(uid), say=say, until_s=until_s)
     if left:
         say(f"{left} workers of {record.cluster_name} were cancelled")
     forget(record, places)
@@ -138,7 +134,7 @@ def _end_job(look: HeadLook, record: ClusterRecord, *, queue: HeadQueue, say: Sa
 
 def _cancel(look: HeadLook, queue: HeadQueue, say: Say, *, gently: bool = False) -> None:
     until_s = time.monotonic() + KILLED_TIMEOUT_S
-    _asked(lambda: queue.cancel(look.job_id, gently=gently), say=say, until_s=until_s)
+    patiently(lambda: queue.cancel(look.job_id, gently=gently), say=say, until_s=until_s)
 
 
 def _told_to_go(record: ClusterRecord) -> bool:
@@ -153,28 +149,13 @@ def _told_to_go(record: ClusterRecord) -> bool:
 def _await_end(record: ClusterRecord, *, queue: HeadQueue, say: Say, until_s: float) -> HeadLook | None:
     """Return None once the head's job is over, else what it is at `until_s`."""
     while True:
-        look = _asked(lambda: queue.look(record.cluster_uid), say=say, until_s=until_s)
+        look = patiently(lambda: queue.look(record.cluster_uid), say=say, until_s=until_s)
         if look is None or look.is_over:
             return None
         if time.monotonic() >= until_s:
             return look
         say(f"waiting for the head's job {look.job_id} to end")
-        time.sleep(END_POLL_S)
-
-
-def _asked(ask: Callable[[], Answer], *, say: Say, until_s: float) -> Answer:
-    """Return Slurm's answer; while it is away it is asked again, until `until_s` of the monotonic clock.
-
-    What is asked may be done twice: a job that is gone already counts as cancelled.
-    """
-    while True:
-        try:
-            return ask()
-        except ProviderError as error:
-            if not error.transient or time.monotonic() >= until_s:
-                raise
-            say(f"waiting for Slurm: {error}")
-            time.sleep(END_POLL_S)
+        time.sleep(POLL_S)
 
 
 def _stop_successor(places: StatePlaces, queue: HeadQueue, say: Say) -> None:
@@ -183,7 +164,7 @@ def _stop_successor(places: StatePlaces, queue: HeadQueue, say: Say) -> None:
     if record is None:
         return
     until_s = time.monotonic() + KILLED_TIMEOUT_S
-    look = _asked(lambda: queue.look(record.cluster_uid), say=say, until_s=until_s)
+    look = patiently(lambda: queue.look(record.cluster_uid), say=say, until_s=until_s)
     if look is not None and not look.is_over:
         say(f"cancelling the next head, job {look.job_id}")
         _cancel(look, queue, say)

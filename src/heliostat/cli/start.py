@@ -109,7 +109,7 @@ def stop_cluster(record: ClusterRecord, *, say: Say, timeout_s: float = DOWN_TIM
         shown = _say_what_is_left(record, shown, say)
         time.sleep(POLL_S)
     _end_rest(record, say)
-    _cancel_jobs(record, say)
+    _cancel_jobs(record, places_of(record), say)
     _forget_crashed(record)
 
 
@@ -154,7 +154,7 @@ def _refuse_if_running(places: StatePlaces, say: Say) -> ClusterRecord | None:
     left = end_tagged_now(UID_TAG, record.cluster_uid)
     if left:
         say(f"the last run of {record.cluster_name} crashed: {left} processes of it were ended")
-    _cancel_jobs(record, say)
+    _cancel_jobs(record, places, say)
     remove_record(places.record, record.cluster_uid)
     return None
 
@@ -295,11 +295,11 @@ def _forget_crashed(record: ClusterRecord) -> None:
     shutil.rmtree(record.runtime_dir, ignore_errors=True)
 
 
-def _cancel_jobs(record: ClusterRecord, say: Say) -> None:
+def _cancel_jobs(record: ClusterRecord, places: StatePlaces, say: Say) -> None:
     # Loaded only where a cluster goes: most commands need nothing of Slurm.
     from heliostat.cli.leftovers import cancel_jobs
 
-    cancel_jobs(record, say)
+    cancel_jobs(record, places=places, say=say)
 
 
 def _end_rest(record: ClusterRecord, say: Say) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from heliostat.cli import addresses, head_job
+from heliostat.cli import addresses, head_job, head_queue, leftovers
 from heliostat.cli.addresses import Interface
 from heliostat.cli.head_job import _arguments, job_host, lease_end_s, prepared, temp_root
 from heliostat.cli.launch_file import LaunchFile
@@ -22,7 +22,9 @@ from heliostat.config.places import StatePlaces
 from heliostat.config.record import ClusterRecord, HeadJob, read_record, write_record
 from heliostat.model.node_type import ClusterSpec, NodeType, Policy
 from heliostat.model.resources import Resources
-from heliostat.ports.errors import ConfigError, HeliostatError
+from heliostat.ports.errors import ConfigError, HeliostatError, Unavailable
+from heliostat.providers.slurm.tags import Tag, comment
+from tests.unit.cli.fake_slurm import AWAY, FakeJob, FakeSlurm
 
 HOST = (Interface("lo", "127.0.0.1"), Interface("eth0", "10.1.4.17"), Interface("ib0", "10.2.4.17"))
 UID = "0123456789abcdef" * 2
@@ -144,16 +146,61 @@ def test_a_job_whose_cluster_is_gone_touches_nothing(places: StatePlaces, left: 
     assert not (places.folder / "launch.json").exists()
 
 
-def test_a_successor_takes_the_place_of_its_predecessor(places: StatePlaces) -> None:
+def successor(places: StatePlaces) -> SuccessorPlaces:
+    """Let this job's cluster be one that waits to follow another."""
     after = SuccessorPlaces(places.folder)
-    write_record(places.record, replace(RECORD, cluster_uid="the one before"))
     write_record(after.record, RECORD)
     after.config.write_text("next")
+    places.record.unlink()
+    return after
+
+
+def test_a_successor_takes_the_place_of_its_predecessor(
+    places: StatePlaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It has gone in order: its record is not there, and nothing of it is looked for.
+    monkeypatch.delattr(leftovers, "LocalRunner")
+    after = successor(places)
     record = prepare(places)
     assert record.cluster_uid == UID
     assert places.config.read_text() == "next"
     assert not after.record.exists()
     assert not after.config.exists()
+
+
+def left_in_slurm(uid: str) -> FakeSlurm:
+    tag = Tag("demo", uid, "ada@login1", "lab12345", "cpu", "s", 4)
+    return FakeSlurm(jobs={500: FakeJob(500, comment(tag), tasks="0-3", state="RUNNING")})
+
+
+@pytest.mark.parametrize("away", [set(), {("squeue", 1), ("scancel", 1)}])
+def test_workers_of_a_head_that_died_hard_are_cancelled_by_its_successor(
+    places: StatePlaces, monkeypatch: pytest.MonkeyPatch, away: set[tuple[str, int]]
+) -> None:
+    successor(places)
+    write_record(places.record, replace(RECORD, cluster_uid="dead"))
+    slurm = left_in_slurm("dead")
+    slurm.away = away
+    monkeypatch.setattr(leftovers, "LocalRunner", lambda environment: slurm)
+    monkeypatch.setattr(head_queue, "POLL_S", 0.0)
+    assert prepare(places).cluster_uid == UID
+    assert slurm.jobs == {}
+
+
+def test_a_slurm_that_stays_away_does_not_keep_the_successor_from_starting(
+    places: StatePlaces, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    successor(places)
+    write_record(places.record, replace(RECORD, cluster_uid="dead"))
+    slurm = left_in_slurm("dead")
+    slurm.refusals["squeue"] = Unavailable(AWAY)
+    monkeypatch.setattr(leftovers, "LocalRunner", lambda environment: slurm)
+    monkeypatch.setattr(leftovers, "PATIENCE_S", 0.0)
+    assert prepare(places).cluster_uid == UID
+    assert (
+        f"head: jobs of demo may be left in Slurm, which could not be asked: {AWAY}"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_job_that_can_not_plan_its_head_says_so_and_removes_the_record(tmp_path: Path) -> None:
