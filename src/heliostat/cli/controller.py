@@ -23,8 +23,8 @@ import structlog
 from heliostat import __version__
 from heliostat.api.server import create_app, serve
 from heliostat.cli.backends import CompletedSource, backend_keys, completed, make
+from heliostat.cli.head_lease import HeadLease, follow, note_for_drivers
 from heliostat.cli.launch_file import LaunchFile
-from heliostat.cli.lease_warnings import note_for_drivers, warn_ahead
 from heliostat.cli.system import RandomIds, SystemClock, abstract_lock
 from heliostat.cli.why_file import read_why
 from heliostat.config.cluster_file import FileConfigSource
@@ -63,7 +63,7 @@ def config_source(record: ClusterRecord, places: StatePlaces) -> FileConfigSourc
 
 
 def provider_context(
-    record: ClusterRecord, spec: ClusterSpec, places: StatePlaces, backend: str
+    record: ClusterRecord, spec: ClusterSpec, *, places: StatePlaces, backend: str, lease: HeadLease | None
 ) -> ProviderContext:
     return ProviderContext(
         identity=ClusterIdentity(record.cluster_name, record.cluster_uid, record.owner),
@@ -72,7 +72,7 @@ def provider_context(
         log_dir=str(places.logs),
         bootstrap_path=str(BOOTSTRAP_PATH),
         head_resources=spec.head_type.resources.units(),
-        lease_end_s=_lease_end_s(record) or None,
+        lease_end_s=lease.now if lease else lambda: None,
     )
 
 
@@ -86,14 +86,15 @@ async def run(folder: Path) -> None:
     record, launch = read_record(places.record), LaunchFile.read(folder)
     if record is None:
         raise HeliostatError(f"{places.record} is missing: there is no cluster to control")
-    found = record
     with abstract_lock(f"controller {record.cluster_uid}") as held:
         if not held:
             raise HeliostatError("another controller of this cluster runs on this host")
         ensure_private_dir(Path(record.runtime_dir), uid=os.getuid())
         source = config_source(record, places)
         spec = source.load()
-        providers = make(spec, lambda name: provider_context(found, spec, places, name))
+        lease = _lease(record, spec)
+        context = partial(provider_context, record, spec, places=places, lease=lease)
+        providers = make(spec, lambda name: context(backend=name))
         ready, why = await asyncio.to_thread(_head, record, launch, stop=stop)
         if ready is not None:
             record = replace(record, session_name=ready.session_name)
@@ -113,11 +114,13 @@ async def run(folder: Path) -> None:
             if not record.session_name or why:
                 # Whatever answers there later is not known to be ours, so nothing is asked of it.
                 controller.go_down(why or "the head did not come up")
-            async with _warned_of_lease(record, launch, ports):
+            async with _lease_followed(lease, record, launch, places=places, ports=ports):
                 await _control(controller, record, stop=stop)
         finally:
             for provider in providers.values():
                 await provider.aclose()
+            if lease is not None:
+                await lease.aclose()
             await ports.cluster.aclose()
             ports.journal.close()
 
@@ -142,27 +145,52 @@ def _controller(ports: Ports, spec: ClusterSpec, *, record: ClusterRecord, launc
 
 
 @contextlib.asynccontextmanager
-async def _warned_of_lease(record: ClusterRecord, launch: LaunchFile, ports: Ports) -> AsyncIterator[None]:
-    """While the block runs, drivers and the journal hear ahead of the end of a head that is a job."""
+async def _lease_followed(
+    lease: HeadLease | None, record: ClusterRecord, launch: LaunchFile, *, places: StatePlaces, ports: Ports
+) -> AsyncIterator[None]:
+    """While the block runs, follow the end of a head that is a job; drivers and the journal are told."""
+
+    if lease is None:
+        yield
+        return
 
     def tell(text: str) -> None:
-        ports.journal.record_events([Event(ports.clock.now_s(), "lease", text)])
         if record.session_name:
             note_for_drivers(session_log_dir(launch.head_temp_dir, record.session_name), text)
+        try:
+            ports.journal.record_events([Event(ports.clock.now_s(), "lease", text)])
+            _keep(lease, record, places)
+        except HeliostatError as error:
+            # A disk that is full costs the line, and must not end the watch.
+            log.warning("the head's lease could not be noted", error=str(error))
 
-    lease_end_s = _lease_end_s(record)
-    warning = (
-        asyncio.create_task(warn_ahead(lease_end_s, clock=ports.clock, tell=tell)) if lease_end_s else None
-    )
+    following = asyncio.create_task(follow(lease, clock=ports.clock, tell=tell))
     try:
         yield
     finally:
-        if warning is not None:
-            warning.cancel()
+        following.cancel()
 
 
-def _lease_end_s(record: ClusterRecord) -> float:
-    return record.job.lease_end_s if record.job else 0.0
+def _lease(record: ClusterRecord, spec: ClusterSpec) -> HeadLease | None:
+    if record.job is None:
+        return None
+    # Loaded only where the head is a job.
+    from heliostat.cli.head_queue import lease_of
+
+    return lease_of(record, spec)
+
+
+def _keep(lease: HeadLease, record: ClusterRecord, places: StatePlaces) -> None:
+    """Write the lease's end down, for a controller that is started again."""
+    now, end_s = read_record(places.record), lease.end_s or 0.0
+    if (
+        now is None
+        or now.cluster_uid != record.cluster_uid
+        or now.job is None
+        or now.job.lease_end_s == end_s
+    ):
+        return
+    write_record(places.record, replace(now, job=replace(now.job, lease_end_s=end_s)))
 
 
 async def _control(controller: Controller, record: ClusterRecord, *, stop: asyncio.Event) -> None:

@@ -14,15 +14,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from heliostat.cli.head_lease import HeadLease
+from heliostat.config.record import ClusterRecord
 from heliostat.model.instance import BackendState
 from heliostat.model.node_type import ClusterSpec
-from heliostat.ports.errors import HeliostatError, ProviderError
+from heliostat.ports.errors import HeliostatError, ProviderError, Unavailable
 from heliostat.providers.slurm.asking import listed, submitted
 from heliostat.providers.slurm.jobs import Job
 from heliostat.providers.slurm.members import members_of
 from heliostat.providers.slurm.options import SlurmOptions, parse_section
 from heliostat.providers.slurm.refusals import GONE, cancel_failures, refusal
-from heliostat.providers.slurm.runner import LocalRunner, Runner
+from heliostat.providers.slurm.runner import LocalRunner, Runner, SshRunner
 from heliostat.providers.slurm.script import Submission
 from heliostat.providers.slurm.states import backend_state
 from heliostat.providers.slurm.stopping import compressed
@@ -70,7 +72,12 @@ class HeadQueue:
 
     def look(self, cluster_uid: str) -> HeadLook | None:
         """Return the head's job, None if Slurm has none (any more)."""
-        heads = [_look(job) for job in self._jobs(head_uid(cluster_uid))]
+        return asyncio.run(self.looked(cluster_uid))
+
+    async def looked(self, cluster_uid: str) -> HeadLook | None:
+        """Do what `look` does, where a loop runs."""
+        jobs = await listed(self._runner, self._options, cluster_uid=head_uid(cluster_uid))
+        heads = [_look(job) for job in jobs]
         living = [one for one in heads if not one.is_over]
         return next(iter([*living, *heads]), None)
 
@@ -81,14 +88,12 @@ class HeadQueue:
 
     def cancel_workers(self, cluster_uid: str) -> int:
         """Cancel all jobs of the cluster but the head's, by their tags; return how many instances had one."""
-        found = members_of(self._jobs(cluster_uid))
+        jobs = asyncio.run(listed(self._runner, self._options, cluster_uid=cluster_uid))
+        found = members_of(jobs)
         living = [one for one in (*found.chosen.values(), *found.doubles) if not one.is_over]
         if living:
             self._scancel(compressed(living))
         return len(living)
-
-    def _jobs(self, cluster_uid: str) -> tuple[Job, ...]:
-        return asyncio.run(listed(self._runner, self._options, cluster_uid=cluster_uid))
 
     def _scancel(self, arguments: Sequence[str]) -> None:
         """Cancel; what has gone by itself meanwhile is no failure."""
@@ -130,6 +135,29 @@ def queue_of(spec: ClusterSpec, environment: Mapping[str, str] = os.environ) -> 
         "a head that is a Slurm job needs a state folder that its node sees, so it is started where "
         f"sbatch is: log in to {options.ssh.host} and run this there"
     )
+
+
+def runner_of(options: SlurmOptions, *, runtime_dir: str) -> Runner:
+    """Return where Slurm's commands of a running cluster run: as its provider's, behind ssh if it says so."""
+    if options.ssh is None:
+        return LocalRunner(os.environ)
+    return SshRunner(options.ssh, runtime_dir=runtime_dir)
+
+
+def lease_of(record: ClusterRecord, spec: ClusterSpec) -> HeadLease:
+    """Return the lease of a head that is a job, to be followed where it runs."""
+    assert record.job is not None
+    options = parse_section(spec.backends[SLURM])
+    runner = runner_of(options, runtime_dir=record.runtime_dir)
+    queue = HeadQueue(runner, options)
+
+    async def ask() -> float | None:
+        look = await queue.looked(record.cluster_uid)
+        if look is None:
+            raise Unavailable("squeue does not show it")
+        return look.end_s
+
+    return HeadLease(record.job.lease_end_s or None, ask, aclose=runner.aclose)
 
 
 def _look(job: Job) -> HeadLook:

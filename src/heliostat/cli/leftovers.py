@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
 import time
 
-from heliostat.cli.head_queue import SLURM, HeadQueue, patiently
+from heliostat.cli.head_queue import SLURM, HeadQueue, patiently, runner_of
 from heliostat.cli.preparing import Say
 from heliostat.cli.queued_head import applied_spec
 from heliostat.config.places import StatePlaces
 from heliostat.config.record import ClusterRecord
 from heliostat.ports.errors import HeliostatError
 from heliostat.providers.slurm.options import SlurmOptions, parse_section
-from heliostat.providers.slurm.runner import LocalRunner, Runner, SshRunner
 
 PATIENCE_S = 30.0
 """A slurmctld that is busy or restarts is back by then; nobody waits longer for what may not be there."""
@@ -36,9 +34,7 @@ def cancel_jobs(record: ClusterRecord, *, places: StatePlaces, say: Say) -> None
 
 def _cancelled(options: SlurmOptions, cluster_uid: str, say: Say) -> int:
     with tempfile.TemporaryDirectory(prefix="hel-", dir="/tmp") as folder:
-        runner: Runner = LocalRunner(os.environ)
-        if options.ssh is not None:
-            runner = SshRunner(options.ssh, runtime_dir=folder)
+        runner = runner_of(options, runtime_dir=folder)
         queue, until_s = HeadQueue(runner, options), time.monotonic() + PATIENCE_S
         try:
             return patiently(lambda: queue.cancel_workers(cluster_uid), say=say, until_s=until_s)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -118,8 +118,8 @@ class ProviderContext:
     `options` is the backend's section of the file as plain JSON values; `runtime_dir` a
     folder on this host's own file system, `log_dir` where instances' logs go;
     `bootstrap_path` the bootstrap's file; `head_resources` what the head takes on this
-    host, in Ray's names and units. `lease_end_s` is when the head itself must go (Unix
-    seconds), if it must: nothing is to outlive it.
+    host, in Ray's names and units. `lease_end_s` returns when the head itself must go (Unix
+    seconds; None: never), as it is known at that moment: nothing is to outlive it.
     """
 
     identity: ClusterIdentity
@@ -128,4 +128,4 @@ class ProviderContext:
     log_dir: str
     bootstrap_path: str
     head_resources: Mapping[str, float] = field(default_factory=dict)
-    lease_end_s: float | None = None
+    lease_end_s: Callable[[], float | None] = lambda: None

@@ -159,7 +159,7 @@ def test_a_successor_takes_the_place_of_its_predecessor(
     places: StatePlaces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # It has gone in order: its record is not there, and nothing of it is looked for.
-    monkeypatch.delattr(leftovers, "LocalRunner")
+    monkeypatch.delattr(head_queue, "LocalRunner")
     after = successor(places)
     record = prepare(places)
     assert record.cluster_uid == UID
@@ -181,7 +181,7 @@ def test_workers_of_a_head_that_died_hard_are_cancelled_by_its_successor(
     write_record(places.record, replace(RECORD, cluster_uid="dead"))
     slurm = left_in_slurm("dead")
     slurm.away = away
-    monkeypatch.setattr(leftovers, "LocalRunner", lambda environment: slurm)
+    monkeypatch.setattr(head_queue, "LocalRunner", lambda environment: slurm)
     monkeypatch.setattr(head_queue, "POLL_S", 0.0)
     assert prepare(places).cluster_uid == UID
     assert slurm.jobs == {}
@@ -194,7 +194,7 @@ def test_a_slurm_that_stays_away_does_not_keep_the_successor_from_starting(
     write_record(places.record, replace(RECORD, cluster_uid="dead"))
     slurm = left_in_slurm("dead")
     slurm.refusals["squeue"] = Unavailable(AWAY)
-    monkeypatch.setattr(leftovers, "LocalRunner", lambda environment: slurm)
+    monkeypatch.setattr(head_queue, "LocalRunner", lambda environment: slurm)
     monkeypatch.setattr(leftovers, "PATIENCE_S", 0.0)
     assert prepare(places).cluster_uid == UID
     assert (

@@ -338,7 +338,7 @@ class SlurmProvider:
             log_dir=self._log_dir,
             bootstrap=bootstrap,
             environment=self._own,
-            lease_end_s=self._context.lease_end_s,
+            lease_end_s=self._context.lease_end_s(),
         )
 
     async def _known_site(self, *, newer_s: float = SITE_S) -> Site:
