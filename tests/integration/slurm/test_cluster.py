@@ -13,49 +13,31 @@ import pytest
 from heliostat.config.record import read_record
 from heliostat.model.report import InstanceReport
 from tests.integration.cluster.conftest import Cluster, cluster, finished, places_of, until
+from tests.integration.slurm.cluster_text import cluster_text
 from tests.slurm_site import SlurmSite
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 NAME = f"slurm-{os.getpid()}"
 
-CLUSTER = """
-cluster_name: {name}
-max_workers: 6
-idle_timeout_minutes: 1
-upscaling_speed: 0
-provider:
-  type: external
-  module: heliostat.launcher.NodeProvider
-  orphan_timeout_s: 60
-  head_timeout_s: 20
-  backends:
-    local: {{}}
-    slurm: {{partition: main, time_limit: 20, network: 127.0.0.0/8}}
-available_node_types:
-  head: {{resources: {{CPU: 0}}, node_config: {{backend: local}}}}
-  cpu:
-    resources: {{CPU: 1, memory: 300000000, object_store_memory: 100000000}}
-    min_workers: 0
-    max_workers: 4
-    idle_timeout_s: 4
-    node_config: {{backend: slurm}}
-  broken:
-    resources: {{CPU: 0, broken: 1, memory: 300000000, object_store_memory: 100000000}}
-    min_workers: 0
-    max_workers: 4
-    node_config: {{backend: slurm, setup: ["echo about to load", "module load no/such/module"]}}
-  endless:
-    resources: {{CPU: 0, endless: 1, memory: 300000000, object_store_memory: 100000000}}
-    min_workers: 0
-    max_workers: 1
-    node_config: {{backend: slurm, partition: short, time_limit: 60}}
-  later:
-    resources: {{CPU: 0, later: 1}}
-    min_workers: 0
-    max_workers: 1
-    node_config: {{backend: slurm, sbatch: ["--begin=now+1hour"]}}
-head_node_type: head
+TYPES = """\
+cpu:
+  resources: {CPU: 1, memory: 300000000, object_store_memory: 100000000}
+  max_workers: 4
+  idle_timeout_s: 4
+  node_config: {backend: slurm}
+broken:
+  resources: {CPU: 0, broken: 1, memory: 300000000, object_store_memory: 100000000}
+  max_workers: 4
+  node_config: {backend: slurm, setup: ["echo about to load", "module load no/such/module"]}
+endless:
+  resources: {CPU: 0, endless: 1, memory: 300000000, object_store_memory: 100000000}
+  max_workers: 1
+  node_config: {backend: slurm, partition: short, time_limit: 60}
+later:
+  resources: {CPU: 0, later: 1}
+  max_workers: 1
+  node_config: {backend: slurm, sbatch: ["--begin=now+1hour"]}
 """
 
 SQUARES = """
@@ -73,7 +55,7 @@ def workers(shared_site: SlurmSite, tmp_path_factory: pytest.TempPathFactory) ->
     with pytest.MonkeyPatch.context() as patch:
         for name, value in shared_site.environment.items():
             patch.setenv(name, value)
-        with cluster(tmp_path_factory.mktemp("slurm"), CLUSTER.format(name=NAME)) as found:
+        with cluster(tmp_path_factory.mktemp("slurm"), cluster_text(NAME, TYPES, minutes=20)) as found:
             yield found
 
 
@@ -190,7 +172,7 @@ def test_a_second_cluster_on_the_same_slurm_keeps_to_itself(
 ) -> None:
     driver = workers.driver(SQUARES.format(tasks=1, seconds=20))
     until(lambda: len(workers.running()) == 1 or None, "a worker", 120)
-    with cluster(tmp_path, CLUSTER.format(name=f"{NAME}-b")) as other:
+    with cluster(tmp_path, cluster_text(f"{NAME}-b", TYPES, minutes=20)) as other:
         assert other.status().instances == []
     assert len(workers.running()) == 1
     assert "0" in finished(driver, 60)
@@ -202,7 +184,7 @@ def test_a_cluster_that_crashed_leaves_no_job_once_it_is_taken_down(
 ) -> None:
     for name, value in shared_site.environment.items():
         monkeypatch.setenv(name, value)
-    with cluster(tmp_path, CLUSTER.format(name=f"{NAME}-c")) as found:
+    with cluster(tmp_path, cluster_text(f"{NAME}-c", TYPES, minutes=20)) as found:
         driver = found.driver(
             "@ray.remote(num_cpus=0, resources={'later': 1})\ndef f(): pass\nf.remote()\ntime.sleep(300)"
         )

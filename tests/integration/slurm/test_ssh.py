@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -21,32 +20,11 @@ from heliostat.providers.slurm.runner import CONTROL_PATH_MOST_BYTES, LocalRunne
 from tests import sshd
 from tests.slurm_site import SlurmSite
 from tests.sshd import Server, free_port
+from tests.waiting import gone, written
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 STAND_IN = Path(__file__).parent / "stand_in.py"
-
-
-async def gone(pid: int, *, deadline_s: float = 10.0) -> bool:
-    """Wait until a process is gone, or a zombie that only its parent can collect."""
-    end_s = time.monotonic() + deadline_s
-    while time.monotonic() < end_s:
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX":
-                return True
-        except OSError:
-            return True
-        await asyncio.sleep(0.02)
-    return False
-
-
-async def written(path: Path, *, deadline_s: float = 10.0) -> str:
-    end_s = time.monotonic() + deadline_s
-    while time.monotonic() < end_s:
-        if path.exists() and path.read_text().endswith("\n"):
-            return path.read_text()
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"{path} was not written")
 
 
 @pytest.fixture(scope="module")
@@ -120,10 +98,13 @@ async def test_a_connection_of_the_users_own_is_used_and_left_alone(server: Serv
     assert ended.code == 0
 
 
-async def test_a_lost_connection_is_unavailable_and_made_anew(server: Server, far: SshRunner) -> None:
+async def test_a_lost_connection_is_unavailable_and_made_anew(
+    server: Server, far: SshRunner, tmp_path: Path
+) -> None:
     await far.run(("true",), deadline_s=20)
-    asked = asyncio.ensure_future(far.run(("sleep", "10"), deadline_s=20))
-    await asyncio.sleep(0.5)
+    runs = tmp_path / "runs"
+    asked = asyncio.ensure_future(far.run(("sh", "-c", f"echo yes > {runs}; exec sleep 10"), deadline_s=20))
+    await written(runs)
     server.cut()
     with pytest.raises(Unavailable, match=r"ssh to 127.0.0.1 failed"):
         await asked

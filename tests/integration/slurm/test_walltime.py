@@ -10,6 +10,7 @@ import pytest
 from ray.core.generated import common_pb2
 
 from tests.integration.cluster.conftest import Cluster, cluster, finished, until
+from tests.integration.slurm.cluster_text import cluster_text
 from tests.integration.slurm.launching import Place, launched, request, rows_when
 from tests.slurm_site import SlurmSite
 
@@ -17,28 +18,12 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 OPTIONS = {"time_limit": 10, "partition": "main", "network": "127.0.0.0/8"}
 
-CLUSTER = """
-cluster_name: {name}
-max_workers: 2
-idle_timeout_minutes: 1
-upscaling_speed: 0
-provider:
-  type: external
-  module: heliostat.launcher.NodeProvider
-  orphan_timeout_s: 60
-  head_timeout_s: 20
-  backends:
-    local: {{}}
-    slurm: {{partition: main, time_limit: 2, network: 127.0.0.0/8}}
-available_node_types:
-  head: {{resources: {{CPU: 0}}, node_config: {{backend: local}}}}
-  short:
-    resources: {{CPU: 1, memory: 300000000, object_store_memory: 100000000}}
-    min_workers: 0
-    max_workers: 2
-    idle_timeout_s: 10
-    node_config: {{backend: slurm}}
-head_node_type: head
+TYPES = """\
+short:
+  resources: {CPU: 1, memory: 300000000, object_store_memory: 100000000}
+  max_workers: 2
+  idle_timeout_s: 10
+  node_config: {backend: slurm}
 """
 
 TASK_S = 180
@@ -93,7 +78,7 @@ async def test_a_limit_that_the_site_makes_shorter_is_told_ahead_of_its_end(
 def short_jobs(slurm: SlurmSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     for name, value in slurm.environment.items():
         monkeypatch.setenv(name, value)
-    with cluster(tmp_path, CLUSTER.format(name=f"short-{os.getpid()}")) as found:
+    with cluster(tmp_path, cluster_text(f"short-{os.getpid()}", TYPES, minutes=2)) as found:
         yield found
 
 

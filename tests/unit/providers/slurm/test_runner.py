@@ -23,29 +23,7 @@ from heliostat.providers.slurm.runner import (
     read_remote,
     remote_command,
 )
-
-
-async def gone(pid: int, *, deadline_s: float = 10.0) -> bool:
-    """Wait until a process is gone, or a zombie that only its parent can collect."""
-    end_s = time.monotonic() + deadline_s
-    while time.monotonic() < end_s:
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX":
-                return True
-        except OSError:
-            return True
-        await asyncio.sleep(0.02)
-    return False
-
-
-async def written(path: Path, *, deadline_s: float = 10.0) -> str:
-    end_s = time.monotonic() + deadline_s
-    while time.monotonic() < end_s:
-        if path.exists() and path.read_text().endswith("\n"):
-            return path.read_text()
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"{path} was not written")
-
+from tests.waiting import gone, written
 
 # Here.
 
