@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from heliostat.ports import provider as ports
 from tests.unit.repo import tree
 
 REGISTERED: dict[str, str] = tomllib.loads((tree.ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
@@ -56,3 +57,15 @@ def test_a_provider_without_the_kit_is_seen(tmp_path: Path) -> None:
     file.write_text(f"from heliostat.providers.new import create\nclass TestNew(kit.{KIT}): ...\n")
     assert covered("heliostat.providers.new:create", [file])
     assert not covered("heliostat.providers.newer:create", [file])
+
+
+def test_each_optional_protocol_is_in_the_guides() -> None:
+    optional = {
+        name
+        for name, one in vars(ports).items()
+        if isinstance(one, type) and (one.__doc__ or "").startswith("Optional:")
+    }
+    assert optional >= {"Diagnose", "Probe"}
+    for guide in ("docs/adding-a-provider.md", "CONTRIBUTING.md"):
+        text = (tree.ROOT / guide).read_text(encoding="utf-8")
+        assert {name for name in optional if f"`{name}`" not in text} == set(), guide
