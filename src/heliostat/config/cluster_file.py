@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,10 +140,20 @@ def _no_chain(far: Document) -> list[Problem]:
 def _read(path: Path, *, named_at: Position | None = None) -> tuple[Document | None, list[Problem]]:
     text, problem = _text(path)
     if text is not None:
-        return parse(text, str(path))
+        document, problems = parse(text, str(path))
+        return document and _with_open_sections(document), problems
     if problem is not None and named_at is not None:
         problem = Problem(named_at, _DEFAULTS_FROM, f"{path}: {problem.text}")
     return None, [problem] if problem else []
+
+
+def _with_open_sections(document: Document) -> Document:
+    """Read a backend's section in which all is a comment as one without keys: lower layers show through."""
+    provider = document.data.get("provider")
+    if not isinstance(provider, dict) or not isinstance(backends := provider.get("backends"), dict):
+        return document
+    sections = {name: {} if section is None else section for name, section in backends.items()}
+    return replace(document, data={**document.data, "provider": {**provider, "backends": sections}})
 
 
 def _error(problems: list[Problem]) -> ConfigError:

@@ -205,7 +205,7 @@ def _section(site: FoundSite) -> str:
         "      # A folder that all nodes share, for logs, if your home folder is none.",
         "      # work_dir: /shared/me",
         "      # Slurm's default for everything else; any option of sbatch may be given.",
-        "      sbatch: []",
+        "      # sbatch: [--mail-type=FAIL]",
     ]
     return "\n".join(lines) + "\n"
 

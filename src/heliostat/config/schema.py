@@ -112,7 +112,7 @@ ALLOWED: Mapping[KeyPath, str] = {
     ("provider", "type"): "external",
     ("provider", "module"): "text: the class that `ray up` loads",
     ("provider", "backends"): "a mapping of backends, such as local: {}",
-    ("provider", "backends", "*"): "a mapping; {} means the backend's defaults",
+    ("provider", "backends", "*"): "a mapping; without any key the backend's defaults hold",
     ("provider", "max_cost_usd_per_h"): _AMOUNT,
     ("provider", "max_surge"): _COUNT,
     ("provider", "max_draining"): DRAIN_LIMITS,

@@ -195,8 +195,8 @@ WORKER = "  worker:\n    resources: {CPU: 1}\n"
         ),
         (
             "backends: {local: {}}",
-            "backends: {local: }",
-            "cluster.yaml:4: provider.backends.local: nothing (null)",
+            "backends: {local: 5}",
+            "cluster.yaml:4: provider.backends.local: 5",
         ),
         (
             "backends: {local: {}}",

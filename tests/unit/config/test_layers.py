@@ -34,6 +34,37 @@ def test_the_nearest_wins_key_by_key(load: Load, tmp_path: Path) -> None:
     assert spec.backends == {"local": {"temp_root": "/t", "cpus": 5, "gpus": 0}}
 
 
+ADMINS = """\
+max_workers: 20
+provider:
+  backends:
+    local: {}
+    slurm: {account: physics, network: ib0, sbatch: ["--mail-type=FAIL"]}
+available_node_types:
+  head: {resources: {CPU: 0}, node_config: {backend: local}}
+  cpu: {resources: {CPU: 8}, node_config: {backend: slurm, partition: main, time_limit: 240}}
+head_node_type: head
+"""
+
+
+def test_an_admins_file_leaves_one_line_to_the_user(load: Load, tmp_path: Path) -> None:
+    spec = load("cluster_name: mine\n", site_file=_write(tmp_path / "site.yaml", ADMINS))
+    assert (spec.name, spec.head_type.name, spec.policy.max_workers) == ("mine", "head", 20)
+    (cpu,) = spec.policy.node_types
+    assert (cpu.max_workers, cpu.options) == (20, {"partition": "main", "time_limit": 240})
+    assert spec.backends["slurm"]["account"] == "physics"
+
+
+def test_a_section_of_comments_alone_lets_the_sites_show_through(load: Load, tmp_path: Path) -> None:
+    site = _write(tmp_path / "site.yaml", ADMINS)
+    text = "cluster_name: mine\nprovider:\n  backends:\n    slurm:\n      # account: chemistry\n"
+    assert load(text, site_file=site).backends["slurm"] == {
+        "account": "physics",
+        "network": "ib0",
+        "sbatch": ["--mail-type=FAIL"],
+    }
+
+
 def test_node_types_keep_the_order_of_the_near_file(load: Load, tmp_path: Path) -> None:
     extra = "available_node_types:\n  big: {resources: {CPU: 9}, node_config: {backend: local}}\n"
     site = _write(tmp_path / "site.yaml", extra + "  worker: {max_workers: 1}\n")
