@@ -7,7 +7,10 @@ job's tag: whatever is cut short, the next command finds the job or knows that t
 from __future__ import annotations
 
 import os
+import platform
+import shlex
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 from heliostat.cli.attachment import attach, attached_file, detach, holder_elsewhere, is_attached
@@ -25,6 +28,7 @@ from heliostat.cli.queued_end import take_back
 from heliostat.cli.queued_head import own_record
 from heliostat.cli.queued_wait import wait_until_running
 from heliostat.cli.successor import SuccessorPlaces
+from heliostat.cli.system import owner
 from heliostat.config.cluster_file import dump_for_state
 from heliostat.config.places import StatePlaces
 from heliostat.config.record import ClusterRecord, HeadJob, read_record, remove_record, write_record
@@ -122,6 +126,32 @@ def _recorded(
     return record, made
 
 
+def preview(spec: ClusterSpec, places: StatePlaces) -> str:
+    """Return what would be submitted for the head, as people would read it; asks and writes nothing.
+
+    Raises HeliostatError for a head that can't be submitted from here.
+    """
+    refuse_other_backends(spec)
+    queue_of(spec)
+    record = ClusterRecord(
+        cluster_name=spec.name,
+        cluster_uid="check",
+        owner=owner(),
+        created_at_s=0.0,
+        source="",
+        host="",
+        runtime_dir="",
+        token_path="",
+        ray_version=version("ray"),
+        python_version=".".join(platform.python_version_tuple()[:2]),
+        job=_head_job(places),
+    )
+    made = head_submission(
+        _job(spec), _ask(record, spec, places=places, options=StartOptions(detach=True)), os.environ
+    )
+    return f"{shlex.join(made.argv)} <<'SCRIPT'\n{made.script}SCRIPT"
+
+
 def submit_successor(
     path: Path, spec: ClusterSpec, *, places: StatePlaces, options: StartOptions, say: Say
 ) -> ClusterRecord:
@@ -153,8 +183,11 @@ def submit_successor(
 
 
 def _new(path: Path, spec: ClusterSpec, places: StatePlaces) -> ClusterRecord:
-    job = HeadJob("", str(places.logs / "head.slurm.log"))
-    return replace(new_record(path, spec, places), phase="queued", job=job)
+    return replace(new_record(path, spec, places), phase="queued", job=_head_job(places))
+
+
+def _head_job(places: StatePlaces) -> HeadJob:
+    return HeadJob("", str(places.logs / "head.slurm.log"))
 
 
 def _job(spec: ClusterSpec) -> JobOptions:

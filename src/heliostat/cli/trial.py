@@ -22,7 +22,7 @@ from heliostat.control.start_document import launch_request, start_document
 from heliostat.control.wiring import Identity
 from heliostat.model.demand import Bundle, Demand
 from heliostat.model.history import History
-from heliostat.model.node_type import ClusterSpec
+from heliostat.model.node_type import ClusterSpec, NodeType
 from heliostat.model.plan import Launch, Plan
 from heliostat.model.resources import Resources
 from heliostat.model.snapshot import BackendView, RayState, Snapshot
@@ -95,7 +95,7 @@ async def _try_out(
     providers = make(spec, lambda name: replace(_context(spec, name, folder), log_dir=log_dir))
     host = head_host(spec)
     try:
-        for one in spec.policy.node_types:
+        for one in _all_types(spec):
             provider: object = providers[one.backend]
             if isinstance(provider, Rehearse):
                 say(f"{one.name}: starts something small, and waits up to {wait_s:.0f} s for it")
@@ -136,24 +136,43 @@ async def _problems(spec: ClusterSpec, providers: Mapping[str, Provider]) -> lis
     for name, provider in providers.items():
         probe: object = provider
         if isinstance(probe, Probe):
-            mine = [one for one in spec.policy.node_types if one.backend == name]
+            mine = [one for one in _all_types(spec) if one.backend == name]
             found += await probe.check(mine)
     return found
 
 
+def _all_types(spec: ClusterSpec) -> list[NodeType]:
+    """Return the workers' types, and the head's where a backend starts it as well."""
+    types = list(spec.policy.node_types)
+    starts_head = spec.head_type.backend != LOCAL and spec.head_type.name not in {one.name for one in types}
+    return [*([spec.head_type] if starts_head else []), *types]
+
+
 def _of_head(spec: ClusterSpec) -> list[str]:
-    """Return what keeps a head on this host from being reached by its workers."""
-    if spec.head_type.backend != LOCAL:
-        return []
+    """Return what keeps a head on this host from being reached by its workers, or from being submitted."""
     try:
-        head_host(spec)
+        if spec.head_type.backend == LOCAL:
+            head_host(spec)
+        else:
+            _head_preview(spec)
     except ConfigError as error:
         return error.problems
+    except HeliostatError as error:
+        return [f"{spec.head_type.name}: {error}"]
     return []
+
+
+def _head_preview(spec: ClusterSpec) -> str:
+    # Loaded only where the head is a job.
+    from heliostat.cli import queued_start
+
+    return queued_start.preview(spec, state_places(state_root(os.environ, home=Path.home()), spec.name))
 
 
 def _previews(spec: ClusterSpec, providers: Mapping[str, Provider]) -> dict[str, str]:
     found = {}
+    if spec.head_type.backend != LOCAL and not _of_head(spec):
+        found[f"head ({spec.head_type.name})"] = _head_preview(spec)
     for one in spec.policy.node_types:
         provider: object = providers[one.backend]
         if isinstance(provider, Preview):

@@ -8,7 +8,7 @@ import pytest
 
 from heliostat.cli.backends import make
 from heliostat.cli.files import load
-from heliostat.cli.trial import _context, _of_head, _previews
+from heliostat.cli.trial import _all_types, _context, _of_head, _previews
 
 CLUSTER = """
 cluster_name: demo
@@ -45,3 +45,36 @@ def test_a_network_that_this_host_does_not_have_is_a_problem(path: Path) -> None
     assert "ib7" in problem
     path.write_text(CLUSTER.format(network="127.0.0.0/8"))
     assert _of_head(load(path)) == []
+
+
+HEAD_AS_JOB = """
+cluster_name: demo
+provider: {{type: external, backends: {{slurm: {{time_limit: 10{section}}}}}}}
+available_node_types:
+  front: {{resources: {{CPU: 0}}, node_config: {{backend: slurm, partition: mian{more}}}}}
+  cpu: {{resources: {{CPU: 2}}, max_workers: 3, node_config: {{backend: slurm}}}}
+head_node_type: front
+"""
+
+
+def test_a_head_that_is_a_job_is_shown_and_checked_like_a_worker(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HELIOSTAT_STATE_DIR", str(tmp_path / "state"))
+    path.write_text(HEAD_AS_JOB.format(section="", more=""))
+    spec = load(path)
+    assert [one.name for one in _all_types(spec)] == ["front", "cpu"]
+    shown = _previews(spec, make(spec, lambda name: _context(spec, name, str(tmp_path))))
+    assert list(shown) == ["head (front)", "cpu"]
+    assert "--partition=mian" in shown["head (front)"]
+    assert f"-m heliostat.cli.head_job {tmp_path}/state/demo check" in shown["head (front)"]
+    assert not (tmp_path / "state").exists()
+
+
+def test_what_a_head_can_not_be_is_a_problem(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.write_text(HEAD_AS_JOB.format(section="", more=", container: {runtime: apptainer, image: /x.sif}"))
+    assert _of_head(load(path)) == ["front: container: a head runs without one; use env or python"]
+    monkeypatch.setenv("PATH", "/nowhere")
+    path.write_text(HEAD_AS_JOB.format(section=", ssh: login.example.org", more=""))
+    (problem,) = _of_head(load(path))
+    assert problem.startswith("front: a head that is a Slurm job needs a state folder that its node sees")
