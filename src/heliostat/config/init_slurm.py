@@ -16,6 +16,7 @@ WORKERS_AT_MOST = 10
 TIME_LIMIT_S = 4 * 3600.0
 """Long enough to be worth a start, short enough to be started soon by a backfill scheduler."""
 
+HEAD_TIME_LIMIT_S = 24 * 3600.0
 SHORT_S = 1800.0
 TYPES_AT_MOST = 16
 FOR_TRIALS = re.compile(r"debug|devel|test|interactive|express|short|quick|admin", re.IGNORECASE)
@@ -93,7 +94,7 @@ def slurm_cluster_file(site: FoundSite, *, name: str) -> str:
         raise ValueError(f"no partition would take a job now: {said or 'there is none'}")
     more = len(types) - len(shown)
     parts = [
-        _top(site, name=name, workers=workers),
+        _top(site, types, name=name, workers=workers),
         *(_entry(one, site) for one in shown),
         f"  # And {more} more, which `scontrol show partition` lists.\n\n" if more else "",
         "head_node_type: head\n\n",
@@ -156,7 +157,7 @@ def _names_like(name: str) -> Iterator[str]:
     yield from (f"{name}-{number}" for number in range(2, 1000))
 
 
-def _top(site: FoundSite, *, name: str, workers: int) -> str:
+def _top(site: FoundSite, types: Sequence[_Type], *, name: str, workers: int) -> str:
     where = f" through {site.ssh}" if site.ssh else ""
     return f"""\
 # A Ray cluster on the Slurm site {_one_line(site.cluster)} (Slurm {_one_line(site.version)}{where}).
@@ -186,7 +187,23 @@ available_node_types:
   head:
     resources: {{CPU: 0}}
     node_config: {{backend: local}}
+{_head_as_job(site, types[0].place)}
+"""
 
+
+def _head_as_job(site: FoundSite, place: Place) -> str:
+    """Return how the head would be a job, as a comment: many sites end what runs long on a login node."""
+    if site.ssh:
+        # Its files must be on a file system that its node sees, which this host's may not be.
+        return ""
+    keys = {"backend": "slurm", "partition": _quoted(place.name)}
+    keys |= {"account": _quoted(place.account)} if place.account else {}
+    keys |= {"time_limit": f'"{_time(min(place.max_time_s, HEAD_TIME_LIMIT_S))}"'}
+    keys |= {"memory": "4GiB"} if site.memory_is_counted else {}
+    listed = ", ".join(f"{key}: {value}" for key, value in keys.items())
+    return f"""\
+    # Where nothing may run for long on a login node, the head can be a job; its time limit is the cluster's.
+    # node_config: {{{listed}}}
 """
 
 

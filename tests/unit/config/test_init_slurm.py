@@ -128,6 +128,16 @@ def test_a_fast_network_is_taken_and_others_are_named() -> None:
     assert parsed(SITES["one partition"])["provider"]["backends"]["slurm"] is None
 
 
+def test_the_head_as_a_job_is_a_line_to_uncomment(load: Load) -> None:
+    text = slurm_cluster_file(SITES["a university"], name="mine")
+    (line,) = [one for one in text.splitlines() if one.startswith("    # node_config: {backend: slurm")]
+    text = text.replace("    node_config: {backend: local}\n", "").replace(line, line.replace("# ", "", 1))
+    head = load(text).head_type
+    assert (head.backend, head.options["partition"]) == ("slurm", "main")
+    assert (head.options["time_limit"], head.options["memory"]) == ("24:00:00", "4GiB")
+    assert "the head can be a job" not in slurm_cluster_file(SITES["through ssh"], name="mine")
+
+
 def test_the_host_asked_is_written_and_memory_only_where_it_counts() -> None:
     site = parsed(SITES["through ssh"])
     assert site["provider"]["backends"]["slurm"]["ssh"] == "me@login.example.org"
