@@ -5,12 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+import pytest
+
 from heliostat.cli import queued_head
 from heliostat.cli.clusters import still_there
+from heliostat.cli.commands import status
 from heliostat.cli.queued_head import clock_time, waiting_words
 from heliostat.config.record import write_record
 from heliostat.ports.errors import Unavailable
 from tests.unit.cli.conftest import Invoke
+from tests.unit.cli.fake_slurm import AWAY
 from tests.unit.cli.login_site import Site, at_look
 
 
@@ -29,6 +33,27 @@ def test_status_and_list_show_the_queue(site: Site, invoke: Invoke) -> None:
         assert "the head of demo has not started" in result.stderr
     site.slurm.jobs.clear()
     assert "its job is over; `heliostat down demo` clears it away" in invoke("status").stderr
+
+
+def test_a_watch_of_the_queue_outlives_a_slurm_that_is_away(
+    site: Site, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.up(detach=True, queued_is_enough=True)
+    site.slurm.counts.clear()
+    site.slurm.away = {("squeue", 2)}
+
+    def gone_at_last(number: int) -> None:
+        if number == 4:
+            site.slurm.jobs.clear()
+
+    site.slurm.on_look = gone_at_last
+    monkeypatch.setattr(status, "QUEUE_WATCH_S", 0.0)
+    result = invoke("status", "demo", "--watch")
+    assert result.stdout.count("waiting for the head: Slurm job 100") == 2
+    assert result.stderr.splitlines() == [
+        f"demo: {AWAY}",
+        "heliostat: the head of demo never came up: its job is over; `heliostat down demo` clears it away",
+    ]
 
 
 def test_a_view_ends_when_slurm_has_no_such_job_any_more(site: Site) -> None:

@@ -11,10 +11,10 @@ from heliostat.api.client import ControllerClient
 from heliostat.cli import view
 from heliostat.cli.clusters import client_of, pick, waits
 from heliostat.cli.options import cluster_argument, json_option
-from heliostat.cli.output import console, is_terminal, show, show_json
+from heliostat.cli.output import console, is_terminal, show, show_json, tell
 from heliostat.cli.system import SystemClock
 from heliostat.config.record import ClusterRecord
-from heliostat.ports.errors import HeliostatError
+from heliostat.ports.errors import HeliostatError, ProviderError
 
 WATCH_S = 1.0
 QUEUE_WATCH_S = 15.0
@@ -57,10 +57,20 @@ def _show_queue(record: ClusterRecord, *, watch: bool, as_json: bool) -> Cluster
             time.sleep(QUEUE_WATCH_S)
             record = pick(record.cluster_name)
             if waits(record):
-                _queued(record, as_json=as_json)
+                _queued_or_why_not(record, as_json=as_json)
     except KeyboardInterrupt:
         return record
     return record
+
+
+def _queued_or_why_not(record: ClusterRecord, *, as_json: bool) -> None:
+    """Show the queue; a Slurm that is away for a while ends no watch."""
+    try:
+        _queued(record, as_json=as_json)
+    except ProviderError as error:
+        if not error.transient:
+            raise
+        tell(f"{record.cluster_name}: {error}")
 
 
 def _queued(record: ClusterRecord, *, as_json: bool) -> None:
