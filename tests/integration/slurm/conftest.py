@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import slurm_site
+from tests.integration.slurm.login import NAME, Login
 from tests.slurm_site import SlurmSite
 
 
@@ -62,3 +63,11 @@ def slurm(shared_site: SlurmSite) -> Iterator[SlurmSite]:
     shared_site.wait_for(shared_site.all_idle, "all nodes are idle")
     yield shared_site
     shared_site.cancel_all()
+
+
+@pytest.fixture
+def login(slurm: SlurmSite, tmp_path: Path) -> Iterator[Login]:
+    made = Login(slurm, tmp_path)
+    yield made
+    if made.record is not None:
+        made.run("down", NAME)

@@ -4,103 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
 from heliostat.cli.system import tagged_processes
-from heliostat.config.places import StatePlaces
-from heliostat.config.record import ClusterRecord, read_record, write_record
-from tests.slurm_site import SlurmSite
+from heliostat.config.record import write_record
+from tests.integration.slurm.login import ELSEWHERE, NAME, Login, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
-
-T = TypeVar("T")
-NAME = "hj"
-FILE = """
-cluster_name: {name}
-max_workers: 2
-provider:
-  head_timeout_s: 20
-  backends:
-    slurm:
-      network: 127.0.0.0/8
-      time_limit: "00:10:00"
-      memory_request: false
-available_node_types:
-  front: {{resources: {{CPU: 0}}, node_config: {{backend: slurm{head}}}}}
-  cpu:
-    resources: {{CPU: 1}}
-    max_workers: 2
-    idle_timeout_s: 3
-    node_config: {{backend: slurm}}
-head_node_type: front
-"""
-ELSEWHERE = "n1.cluster.invalid"
-
-
-@dataclass
-class Login:
-    """A login node of the site: commands are run there as a person would."""
-
-    site: SlurmSite
-    folder: Path
-
-    @property
-    def places(self) -> StatePlaces:
-        return StatePlaces(Path(os.environ["HELIOSTAT_STATE_DIR"]) / NAME)
-
-    @property
-    def record(self) -> ClusterRecord | None:
-        return read_record(self.places.record)
-
-    def file(self, *, head: str = "") -> Path:
-        path = self.folder / "cluster.yaml"
-        path.write_text(FILE.format(name=NAME, head=head))
-        return path
-
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "heliostat.cli.main", *words],
-            env=self.site.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=self.folder,
-        )
-
-    def run(self, *words: str, code: int = 0, timeout_s: float = 120) -> str:
-        process = self.start(*words)
-        try:
-            output, _ = process.communicate(timeout=timeout_s)
-        finally:
-            process.kill()
-        assert process.returncode == code, output
-        return output
-
-    def living(self) -> list[str]:
-        return [row.id for row in self.site.jobs(ended=False)]
-
-    def pretend_to_be_elsewhere(self) -> ClusterRecord:
-        """Let the head's record name another host, as it does where nodes are machines of their own."""
-        record = self.record
-        assert record is not None
-        write_record(self.places.record, replace(record, host=ELSEWHERE))
-        return record
-
-    def nothing_is_left(self, record: ClusterRecord) -> None:
-        assert self.living() == []
-        assert self.record is None
-        assert tagged_processes("HELIOSTAT_CLUSTER_UID", record.cluster_uid) == []
 
 
 def commands(words: str, *, but: int) -> list[int]:
@@ -112,24 +27,6 @@ def commands(words: str, *, but: int) -> list[int]:
             if len(argv) > 2 and argv[1] == "-c" and words in argv[2] and int(entry.name) != but:
                 found.append(int(entry.name))
     return found
-
-
-@pytest.fixture
-def login(slurm: SlurmSite, tmp_path: Path) -> Iterator[Login]:
-    made = Login(slurm, tmp_path)
-    yield made
-    if made.record is not None:
-        made.run("down", NAME)
-
-
-def until(look: Callable[[], T | None], what: str, seconds: float = 60) -> T:
-    deadline_s = time.monotonic() + seconds
-    while time.monotonic() < deadline_s:
-        found = look()
-        if found:
-            return found
-        time.sleep(0.2)
-    pytest.fail(f"no {what} within {seconds:g} s")
 
 
 def test_run_brings_it_up_runs_beside_it_and_leaves_nothing(login: Login) -> None:
