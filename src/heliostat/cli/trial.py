@@ -16,7 +16,7 @@ from heliostat.cli import files
 from heliostat.cli.backends import completed, make
 from heliostat.cli.head import LOCAL, head_host
 from heliostat.cli.system import RandomIds, owner
-from heliostat.config.places import ensure_private_dir, state_places, state_root
+from heliostat.config.places import StatePlaces, ensure_private_dir, state_places, state_root
 from heliostat.control.explain import deferred_facts, infeasible_facts
 from heliostat.control.start_document import launch_request, start_document
 from heliostat.control.wiring import Identity
@@ -80,19 +80,17 @@ def try_out(trial: Trial, *, wait_s: float, say: Callable[[str], None]) -> Trial
 
     What did not work is a problem more. A queue is waited for at most `wait_s`, one type after another.
     """
-    places = state_places(state_root(os.environ, home=Path.home()), trial.spec.name)
+    places = _places(trial.spec)
     ensure_private_dir(places.folder, uid=os.getuid())
     # On the file system that other machines see: logs of what is tried are read back from it.
     places.logs.mkdir(mode=0o700, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="heliostat-") as folder:
-        return asyncio.run(_try_out(trial, folder, str(places.logs), wait_s=wait_s, say=say))
+        return asyncio.run(_try_out(trial, folder, wait_s=wait_s, say=say))
 
 
-async def _try_out(
-    trial: Trial, folder: str, log_dir: str, *, wait_s: float, say: Callable[[str], None]
-) -> Trial:
+async def _try_out(trial: Trial, folder: str, *, wait_s: float, say: Callable[[str], None]) -> Trial:
     spec, tried, problems = trial.spec, {}, list(trial.problems)
-    providers = make(spec, lambda name: replace(_context(spec, name, folder), log_dir=log_dir))
+    providers = make(spec, lambda name: _context(spec, name, folder))
     host = head_host(spec)
     try:
         for one in _all_types(spec):
@@ -166,7 +164,11 @@ def _head_preview(spec: ClusterSpec) -> str:
     # Loaded only where the head is a job.
     from heliostat.cli import queued_start
 
-    return queued_start.preview(spec, state_places(state_root(os.environ, home=Path.home()), spec.name))
+    return queued_start.preview(spec, _places(spec))
+
+
+def _places(spec: ClusterSpec) -> StatePlaces:
+    return state_places(state_root(os.environ, home=Path.home()), spec.name)
 
 
 def _previews(spec: ClusterSpec, providers: Mapping[str, Provider]) -> dict[str, str]:
@@ -188,7 +190,7 @@ def _context(spec: ClusterSpec, backend: str, folder: str) -> ProviderContext:
         identity=ClusterIdentity(spec.name, "check", owner()),
         options=spec.backends[backend],
         runtime_dir=folder,
-        log_dir=os.path.join(folder, "logs"),
+        log_dir=str(_places(spec).logs),
         bootstrap_path=str(BOOTSTRAP_PATH),
         head_resources=spec.head_type.resources.units(),
     )

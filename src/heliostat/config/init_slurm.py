@@ -17,6 +17,7 @@ TIME_LIMIT_S = 4 * 3600.0
 """Long enough to be worth a start, short enough to be started soon by a backfill scheduler."""
 
 HEAD_TIME_LIMIT_S = 24 * 3600.0
+HEAD_MEMORY_MB = 4096
 SHORT_S = 1800.0
 TYPES_AT_MOST = 16
 FOR_TRIALS = re.compile(r"debug|devel|test|interactive|express|short|quick|admin", re.IGNORECASE)
@@ -199,7 +200,8 @@ def _head_as_job(site: FoundSite, place: Place) -> str:
     keys = {"backend": "slurm", "partition": _quoted(place.name)}
     keys |= {"account": _quoted(place.account)} if place.account else {}
     keys |= {"time_limit": f'"{_time(min(place.max_time_s, HEAD_TIME_LIMIT_S))}"'}
-    keys |= {"memory": "4GiB"} if site.memory_is_counted else {}
+    most_mb = max((nodes.memory_mb for nodes in place.nodes), default=0)
+    keys |= {"memory": _size(min(HEAD_MEMORY_MB, most_mb), sign="")} if site.memory_is_counted else {}
     listed = ", ".join(f"{key}: {value}" for key, value in keys.items())
     return f"""\
     # Where nothing may run for long on a login node, the head can be a job; its time limit is the cluster's.

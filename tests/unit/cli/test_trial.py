@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from heliostat.cli.backends import make
+from heliostat.cli.clusters import root
 from heliostat.cli.files import load
 from heliostat.cli.trial import _all_types, _context, _of_head, _previews
+from heliostat.config.places import state_places
 
 CLUSTER = """
 cluster_name: demo
@@ -34,6 +36,8 @@ def test_the_job_script_is_shown_as_slurm_would_get_it(path: Path, tmp_path: Pat
     assert shown["cpu"].startswith("sbatch --parsable --job-name=heliostat:1:")
     assert "--cpus-per-task=2" in shown["cpu"]
     assert "module load cuda" in shown["cpu"]
+    # Where its log would really be.
+    assert f"--output={state_places(root(), 'demo').logs}/preview.0" in shown["cpu"]
     # What every job carries is said, not shown.
     assert "PR_SET_CHILD_SUBREAPER" not in shown["cpu"]
 

@@ -134,7 +134,7 @@ def test_the_head_as_a_job_is_a_line_to_uncomment(load: Load) -> None:
     text = text.replace("    node_config: {backend: local}\n", "").replace(line, line.replace("# ", "", 1))
     head = load(text).head_type
     assert (head.backend, head.options["partition"]) == ("slurm", "main")
-    assert (head.options["time_limit"], head.options["memory"]) == ("24:00:00", "4GiB")
+    assert (head.options["time_limit"], head.options["memory"]) == ("24:00:00", "4096MiB")
     assert "the head can be a job" not in slurm_cluster_file(SITES["through ssh"], name="mine")
 
 
