@@ -25,7 +25,7 @@ from heliostat.cli.preparing import runtime_of
 from heliostat.cli.successor import SuccessorPlaces, promote
 from heliostat.config.cluster_file import FileConfigSource
 from heliostat.config.places import StatePlaces, site_file
-from heliostat.config.record import ClusterRecord, HeadJob, read_record, remove_record, write_record
+from heliostat.config.record import ClusterRecord, HeadJob, read_record, write_record
 from heliostat.model.node_type import ClusterSpec
 from heliostat.ports.errors import HeliostatError
 from heliostat.providers.slurm import on_node
@@ -180,8 +180,7 @@ def main() -> None:
         head = prepared(places, arguments.cluster_uid, arguments=arguments, environment=os.environ)
     except HeliostatError as error:
         _say(str(error))
-        # Nothing of it runs.
-        remove_record(places.record, arguments.cluster_uid)
+        # The record stays: whoever asks for the cluster later is told why there is none.
         sys.exit(1)
     for note in head.notes:
         _say(note)

@@ -15,6 +15,7 @@ from heliostat.config.cluster_file import FileConfigSource
 from heliostat.config.places import StatePlaces, site_file
 from heliostat.config.record import ClusterRecord, read_record, remove_record
 from heliostat.model.node_type import ClusterSpec
+from heliostat.ports.errors import HeliostatError
 
 LOG_LINES = 15
 
@@ -61,6 +62,14 @@ def last_lines(record: ClusterRecord) -> str:
             last = path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
             lines += [f"{path}:", *(f"  {line}" for line in last)]
     return "\n".join(lines)
+
+
+def never_came_up(record: ClusterRecord, look: HeadLook | None) -> HeliostatError:
+    """Return what is said of a head whose job is over before there was a head."""
+    name, lines = record.cluster_name, last_lines(record)
+    why = f" ({look.detail})" if look is not None and look.detail else ""
+    text = f"the head of {name} never came up: its job is over{why}; `heliostat down {name}` clears it away"
+    return HeliostatError(f"{text}\n{lines}" if lines else text)
 
 
 def own_record(record: ClusterRecord, places: StatePlaces) -> ClusterRecord | None:

@@ -203,7 +203,7 @@ def test_a_slurm_that_stays_away_does_not_keep_the_successor_from_starting(
     )
 
 
-def test_a_job_that_can_not_plan_its_head_says_so_and_removes_the_record(tmp_path: Path) -> None:
+def test_a_job_that_can_not_plan_its_head_says_so_and_leaves_the_record_for_who_asks(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     folder.mkdir()
     write_record(folder / "cluster.json", RECORD)
@@ -219,7 +219,7 @@ def test_a_job_that_can_not_plan_its_head_says_so_and_removes_the_record(tmp_pat
     assert done.returncode == 1
     assert done.stdout.startswith("head: ")
     assert "provider" in done.stdout
-    assert not (folder / "cluster.json").exists()
+    assert read_record(folder / "cluster.json") == RECORD
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -31,8 +32,24 @@ def test_status_and_list_show_the_queue(site: Site, invoke: Invoke) -> None:
         result = invoke(command, "demo")
         assert result.exit_code == 1
         assert "the head of demo has not started" in result.stderr
-    site.slurm.jobs.clear()
-    assert "its job is over; `heliostat down demo` clears it away" in invoke("status").stderr
+    site.slurm.change(state="RUNNING")
+    assert "starting" in invoke("list").output
+    site.slurm.refusals["squeue"] = Unavailable("away")
+    assert "queued" in invoke("list").output
+
+
+def test_a_head_that_never_came_up_is_there_until_it_is_cleared_away(site: Site, invoke: Invoke) -> None:
+    record = site.up(detach=True, queued_is_enough=True)
+    assert record.job is not None
+    Path(record.job.log).write_text("head: provider: is missing\n")
+    site.slurm.change(state="FAILED", reason="NonZeroExitCode")
+    said = invoke("status").stderr.splitlines()
+    assert "its job is over (NonZeroExitCode" in said[0]
+    assert said[0].endswith("; `heliostat down demo` clears it away")
+    assert said[-1] == "heliostat:   head: provider: is missing"
+    assert "failed" in invoke("list").output
+    assert invoke("down", "demo").exit_code == 0
+    site.nothing_is_left()
 
 
 def test_a_watch_of_the_queue_outlives_a_slurm_that_is_away(

@@ -59,8 +59,21 @@ def _phase(record: ClusterRecord, status: StatusReport | None) -> str:
     if status is not None:
         return status.phase
     if waits(record):
-        return "queued"
+        return _phase_in_queue(record)
     return record.phase if record.phase in ("starting", "going down") else "no answer"
+
+
+def _phase_in_queue(record: ClusterRecord) -> str:
+    """Return what Slurm says of a head's job; without an answer it is taken to wait."""
+    from heliostat.cli.queued_head import head_look
+
+    try:
+        look = head_look(record)
+    except HeliostatError:
+        return "queued"
+    if look is None or look.is_over:
+        return "failed"
+    return "queued" if look.waits else "starting"
 
 
 def _table(found: list[tuple[ClusterRecord, StatusReport | None]]) -> Grid:

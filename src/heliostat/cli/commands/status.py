@@ -14,7 +14,7 @@ from heliostat.cli.options import cluster_argument, json_option
 from heliostat.cli.output import console, is_terminal, show, show_json, tell
 from heliostat.cli.system import SystemClock
 from heliostat.config.record import ClusterRecord
-from heliostat.ports.errors import HeliostatError, ProviderError
+from heliostat.ports.errors import ProviderError
 
 WATCH_S = 1.0
 QUEUE_WATCH_S = 15.0
@@ -74,15 +74,12 @@ def _queued_or_why_not(record: ClusterRecord, *, as_json: bool) -> None:
 
 
 def _queued(record: ClusterRecord, *, as_json: bool) -> None:
-    from heliostat.cli.queued_head import head_look, waiting_words
+    from heliostat.cli.queued_head import head_look, never_came_up, waiting_words
 
     name = record.cluster_name
     look = head_look(record)
     if look is None or look.is_over:
-        why = f" ({look.detail})" if look is not None and look.detail else ""
-        raise HeliostatError(
-            f"the head of {name} never came up: its job is over{why}; `heliostat down {name}` clears it away"
-        )
+        raise never_came_up(record, look)
     if as_json:
         facts = {"job_id": look.job_id, "reason": look.detail, "expected_start_s": look.expected_start_s}
         show_json({"cluster_name": name, "phase": "queued", **facts})
