@@ -41,8 +41,7 @@ def waiting_words(look: HeadLook, *, now_s: float) -> str:
     if not look.waits:
         place = f" on {look.nodes}" if look.nodes else ""
         return f"the head's job {look.job_id} has begun{place}: setting up"
-    # A job that the scheduler has not looked at yet has the reason «None».
-    detail = f", {look.detail.removeprefix('None: ')}" if look.detail else ""
+    detail = f", {look.detail}" if look.detail else ""
     expected = f", expected about {clock_time(look.expected_start_s, now_s)}" if look.expected_start_s else ""
     return f"waiting for the head: Slurm job {look.job_id}{detail}{expected}"
 

@@ -157,4 +157,6 @@ def _pending(job: Job) -> tuple[B, str]:
         return B.QUEUED, job.reason
     several = "," in job.partition
     never = not reason.passes and not (reason.of_partition and several)
-    return B.FAILED if never else B.QUEUED, f"{job.reason}: {reason.words}"
+    # «None» is a word of Slurm's for no reason yet, and tells people nothing.
+    words = reason.words if job.reason == "None" else f"{job.reason}: {reason.words}"
+    return B.FAILED if never else B.QUEUED, words
