@@ -29,12 +29,16 @@ class NoAnswer(HeliostatError):
 class ControllerClient:
     """One cluster's controller. Raises NotRunning, NoAnswer, Refused, WireError.
 
-    `way` is its socket's path where it runs on this host, else the way there.
+    `way` is its socket's path where it runs on this host, else the way there. `absence`: what is
+    said where nobody listens, in place of the usual.
     """
 
-    def __init__(self, way: Path | str | Transport, *, cluster: str = "the cluster") -> None:
+    def __init__(
+        self, way: Path | str | Transport, *, cluster: str = "the cluster", absence: str = ""
+    ) -> None:
         self._way = SocketTransport(way) if isinstance(way, str | Path) else way
         self.cluster = cluster
+        self._absence = absence
 
     def status(self, *, timeout_s: float = CALL_TIMEOUT_S) -> StatusReport:
         return wire.status_from(self._call("GET", "/status", timeout_s=timeout_s))
@@ -93,7 +97,7 @@ class ControllerClient:
         return f"the controller of {self.cluster} did not answer"
 
     def _not_running(self) -> str:
-        return (
+        return self._absence or (
             f"no controller of {self.cluster} answers here: `heliostat list` shows what runs, "
             "`heliostat up FILE` starts a cluster"
         )

@@ -48,7 +48,16 @@ def client_of(record: ClusterRecord) -> ControllerClient:
     if record.host != socket.gethostname():
         relay = (record.python or sys.executable, "-m", "heliostat.api.relay", str(socket_path))
         way = RelayTransport(beside_head(record, relay), environment=tunnel_environment(os.environ))
-    return ControllerClient(way, cluster=record.cluster_name)
+    return ControllerClient(way, cluster=record.cluster_name, absence=_while_it_starts(record))
+
+
+def _while_it_starts(record: ClusterRecord) -> str:
+    """Return what is said of a cluster whose head has not answered its controller yet."""
+    if record.session_name:
+        return ""
+    return (
+        f"{record.cluster_name} is starting, and nobody answers yet; its logs are in {places_of(record).logs}"
+    )
 
 
 def waits(record: ClusterRecord) -> bool:

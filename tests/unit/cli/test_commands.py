@@ -104,10 +104,13 @@ def test_a_record_whose_process_is_gone_does_not_count(
 def test_a_controller_that_does_not_answer_is_told(
     invoke: Invoke, cluster: ClusterRecord, state: Path, tmp_path: Path
 ) -> None:
-    write_record(state / "demo" / "cluster.json", replace(cluster, runtime_dir=str(tmp_path)))
+    silent = replace(cluster, runtime_dir=str(tmp_path))
+    write_record(state / "demo" / "cluster.json", silent)
     result = invoke("status")
     assert result.exit_code == 1
-    assert "no controller of demo answers here" in result.stderr
+    assert f"demo is starting, and nobody answers yet; its logs are in {state}/demo/logs" in result.stderr
+    write_record(state / "demo" / "cluster.json", replace(silent, session_name="session_1"))
+    assert "no controller of demo answers here" in invoke("status").stderr
     assert "no answer" in invoke("list").output
 
 
