@@ -50,6 +50,12 @@ def is_detached(record: ClusterRecord) -> bool:
     return record.job is not None and not is_attached(places_of(record))
 
 
+def whose(record: ClusterRecord) -> str:
+    """Return in words whose a running cluster is; empty for nobody's."""
+    host, _ = _seen(attached_file(places_of(record))) if record.job is not None else ("", 0)
+    return f"it belongs to the `heliostat up` on {host}, and ends with it" if host else ""
+
+
 def holder_elsewhere(
     places: StatePlaces,
     *,

@@ -23,7 +23,8 @@ import structlog
 from heliostat import __version__
 from heliostat.api.server import create_app, serve
 from heliostat.cli.backends import CompletedSource, backend_keys, completed, make
-from heliostat.cli.head_lease import HeadLease, follow, note_for_drivers
+from heliostat.cli.driver_notes import note_for_drivers
+from heliostat.cli.head_lease import HeadLease, follow
 from heliostat.cli.launch_file import LaunchFile
 from heliostat.cli.system import RandomIds, SystemClock, abstract_lock
 from heliostat.cli.why_file import read_why

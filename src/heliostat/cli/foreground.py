@@ -61,6 +61,16 @@ def interrupted_by_stop_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def stop_signals_held_back() -> Iterator[None]:
+    """Let a stop signal wait until the block is over: an import that is cut short may swallow it (seen)."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
 def starting() -> Iterator[None]:
     """Start a cluster in this block: Ctrl-C, TERM and HUP stop it, and end this command with 130."""
     try:

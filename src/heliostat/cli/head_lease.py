@@ -1,11 +1,10 @@
 """The end of the head's own job: followed, since people and sites change time limits, and told ahead.
 
-It goes to the journal and to drivers; workers' limits are capped to it.
+Workers' limits are capped to it.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -14,8 +13,6 @@ import structlog
 from heliostat.cli.durations import humanise
 from heliostat.ports.clock import Clock
 from heliostat.ports.errors import ProviderError
-from heliostat.raylink.driver_lines import Line
-from heliostat.raylink.session_log import SessionLog
 
 AHEAD_S = (3600.0, 900.0, 300.0)
 SOON_S = 60.0
@@ -92,11 +89,3 @@ def lease_words(left_s: float | None, *, moved: bool = False) -> str:
         f"the head's Slurm job ends in {humanise(max(0.0, left_s))}{changed}, and this cluster with it; "
         "`heliostat up --successor FILE` asks for the next one"
     )
-
-
-def note_for_drivers(log_dir: str, text: str) -> None:
-    """Have drivers print the line, and `ray monitor` show it. A disk that refuses costs the line only."""
-    with contextlib.suppress(OSError):
-        log_file = SessionLog(log_dir)
-        log_file.write([Line(text, warning=True)])
-        log_file.close()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from heliostat.api.client import NoAnswer, NotRunning
 from heliostat.cli.clusters import client_of, places_of
-from heliostat.cli.foreground import on_stop_signals, say_still_going_down
+from heliostat.cli.foreground import on_stop_signals, say_still_going_down, stop_signals_held_back
 from heliostat.cli.head import LOCAL, HeadPlan, place_here, plan_head
 from heliostat.cli.launch_file import LaunchFile
 from heliostat.cli.preparing import (
@@ -67,7 +67,8 @@ def start_cluster(path: Path, *, options: StartOptions, say: Say) -> ClusterReco
     with one_at_a_time(places):
         queued = _refuse_if_running(places, say)
         if queued is not None or spec.head_type.backend != LOCAL:
-            from heliostat.cli import queued_start
+            with stop_signals_held_back():
+                from heliostat.cli import queued_start
 
             return queued_start.start(path, spec, places=places, options=options, waiting=queued, say=say)
         record, head = _prepare(path, spec=spec, places=places, options=options)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-from pathlib import Path
 
 import pytest
 
-from heliostat.cli.head_lease import LOOK_S, HeadLease, follow, note_for_drivers
+from heliostat.cli.head_lease import LOOK_S, HeadLease, follow
 from heliostat.ports.errors import Unavailable
 
 BEGAN_S = 1000.0
@@ -117,15 +115,3 @@ async def test_a_second_more_or_less_is_no_change() -> None:
     site.changes[BEGAN_S] = BEGAN_S + 7231.0
     assert await site.follow() == ["2 h"]
     assert site.lease.now() == BEGAN_S + 7231.0
-
-
-def test_drivers_and_ray_monitor_get_the_line(tmp_path: Path) -> None:
-    note_for_drivers(str(tmp_path), "the head's Slurm job ends in 5 min")
-    event = json.loads((tmp_path / "events" / "event_AUTOSCALER.log").read_text())
-    assert (event["severity"], event["message"]) == ("WARNING", "the head's Slurm job ends in 5 min")
-    assert "the head's Slurm job ends in 5 min" in (tmp_path / "monitor.log").read_text()
-
-
-def test_a_disk_that_refuses_costs_only_the_line(tmp_path: Path) -> None:
-    (tmp_path / "events").write_text("")
-    note_for_drivers(str(tmp_path), "x")

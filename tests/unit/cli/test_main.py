@@ -43,6 +43,13 @@ assert not loaded, loaded
     assert done.returncode == 0, done.stderr
 
 
+def test_looking_at_a_heads_job_does_not_import_ray() -> None:
+    program = (
+        "import sys, heliostat.cli.queued_start, heliostat.cli.queued_head; assert 'ray' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], timeout=30, check=True)
+
+
 def test_every_problem_of_a_file_is_a_line_and_the_exit_code_is_2(invoke: Invoke, tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text("cluster_name: bad\nmax_worker: 2\nhead_node_type: nobody\n")

@@ -9,9 +9,15 @@ from pathlib import Path
 import pytest
 
 from heliostat.cli import foreground, start
+from heliostat.cli.attachment import attached_file
 from heliostat.cli.clusters import places_of
 from heliostat.cli.commands import up
-from heliostat.cli.foreground import hold, interrupted_by_stop_signals, on_stop_signals
+from heliostat.cli.foreground import (
+    hold,
+    interrupted_by_stop_signals,
+    on_stop_signals,
+    stop_signals_held_back,
+)
 from heliostat.cli.start import AlreadyRunning, StartOptions
 from heliostat.config.record import ClusterRecord, HeadJob, write_record
 from heliostat.journal import SqliteJournal
@@ -43,6 +49,20 @@ def test_a_running_cluster_points_to_apply(
     assert result.exit_code == 1
     assert "demo runs already at 127.0.0.1:6379" in result.stderr
     assert f"heliostat apply {file}" in result.stderr
+
+
+def test_one_that_ends_with_another_up_says_so(
+    invoke: Invoke, cluster: ClusterRecord, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = replace(cluster, job=HeadJob("7", "/home/ada/head.log"))
+    attached_file(places_of(job)).write_text("login2")
+
+    def refuse(*_: object, **__: object) -> ClusterRecord:
+        raise AlreadyRunning(job)
+
+    monkeypatch.setattr(start, "start_cluster", refuse)
+    said = invoke("up", str(file)).stderr
+    assert said.endswith("takes it down; it belongs to the `heliostat up` on login2, and ends with it\n")
 
 
 def test_options_reach_the_start_and_the_way_to_connect_is_said(
@@ -148,6 +168,16 @@ def test_stop_signals_interrupt_a_start(number: signal.Signals) -> None:
     with pytest.raises(KeyboardInterrupt), interrupted_by_stop_signals():
         signal.raise_signal(number)
     assert signal.getsignal(number) is before
+
+
+def test_a_stop_signal_waits_for_the_end_of_an_import() -> None:
+    seen: list[int | str] = []
+    with on_stop_signals(seen.append):
+        with stop_signals_held_back():
+            signal.raise_signal(signal.SIGINT)
+            seen.append("imported")
+        seen.append("after")
+    assert seen == ["imported", signal.SIGINT, "after"]
 
 
 def test_signals_are_counted_and_handlers_come_back() -> None:

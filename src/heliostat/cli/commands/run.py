@@ -14,7 +14,7 @@ from heliostat.cli import child
 from heliostat.cli.attachment import is_detached
 from heliostat.cli.driver import driver_environment
 from heliostat.cli.far_driver import end_of_job_there, is_far, job_there
-from heliostat.cli.foreground import on_stop_signals, say_still_going_down, starting
+from heliostat.cli.foreground import on_stop_signals, say_still_going_down, starting, stop_signals_held_back
 from heliostat.cli.output import progress, tell
 from heliostat.cli.system import new_cluster_uid
 from heliostat.config.record import ClusterRecord
@@ -78,7 +78,8 @@ def _run_there(record: ClusterRecord, argv: tuple[str, ...]) -> int:
 
 def _up(file: Path, *, keep: bool) -> tuple[ClusterRecord, bool]:
     """Return the cluster, and whether it was brought up by us."""
-    from heliostat.cli.start import AlreadyRunning, StartOptions, start_cluster
+    with stop_signals_held_back():
+        from heliostat.cli.start import AlreadyRunning, StartOptions, start_cluster
 
     try:
         with progress(keep=True) as say:

@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from heliostat.cli.attachment import is_detached
+from heliostat.cli.attachment import is_detached, whose
 from heliostat.cli.clusters import root, waits
 from heliostat.cli.far_driver import is_far
-from heliostat.cli.foreground import hold, on_stop_signals, say_still_going_down, starting, why_it_went
+from heliostat.cli.foreground import (
+    hold,
+    on_stop_signals,
+    say_still_going_down,
+    starting,
+    stop_signals_held_back,
+    why_it_went,
+)
 from heliostat.cli.options import DURATION, json_option
 from heliostat.cli.output import progress, show_json, tell
 from heliostat.cli.tunnels import dashboard_tunnel
@@ -54,7 +61,8 @@ def command(  # noqa: PLR0913 - click gives each option its own
       heliostat up cluster.yaml --detach --idle-after 30m
       heliostat up examples/gpus.yaml --workers 2
     """
-    from heliostat.cli.start import StartOptions
+    with stop_signals_held_back():
+        from heliostat.cli.start import StartOptions
 
     options = StartOptions(
         workers=workers, idle_after_s=idle_after, port=port, detach=detach, queued_is_enough=detach
@@ -73,16 +81,17 @@ def command(  # noqa: PLR0913 - click gives each option its own
 
 
 def _start(file: Path, options: StartOptions) -> ClusterRecord:
-    from heliostat.cli.start import AlreadyRunning, start_cluster
+    with stop_signals_held_back():
+        from heliostat.cli.start import AlreadyRunning, start_cluster
 
     try:
         with progress(keep=True) as say:
             return start_cluster(file, options=options, say=say)
     except AlreadyRunning as error:
-        name = error.record.cluster_name
+        name, whose_it_is = error.record.cluster_name, whose(error.record)
         raise HeliostatError(
             f"{name} runs already at {error.record.address}: `heliostat apply {file}` brings it a changed "
-            f"file, `heliostat down {name}` takes it down"
+            f"file, `heliostat down {name}` takes it down" + (f"; {whose_it_is}" if whose_it_is else "")
         ) from error
 
 
