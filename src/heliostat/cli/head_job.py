@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
+import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 from heliostat.cli.addresses import reachable_address
 from heliostat.cli.backends import backend_keys
@@ -24,7 +27,7 @@ from heliostat.cli.leftovers import cancel_jobs
 from heliostat.cli.preparing import runtime_of
 from heliostat.cli.successor import SuccessorPlaces, promote
 from heliostat.config.cluster_file import FileConfigSource
-from heliostat.config.places import StatePlaces, site_file
+from heliostat.config.places import RuntimePlaces, StatePlaces, site_file
 from heliostat.config.record import ClusterRecord, HeadJob, read_record, write_record
 from heliostat.model.node_type import ClusterSpec
 from heliostat.ports.errors import HeliostatError
@@ -71,6 +74,24 @@ def prepared(
     )
     spec = source.load()
     runtime = runtime_of(record.owner, cluster_uid)
+    try:
+        return _planned(record, spec, runtime, places=places, arguments=arguments, environment=environment)
+    except BaseException:
+        shutil.rmtree(runtime.folder, ignore_errors=True)
+        raise
+
+
+def _planned(
+    record: ClusterRecord,
+    spec: ClusterSpec,
+    runtime: RuntimePlaces,
+    *,
+    places: StatePlaces,
+    arguments: argparse.Namespace,
+    environment: Mapping[str, str],
+) -> HeadPlan:
+    assert record.job is not None
+    cluster_uid = record.cluster_uid
     place = replace(job_place(spec, environment), port_offset=int(cluster_uid[:8], 16) % PORTS_SPREAD)
     token_path = Path(record.token_path)
     head = plan_head(spec, place, cluster_uid=cluster_uid, token_path=token_path, port=arguments.port)
@@ -176,6 +197,8 @@ def _say(text: str) -> None:
 def main() -> None:
     arguments = _arguments(sys.argv[1:])
     places = StatePlaces(arguments.folder)
+    # A job that is cancelled now leaves no folder on its node; from `execve` on the wrapper sees to that.
+    signal.signal(signal.SIGTERM, _end)
     try:
         head = prepared(places, arguments.cluster_uid, arguments=arguments, environment=os.environ)
     except HeliostatError as error:
@@ -188,6 +211,11 @@ def main() -> None:
     # The wrapper takes our place, so that the job's own process hears what Slurm says.
     argv = [sys.executable, "-m", "heliostat.cli.wrapper", str(places.folder)]
     os.execve(sys.executable, argv, dict(head.environment))
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    _say("told to end before the head was there")
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from heliostat.cli import addresses, head_job, head_queue, leftovers
 from heliostat.cli.addresses import Interface
+from heliostat.cli.head import HeadPlan
 from heliostat.cli.head_job import _arguments, job_host, lease_end_s, prepared, temp_root
 from heliostat.cli.launch_file import LaunchFile
 from heliostat.cli.successor import SuccessorPlaces
@@ -54,10 +56,13 @@ def spec(section: Mapping[str, object] | None = None, **options: object) -> Clus
 
 
 @pytest.fixture(autouse=True)
-def node(monkeypatch: pytest.MonkeyPatch) -> None:
+def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(addresses, "interfaces", lambda: HOST)
     monkeypatch.setattr(addresses, "resolved", lambda name: ("10.1.4.17",))
     monkeypatch.setattr(addresses, "routed", lambda: None)
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
@@ -220,6 +225,24 @@ def test_a_job_that_can_not_plan_its_head_says_so_and_leaves_the_record_for_who_
     assert done.stdout.startswith("head: ")
     assert "provider" in done.stdout
     assert read_record(folder / "cluster.json") == RECORD
+
+
+def test_a_job_that_is_cancelled_while_it_plans_leaves_no_folder_on_its_node(
+    places: StatePlaces, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def cancelled(*_: object, **__: object) -> HeadPlan:
+        assert list(Path(os.environ["HELIOSTAT_RUNTIME_DIR"]).iterdir())
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("not reached")
+
+    monkeypatch.setenv("SLURM_JOB_ID", "123")
+    monkeypatch.setattr(head_job, "plan_head", cancelled)
+    monkeypatch.setattr(sys, "argv", ["head_job", str(places.folder), UID])
+    with pytest.raises(SystemExit) as ended:
+        head_job.main()
+    assert ended.value.code == 143
+    assert list(Path(os.environ["HELIOSTAT_RUNTIME_DIR"]).iterdir()) == []
+    assert "head: told to end before the head was there" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
