@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from heliostat.api import wire
-from heliostat.api.transport import NobodyListens, SocketTransport, Transport
+from heliostat.api.transport import NobodyListens, NotReached, SocketTransport, Transport
 from heliostat.model.report import StatusReport
 from heliostat.ports.errors import ConfigError, HeliostatError, Refused
 from heliostat.ports.journal import Event
@@ -89,6 +89,8 @@ class ControllerClient:
             raise NotRunning(self._not_running()) from error
         except TimeoutError as error:
             raise NoAnswer(f"{self._silent()} within {timeout_s:g} s; {_SEE_LOG}") from error
+        except NotReached as error:
+            raise NoAnswer(f"{self._silent()}: {error}") from error
         except (OSError, http.client.HTTPException) as error:
             raise NoAnswer(f"{self._silent()}: {type(error).__name__} ({error}); {_SEE_LOG}") from error
         return _checked(status, answer)

@@ -34,6 +34,10 @@ class NobodyListens(Exception):
     """There is no controller at the other end, or it is being started again."""
 
 
+class NotReached(ConnectionError):
+    """There is no way to the head's host; the text says what was tried."""
+
+
 class Transport(Protocol):
     def exchange(self, method: str, path: str, *, body: bytes | None, timeout_s: float) -> tuple[int, bytes]:
         """Return HTTP's status and the answer's body.
@@ -114,10 +118,11 @@ class RelayTransport:
                 words = relay.end()
                 if not isinstance(error, OSError):
                     raise
-                refusals.append(f"{command[0]}: {words or error}")
+                said = words.removeprefix(f"{command[0]}: ") or str(error)
+                refusals.append(f"{command[0]}: {said}")
             else:
                 return relay
-        raise ConnectionError(f"the head's host can't be reached: {'; '.join(refusals)}")
+        raise NotReached(f"the head's host can't be reached: {'; '.join(refusals)}")
 
 
 class _Relay:

@@ -41,7 +41,7 @@ from heliostat.cli.system import (
 )
 from heliostat.config.cluster_file import dump_for_state
 from heliostat.config.places import StatePlaces, state_places, state_root
-from heliostat.config.record import ClusterRecord, read_record, remove_record
+from heliostat.config.record import ClusterRecord, read_record, remove_record, write_record
 from heliostat.model.node_type import ClusterSpec
 from heliostat.ports.errors import HeliostatError
 from heliostat.raylink.address_file import claim_address_file
@@ -163,27 +163,28 @@ def _refuse_if_running(places: StatePlaces, say: Say) -> ClusterRecord | None:
 def _prepare(
     path: Path, *, spec: ClusterSpec, places: StatePlaces, options: StartOptions
 ) -> tuple[ClusterRecord, HeadPlan]:
-    record = new_record(path, spec, places)
-    runtime = runtime_of(record.owner, record.cluster_uid)
-    head = plan_head(
-        spec,
-        place_here(spec),
-        cluster_uid=record.cluster_uid,
-        token_path=Path(record.token_path),
-        port=options.port,
-    )
-    record = replace(
-        record,
-        host=socket.gethostname(),
-        runtime_dir=str(runtime.folder),
-        address=head.address,
-        node_ip=head.node_ip,
-        dashboard_url=head.dashboard_url,
-        client_port=head.client_port,
-    )
+    record = replace(new_record(path, spec, places), host=socket.gethostname())
     with claimed(places, record):
+        # A journal that is refused leaves no runtime folder behind.
         keep_workers(places, spec=spec, cluster_uid=record.cluster_uid, workers=options.workers)
+        runtime = runtime_of(record.owner, record.cluster_uid)
+        head = plan_head(
+            spec,
+            place_here(spec),
+            cluster_uid=record.cluster_uid,
+            token_path=Path(record.token_path),
+            port=options.port,
+        )
+        record = replace(
+            record,
+            runtime_dir=str(runtime.folder),
+            address=head.address,
+            node_ip=head.node_ip,
+            dashboard_url=head.dashboard_url,
+            client_port=head.client_port,
+        )
         places.config.write_text(dump_for_state(path), encoding="utf-8")
+        write_record(places.record, record)
         _launch_file(head, record=record, places=places, options=options).write(places.folder)
     return record, head
 

@@ -60,7 +60,7 @@ def _phase(record: ClusterRecord, status: StatusReport | None) -> str:
         return status.phase
     if waits(record):
         return _phase_in_queue(record)
-    return record.phase if record.phase in ("starting", "going down") else "no answer"
+    return "no answer" if record.session_name else "starting"
 
 
 def _phase_in_queue(record: ClusterRecord) -> str:
