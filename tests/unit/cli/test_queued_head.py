@@ -52,6 +52,19 @@ def test_a_head_that_never_came_up_is_there_until_it_is_cleared_away(site: Site,
     site.nothing_is_left()
 
 
+def test_a_head_that_died_is_gone_and_that_is_said(site: Site, invoke: Invoke, tmp_path: Path) -> None:
+    at_look(site, 1, site.head_begins)
+    record = site.up()
+    write_record(site.places.record, replace(record, runtime_dir=str(tmp_path)))
+    assert "no controller of demo answers here" in invoke("status", "demo").stderr
+    assert "no answer" in invoke("list").output
+    site.slurm.change(state="NODE_FAIL", reason="None")
+    said = invoke("status", "demo").stderr
+    assert "the head of demo is gone, its job has ended: NODE_FAIL" in said
+    assert f"`heliostat up {site.path}` starts it anew" in said
+    assert "gone" in invoke("list").output
+
+
 def test_a_watch_of_the_queue_outlives_a_slurm_that_is_away(
     site: Site, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:

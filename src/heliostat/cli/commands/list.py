@@ -58,22 +58,21 @@ def _facts(record: ClusterRecord, status: StatusReport | None) -> dict[str, obje
 def _phase(record: ClusterRecord, status: StatusReport | None) -> str:
     if status is not None:
         return status.phase
-    if waits(record):
-        return _phase_in_queue(record)
-    return "no answer" if record.session_name else "starting"
+    silent = "no answer" if record.session_name else "starting"
+    return silent if record.job is None else _phase_of_job(record, silent)
 
 
-def _phase_in_queue(record: ClusterRecord) -> str:
-    """Return what Slurm says of a head's job; without an answer it is taken to wait."""
+def _phase_of_job(record: ClusterRecord, silent: str) -> str:
+    """Return what Slurm says of a head's job that does not answer; what can't be asked is as it was."""
     from heliostat.cli.queued_head import head_look
 
     try:
         look = head_look(record)
     except HeliostatError:
-        return "queued"
+        return "queued" if waits(record) else silent
     if look is None or look.is_over:
-        return "failed"
-    return "queued" if look.waits else "starting"
+        return "gone" if record.session_name else "failed"
+    return "queued" if look.waits else silent
 
 
 def _table(found: list[tuple[ClusterRecord, StatusReport | None]]) -> Grid:

@@ -7,14 +7,14 @@ import time
 
 import click
 
-from heliostat.api.client import ControllerClient
+from heliostat.api.client import ControllerClient, NoAnswer, NotRunning
 from heliostat.cli import view
 from heliostat.cli.clusters import client_of, pick, waits
 from heliostat.cli.options import cluster_argument, json_option
 from heliostat.cli.output import console, is_terminal, show, show_json, tell
 from heliostat.cli.system import SystemClock
 from heliostat.config.record import ClusterRecord
-from heliostat.ports.errors import ProviderError
+from heliostat.ports.errors import HeliostatError, ProviderError
 
 WATCH_S = 1.0
 QUEUE_WATCH_S = 15.0
@@ -40,13 +40,40 @@ def command(*, cluster: str | None, watch: bool, as_json: bool) -> None:
         record = _show_queue(record, watch=watch, as_json=as_json)
         if waits(record):
             return
-    client = client_of(record)
+    try:
+        _show(client_of(record), watch=watch, as_json=as_json)
+    except (NotRunning, NoAnswer) as error:
+        raise _over(record) or error from error
+
+
+def _show(client: ControllerClient, *, watch: bool, as_json: bool) -> None:
     if watch:
         _watch(client, as_json=as_json)
     elif as_json:
         show_json(client.status())
     else:
         show(view.blocks(client.status()))
+
+
+def _over(record: ClusterRecord) -> HeliostatError | None:
+    """Return what is said of a cluster whose head was a job that is over; None where that is not why."""
+    if record.job is None:
+        return None
+    from heliostat.cli.queued_head import head_look, never_came_up
+
+    try:
+        look = head_look(record)
+    except HeliostatError:
+        return None
+    if look is not None and not look.is_over:
+        return None
+    if not record.session_name:
+        return never_came_up(record, look)
+    name, why = record.cluster_name, f": {look.detail}" if look is not None and look.detail else ""
+    return HeliostatError(
+        f"the head of {name} is gone, its job has ended{why}; `heliostat down {name}` clears away what is "
+        f"left, `heliostat up {record.source}` starts it anew"
+    )
 
 
 def _show_queue(record: ClusterRecord, *, watch: bool, as_json: bool) -> ClusterRecord:
