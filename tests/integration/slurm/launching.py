@@ -86,14 +86,16 @@ async def launched(provider: SlurmProvider, launch: LaunchRequest) -> Rows:
     return await rows_when(provider, lambda rows: all_in(rows, launch, BackendState.RUNNING), "all run")
 
 
-async def rows_when(provider: SlurmProvider, told: Callable[[Rows], bool], what: str) -> Rows:
-    """List until `told`; fail with `what` and the last rows after `ROWS_S`."""
-    deadline_s = time.monotonic() + ROWS_S
+async def rows_when(
+    provider: SlurmProvider, told: Callable[[Rows], bool], what: str, *, within_s: float = ROWS_S
+) -> Rows:
+    """List until `told`; fail with `what` and the last rows after `within_s`."""
+    deadline_s = time.monotonic() + within_s
     while True:
         rows = {row.instance_id: row for row in await provider.instances()}
         if told(rows):
             return rows
-        assert time.monotonic() < deadline_s, f"not within {ROWS_S:g} s: {what}: {rows}"
+        assert time.monotonic() < deadline_s, f"not within {within_s:g} s: {what}: {rows}"
         await asyncio.sleep(POLL_S)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from heliostat.model.instance import BackendState, Change
-from heliostat.ports.errors import QuotaExceeded, Unavailable
+from heliostat.model.instance import BackendState, Change, OfferQuery
+from heliostat.ports.errors import InsufficientCapacity, QuotaExceeded, Unavailable
 from heliostat.providers.slurm.ends import ASKED_AT_MOST
 from heliostat.providers.slurm.runner import LocalRunner
 from tests import slurm_site
@@ -101,6 +102,72 @@ async def test_a_requeue_by_the_site_brings_no_instance_twice(place: Place) -> N
         assert set(rows) == {"l000001.0"}
         ours = [one for one in place.site.jobs() if one.id == row.native_id]
         assert len(ours) == 1
+
+
+async def test_of_a_type_that_never_came_up_a_few_run_until_they_are_let_go(place: Place) -> None:
+    launch = replace(request("l000001", 5), at_once=2)
+    async with place.provider() as provider:
+        await provider.apply(Change(launch=(launch,)))
+        rows = await rows_when(
+            provider,
+            lambda rows: sum(one.state is BackendState.RUNNING for one in rows.values()) == 2,
+            "two of them run",
+        )
+        held = {key for key, row in rows.items() if row.throttled}
+        assert held == {f"l000001.{index}" for index in range(2, 5)}
+        (offer,) = await provider.offers([OfferQuery(launch.node_type, 4)])
+        # What we hold back ourselves does not wait for the queue.
+        assert offer.ready_at_s is None or offer.ready_at_s < time.time() + 30
+        await provider.apply(Change(unthrottle=("cpu",)))
+        await rows_when(provider, lambda rows: all_in(rows, launch, BackendState.RUNNING), "all run")
+    assert len({row.id.partition("_")[0] for row in place.site.jobs(ended=False)}) == 1
+
+
+async def test_a_drained_partition_takes_nothing_and_says_so_until_it_is_up_again(place: Place) -> None:
+    place.site.run("scontrol", "update", "PartitionName=main", "State=DRAIN")
+    try:
+        async with place.provider() as provider:
+            outcome = await provider.apply(Change(launch=(request("l000001"),)))
+            error = outcome.failed_launches["l000001"]
+            assert isinstance(error, InsufficientCapacity)
+            assert "the site has stopped this partition" in str(error)
+            place.site.run("scontrol", "update", "PartitionName=main", "State=UP")
+            await launched(provider, request("l000002"))
+    finally:
+        place.site.run("scontrol", "update", "PartitionName=main", "State=UP")
+
+
+PREEMPTING = (
+    "PartitionName=main Nodes=ALL Default=YES PriorityTier=1 PreemptMode=CANCEL GraceTime=5 State=UP",
+    "PartitionName=first Nodes=ALL PriorityTier=10 PreemptMode=OFF State=UP",
+)
+PREEMPTION = "PreemptType=preempt/partition_prio\nPreemptMode=CANCEL\n"
+
+
+async def test_a_preempted_job_has_its_new_end_at_once_and_ends_as_such(
+    slurm_folder: Path, tmp_path: Path
+) -> None:
+    conf = {"partitions": PREEMPTING, "extra_conf": PREEMPTION}
+    with slurm_site.start(slurm_folder / "preempting", nodes=1, cpus=1, **conf) as site:  # type: ignore[arg-type]
+        async with Place(site, tmp_path, OPTIONS).provider() as provider:
+            (row,) = (await launched(provider, request("l000001"))).values()
+            assert row.expires_at_s is not None
+            site.run("sbatch", "--partition=first", "--output=/dev/null", "--chdir=/", "--wrap=sleep 60")
+            before_s = row.expires_at_s
+            rows = await rows_when(
+                provider,
+                lambda rows: (rows["l000001.0"].expires_at_s or before_s) < before_s - 300,
+                "its end is near",
+            )
+            # Slurm looks twice a minute for what is to end; then comes TERM, and KillWait for a drain.
+            rows = await rows_when(
+                provider,
+                lambda rows: all_in(rows, request("l000001"), BackendState.ENDED),
+                "it has ended",
+                within_s=60,
+            )
+            assert "preempted" in str(rows["l000001.0"].detail)
+        site.cancel_all()
 
 
 async def test_a_lost_reply_is_found_again_by_the_same_provider(place: Place) -> None:
