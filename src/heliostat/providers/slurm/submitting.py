@@ -69,7 +69,11 @@ def asks(request: LaunchRequest, around: Surroundings, *, now_s: float) -> list[
     if request.together:
         return [whole]
     size = max(1, around.max_array_size)
-    return [part(whole, first, min(size, request.count - first)) for first in range(0, request.count, size)]
+    firsts = range(0, request.count, size)
+    if request.at_once is not None:
+        # Each array has a throttle of its own, and none lets nobody run.
+        whole = replace(whole, at_once=max(1, request.at_once // len(firsts)))
+    return [part(whole, first, min(size, request.count - first)) for first in firsts]
 
 
 def part(ask: Ask, first: int, count: int) -> Ask:
