@@ -10,7 +10,7 @@ import pytest
 from heliostat.model.instance import BackendState, Change
 from heliostat.providers.slurm import SlurmProvider
 from heliostat.providers.slurm.runner import LocalRunner
-from tests.integration.slurm.launching import Place, Rows, launched, request, rows_when
+from tests.integration.slurm.launching import Place, Rows, all_in, launched, request, rows_when
 from tests.slurm_site import SlurmSite
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -60,6 +60,16 @@ async def test_a_member_ends_alone_and_is_listed_no_more_while_the_others_run_on
             await provider.instances()
         assert runner.counts["scancel"] == told
     async with place.provider() as provider:
+        await provider.apply(Change(terminate=GANG.instance_ids))
+        await rows_when(provider, lambda rows: not rows, "all are gone")
+    assert place.site.jobs(ended=False) == []
+
+
+async def test_a_gang_that_ends_while_it_starts_leaves_nothing(place: Place) -> None:
+    async with place.provider() as provider:
+        await provider.apply(Change(launch=(GANG,)))
+        await rows_when(provider, lambda rows: all_in(rows, GANG, BackendState.RUNNING), "its job runs")
+        # Its members may not have begun. Sooner than what does not hear would be killed:
         await provider.apply(Change(terminate=GANG.instance_ids))
         await rows_when(provider, lambda rows: not rows, "all are gone")
     assert place.site.jobs(ended=False) == []

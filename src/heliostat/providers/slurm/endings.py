@@ -63,6 +63,8 @@ class Endings:
 
         What fails here is due again at the next listing.
         """
+        # A step that runs has to be seen before it is told to end: else nobody knows that it ever ran.
+        await self._look_at_steps(members)
         now_s = self._monotonic_s()
         due = [*also, *orders(self._stops, members.chosen, now_s=now_s, grace_s=TERMINATE_GRACE_S)]
         # Of two that run the one that has not joined ends by itself: nobody here knows which it is.
@@ -72,7 +74,7 @@ class Endings:
             await self._command(order.command)
             self._stops = told(self._stops, order, now_s=self._monotonic_s())
 
-    async def look_at_steps(self, members: Members) -> None:
+    async def _look_at_steps(self, members: Members) -> None:
         """See which members have ended whose gangs go on; squeue is asked once more only if there are any."""
         if lonesome := lonely(self._stops, members.chosen):
             steps = (await self._command(steps_command(lonesome))).split()

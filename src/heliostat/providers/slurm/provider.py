@@ -7,7 +7,7 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -170,10 +170,10 @@ class SlurmProvider:
 
     async def _work(self, work: Callable[[], Awaitable[Found]]) -> Found:
         """Do a piece of work; a caller that is cancelled does not wait for its end."""
-        return await asyncio.shield(self._begin(work))
+        return await asyncio.shield(self._begin(self._in_turn(work)))
 
-    def _begin(self, work: Callable[[], Awaitable[Found]]) -> asyncio.Future[Found]:
-        piece = asyncio.ensure_future(self._in_turn(work))
+    def _begin(self, work: Coroutine[Any, Any, Found]) -> asyncio.Future[Found]:
+        piece = asyncio.ensure_future(work)
         self._works.add(piece)
         piece.add_done_callback(self._forget)
         return piece
@@ -203,7 +203,6 @@ class SlurmProvider:
         gone = await self._ends.rows(members.chosen, terminated=asked, asking=self._asking())
         self._endings.keep(members)
         try:
-            await self._endings.look_at_steps(members)
             await self._end(members)
         except ProviderError:
             log.warning("what should end could not be told; it is tried again", backend=self.name)
@@ -215,12 +214,12 @@ class SlurmProvider:
         return await self._ends.worded([*(self._row(one) for one in shown), *gone, *stray])
 
     def _tidy_up(self, members: Members) -> None:
-        """Remove old logs, rarely, and when nothing else is to be done."""
+        """Remove old logs, rarely, and beside all else: nobody waits for it."""
         if (now_s := self._monotonic_s()) - self._tidied_s < TIDY_EVERY_S:
             return
         self._tidied_s = now_s
         living = {one.job.tag.launch_id for one in members.chosen.values() if not one.is_over}
-        self._begin(lambda: tidy(self._log_dir, self._runner, living=living, now_s=self._now_s()))
+        self._begin(tidy(self._log_dir, self._runner, living=living, now_s=self._now_s()))
 
     def _asking(self) -> Asking:
         return Asking(

@@ -138,7 +138,10 @@ async def _watched(watch: Watch) -> tuple[bool, str]:
 
 async def _known_again(watch: Watch) -> tuple[bool, str] | None:
     """Return what is wrong if a job that works well can't be told from others; None if it can."""
-    return await _stray(watch) if watch.job_id in (await _listing_of(watch)).others else None
+    with contextlib.suppress(Unavailable):
+        if watch.job_id in (await _listing_of(watch)).others:
+            return await _stray(watch)
+    return None
 
 
 async def _stray(watch: Watch) -> tuple[bool, str]:
