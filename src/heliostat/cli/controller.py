@@ -223,6 +223,7 @@ def _identity(record: ClusterRecord) -> Identity:
         ray_version=record.ray_version,
         python_version=record.python_version,
         pid=os.getpid(),
+        version=__version__,
     )
 
 

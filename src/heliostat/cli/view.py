@@ -79,6 +79,8 @@ def header(report: StatusReport) -> Lines:
     if report.paused:
         text = "paused     nothing is launched or released until `heliostat pause --off`"
         lines.append(Cell(text, "bold yellow"))
+    if report.journal:
+        lines.append(Cell(f"journal    {report.journal}; nothing is launched until then", "bold red"))
     lines += [_silent(one) for one in report.backends if not one.fresh]
     lines += [Cell(f"breaker    {one.breaker}", "bold red") for one in report.backends if one.breaker]
     return Lines("", tuple(lines))

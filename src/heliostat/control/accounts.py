@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from heliostat.control.usage import merged, usage
+from heliostat.control.usage import usage
 from heliostat.model.instance import Instance
 from heliostat.model.node_type import Policy
-from heliostat.ports.journal import Journal, UsageRow
+from heliostat.ports.journal import Journal, UsageRow, added_up
 
 
 class Accounts:
@@ -38,9 +38,9 @@ class Accounts:
             self.flush()
 
     def unwritten(self) -> Sequence[UsageRow]:
-        return merged(self._rows)
+        return added_up(self._rows)
 
     def flush(self) -> None:
         if self._rows:
-            self._journal.add_usage(merged(self._rows))
+            self._journal.add_usage(added_up(self._rows))
             self._rows = []

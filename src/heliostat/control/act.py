@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from heliostat.control.ledger import Ledger
 from heliostat.control.wiring import Timing
 from heliostat.model.instance import Change
 from heliostat.ports.clock import Clock
@@ -23,12 +24,20 @@ class BackendActor:
     """
 
     def __init__(
-        self, provider: Provider, *, clock: Clock, telemetry: Telemetry, timing: Timing, on_answer: Answer
+        self,
+        provider: Provider,
+        *,
+        clock: Clock,
+        telemetry: Telemetry,
+        timing: Timing,
+        ledger: Ledger,
+        on_answer: Answer,
     ) -> None:
         self.provider = provider
         self._clock = clock
         self._telemetry = telemetry
         self._timing = timing
+        self._ledger = ledger
         self._on_answer = on_answer
         self._waiting = Change()
         self.task: asyncio.Task[None] | None = None
@@ -59,15 +68,25 @@ class BackendActor:
 
     async def _apply(self, change: Change) -> Outcome:
         began_s = self._since_s = self._clock.monotonic_s()
+        call = self._ledger.began(self.provider.name, change)
+        answer = await self._answer(change)
+        took_s = self._clock.monotonic_s() - began_s
+        self._telemetry.observe("apply_ms", took_s * 1000)
+        self._ledger.ended(call, answer, took_s=took_s)
+        if isinstance(answer, Outcome):
+            return answer
+        deadline_s = self._timing.apply_deadline_s
+        return _all_failed(change, answer or Unavailable(f"no answer within {deadline_s:.0f} s"))
+
+    async def _answer(self, change: Change) -> Outcome | ProviderError | None:
+        """Return what the provider says, None if it says nothing within the deadline."""
         try:
             async with asyncio.timeout(self._timing.apply_deadline_s):
                 return await self.provider.apply(change)
         except TimeoutError:
-            return _all_failed(change, Unavailable(f"no answer within {self._timing.apply_deadline_s:.0f} s"))
+            return None
         except ProviderError as error:
-            return _all_failed(change, error)
-        finally:
-            self._telemetry.observe("apply_ms", (self._clock.monotonic_s() - began_s) * 1000)
+            return error
 
 
 def _all_failed(change: Change, error: ProviderError) -> Outcome:

@@ -20,6 +20,8 @@ from heliostat.control.answers import answer, failed_launches, refused
 from heliostat.control.drainer import Drainer
 from heliostat.control.follow_up import follow_up, letting_go
 from heliostat.control.idle_watch import IdleWatch
+from heliostat.control.ledger import Ledger
+from heliostat.control.lifetimes import lifetimes
 from heliostat.control.memory import Memory
 from heliostat.control.record import Forms, Recorded, adopted, record
 from heliostat.control.round_report import round_report
@@ -45,7 +47,6 @@ from heliostat.ports.cluster import RoundReport
 from heliostat.ports.errors import (
     ClusterError,
     ClusterUnreachable,
-    JournalError,
     StrangerCluster,
     TokenRefused,
 )
@@ -89,6 +90,7 @@ class Controller:
             name: BackendWatch(provider, clock=ports.clock, telemetry=ports.telemetry, timing=timing)
             for name, provider in ports.providers.items()
         }
+        self.ledger = Ledger(journal, clock=ports.clock, telemetry=ports.telemetry)
         self.actors = {name: self._actor(name) for name in ports.providers}
         now_s = ports.clock.monotonic_s()
         self.started_s = now_s
@@ -113,6 +115,7 @@ class Controller:
             clock=self.ports.clock,
             telemetry=self.ports.telemetry,
             timing=self.timing,
+            ledger=self.ledger,
             on_answer=functools.partial(self._answered, name),
         )
 
@@ -147,13 +150,11 @@ class Controller:
             self._going_down = why
             self._down_since_s = self.ports.clock.monotonic_s()
             self.phase = "going down"
-            # A journal that can't be written keeps nobody from leaving.
-            with contextlib.suppress(JournalError):
-                self.event("down", why)
+            self.event("down", why)
         self._wake.set()
 
     def event(self, kind: str, text: str, *, instance_id: str = "", node_type: str = "") -> None:
-        """Write one event to the journal and the log."""
+        """Note one event for the journal, and write it to the log."""
         log.info(text, kind=kind, instance=instance_id or None)
         event = Event(self.ports.clock.now_s(), kind, text, instance_id, node_type)
         self.ports.journal.record_events([event])
@@ -318,7 +319,8 @@ class Controller:
         events = [
             Event(snapshot.now_s, "adopt", one.reason, one.instance_id, one.node_type) for one in strangers
         ]
-        self.ports.journal.record_intents(strangers, events)
+        self.ports.journal.note_intents(strangers)
+        self.ports.journal.record_events(events)
         self.memory.learn(strangers)
         return self._snapshot(snapshot.ray)
 
@@ -339,17 +341,19 @@ class Controller:
     # -- record -----------------------------------------------------------------
 
     def _record(self, snapshot: Snapshot, history: History) -> Recorded:
-        began_s = self.ports.clock.monotonic_s()
         memory, now_s = self.memory, self.ports.clock.now_s()
-        before = memory.history
         forms = Forms(self.ports.ids.launch_id, self._request)
         recorded = record(memory.plan, now_s=now_s, policy=self.policy, intents=memory.intents, forms=forms)
-        seen = round_events(before, history, memory.instances, policy=self.policy, now_s=now_s)
-        events = [*seen, *recorded.events]
-        if recorded.intents or events:
-            self.ports.journal.record_intents(recorded.intents, events)
-            took_s = self.ports.clock.monotonic_s() - began_s
-            self.ports.telemetry.observe("journal_ms", took_s * 1000)
+        before, memory.history = memory.history, history
+        # The history knows of them now. A round that failed ahead of this leaves them to the next.
+        memory.answers.clear()
+        self._flush_history()
+        seen = round_events(before, history, memory.instances, policy=self.policy, snapshot=snapshot)
+        self.ports.journal.record_lifetimes(lifetimes(before, history, memory.instances, now_s=now_s))
+        idle = {name for name, actor in self.actors.items() if not actor.busy}
+        recorded = self.ledger.write(self._followed_up(recorded), seen, idle=idle)
+        if self.ledger.trouble:
+            memory.plan = memory.plan.without_launches()
         joined = set(history.joined_at) - set(before.joined_at)
         for backend in {memory.intents[one].backend for one in joined} & self.watches.keys():
             self.watches[backend].poke()  # Its last listing may say «queued» still.
@@ -360,11 +364,13 @@ class Controller:
         if recorded.intents:
             # Whoever asks between this round and the next is told of what has just been decided.
             memory.instances = join(replace(snapshot, intents=self._intents()))
-        memory.history = history
-        # The history knows of them now. A round that failed ahead of this leaves them to the next.
-        memory.answers.clear()
-        self._flush_history()
         return recorded
+
+    def _followed_up(self, recorded: Recorded) -> Recorded:
+        before_s = self.ports.clock.monotonic_s() - self.timing.ask_again_s
+        views = {name: watch.view for name, watch in self.watches.items()}
+        more = {name: follow_up(self.memory, one, before_s=before_s) for name, one in views.items()}
+        return recorded.with_changes(more)
 
     def _request(self, launch_id: str, action: Launch) -> LaunchRequest:
         node_type = self.policy.node_type(action.node_type)
@@ -385,13 +391,7 @@ class Controller:
 
     async def _act(self, recorded: Recorded) -> None:
         memory, now_s = self.memory, self.ports.clock.monotonic_s()
-        changes = dict(recorded.changes)
-        for name, watch in self.watches.items():
-            before_s = now_s - self.timing.ask_again_s
-            changes[name] = changes.get(name, Change()).merged(
-                follow_up(memory, watch.view, before_s=before_s)
-            )
-        for name, change in changes.items():
+        for name, change in recorded.changes.items():
             memory.asked.update(
                 dict.fromkeys((*change.terminate, *map(letting_go, change.unthrottle)), now_s)
             )
@@ -489,3 +489,4 @@ class Controller:
     def _flush(self) -> None:
         self.ports.journal.record_history(self.memory.history)
         self.accounts.flush()
+        self.ledger.commit()

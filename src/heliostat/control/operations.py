@@ -26,13 +26,12 @@ from heliostat.control.status import (
     next_lines,
     type_reports,
 )
-from heliostat.control.usage import merged
 from heliostat.model.instance import ALIVE, Instance, OfferQuery
 from heliostat.model.node_type import NodeType
 from heliostat.model.report import StatusReport
 from heliostat.model.snapshot import OperatorSettings
 from heliostat.ports.errors import ConfigError, ProviderError, Refused
-from heliostat.ports.journal import Event, UsageRow
+from heliostat.ports.journal import Event, Lifetime, ProviderCall, UsageRow, added_up
 from heliostat.ports.provider import Diagnose
 
 FAILURES_SHOWN = 3
@@ -72,6 +71,8 @@ class Operations:
             backends=backend_reports(scene),
             failures=failure_reports(*await self._failures(scene)),
             measures=controller.ports.telemetry.summary(),
+            journal=controller.ledger.trouble,
+            version=identity.version,
         )
 
     async def explain(self, subject: str | None, /) -> dict[str, Any]:
@@ -94,6 +95,12 @@ class Operations:
         found = self._find(instance) if instance else None
         instance_id = found.instance_id if found else instance
         return self._controller.ports.journal.events(after_seq=after, limit=limit, instance_id=instance_id)
+
+    async def calls(self, limit: int, /) -> Sequence[ProviderCall]:
+        return self._controller.ports.journal.calls(limit=limit)
+
+    async def lifetimes(self, limit: int, /) -> Sequence[Lifetime]:
+        return self._controller.ports.journal.lifetimes(limit=limit)
 
     async def cost(self) -> dict[str, Any]:
         rows = [*self._controller.ports.journal.usage(), *self._controller.accounts.unwritten()]
@@ -293,7 +300,7 @@ class Operations:
 
 
 def _added(rows: Sequence[UsageRow]) -> list[UsageRow]:
-    return sorted(merged(rows), key=lambda row: (row.day, row.node_type))
+    return sorted(added_up(rows), key=lambda row: (row.day, row.node_type))
 
 
 def _total(rows: Sequence[UsageRow]) -> dict[str, float]:

@@ -16,6 +16,8 @@ from heliostat.model.node_type import Policy
 from heliostat.model.plan import Drain, Launch, Plan, Release
 from heliostat.ports.journal import Event
 
+LAUNCH = "launch"
+
 
 @dataclass(frozen=True)
 class Recorded:
@@ -25,6 +27,13 @@ class Recorded:
     events: tuple[Event, ...]
     changes: Mapping[str, Change]
     drains: tuple[Drain, ...]
+
+    def with_changes(self, more: Mapping[str, Change]) -> Recorded:
+        """Return the same with more to ask of the backends."""
+        changes = dict(self.changes)
+        for backend, change in more.items():
+            _add(changes, backend, change)
+        return replace(self, changes=changes)
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,16 @@ def record(
             _add(changes, intent.backend, Change(terminate=(intent.instance_id,)))
     drains = tuple(action for action in plan.actions if isinstance(action, Drain))
     return Recorded(tuple(written), tuple(events), changes, drains)
+
+
+def without_launches(recorded: Recorded) -> Recorded:
+    """Return what may be done of a round that could not be written down."""
+    return replace(
+        recorded,
+        intents=tuple(one for one in recorded.intents if one.intent is not Intent.WANTED),
+        events=tuple(one for one in recorded.events if one.kind != LAUNCH),
+        changes={backend: replace(one, launch=()) for backend, one in recorded.changes.items()},
+    )
 
 
 def released(intent: InstanceIntent, *, now_s: float, why: str) -> InstanceIntent:
@@ -100,7 +119,7 @@ def _wanted(request: LaunchRequest, action: Launch, now_s: float) -> list[Instan
 def _launch_event(request: LaunchRequest, action: Launch, now_s: float) -> Event:
     return Event(
         at_s=now_s,
-        kind="launch",
+        kind=LAUNCH,
         text=f"{request.count} × {request.node_type.name}: {action.reason.text}",
         instance_id=request.instance_ids[0],
         node_type=request.node_type.name,

@@ -5,22 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from heliostat.model.history import Breaker, Failure, History
-from heliostat.model.instance import Instance, InstanceState
+from heliostat.model.instance import Instance, InstanceState, Intent, NodeStatus
 from heliostat.model.node_type import Policy
 from heliostat.model.resources import SCALE
+from heliostat.model.snapshot import Snapshot
 from heliostat.planner.breaker import breaker_text
 from heliostat.ports.journal import Event
 
+TOLD_ELSEWHERE = frozenset({InstanceState.REQUESTED, InstanceState.RUNNING})
+
 
 def round_events(
-    before: History, after: History, instances: Sequence[Instance], *, policy: Policy, now_s: float
+    before: History,
+    after: History,
+    instances: Sequence[Instance],
+    *,
+    policy: Policy,
+    snapshot: Snapshot,
 ) -> list[Event]:
     """Return what a round has seen: breakers and states that changed, nodes that have less than promised,
     failures."""
-    failures = new_failures(before, after)
+    now_s, failures = snapshot.now_s, new_failures(before, after)
     return [
         *breaker_events(before, after, now_s),
-        *state_events(before, instances, now_s),
+        *state_events(before, instances, snapshot),
         *shortfalls(before, after, instances, policy=policy, now_s=now_s),
         *(Event(now_s, "failure", one.error, one.instance_id, one.node_type) for one in failures),
     ]
@@ -68,20 +76,50 @@ def _breaker_sentence(backend: str, old: Breaker | None, new: Breaker | None, *,
     return f"the breaker of {backend} {verb}: {breaker_text(backend, new, now_s)}"
 
 
-def state_events(before: History, instances: Sequence[Instance], now_s: float) -> list[Event]:
-    """Return one event for each instance whose state differs from the last round's."""
+def state_events(before: History, instances: Sequence[Instance], snapshot: Snapshot) -> list[Event]:
+    """Return one event for each instance whose state differs from the last round's, with the reason."""
     return [
-        Event(
-            at_s=now_s,
-            kind="state",
-            text=_sentence(before.states.get(one.instance_id), one),
-            instance_id=one.instance_id,
-            node_type=one.node_type,
-            data={"state": one.state.value},
-        )
+        _state_event(before.states.get(one.instance_id), one, snapshot)
         for one in instances
         if before.states.get(one.instance_id) is not one.state
     ]
+
+
+def _state_event(old: InstanceState | None, one: Instance, snapshot: Snapshot) -> Event:
+    why = reason(one, snapshot)
+    text = f"{one.display_name} is {one.state.value}"
+    if old is not None:
+        text += f", was {old.value}"
+    # Why it came or was let go, an event of its own has said; a worker that runs says what it does.
+    told = one.state in TOLD_ELSEWHERE or one.intent.intent is Intent.RELEASED
+    if why and not told:
+        text += f": {why}"
+    data = {"state": one.state.value, "was": old.value if old else "", "why": why}
+    return Event(snapshot.now_s, "state", text, one.instance_id, one.node_type, data)
+
+
+def reason(one: Instance, snapshot: Snapshot) -> str:
+    """Return why an instance is in its state: our own reason, the backend's words, or what Ray shows."""
+    if one.intent.intent is Intent.RELEASED:
+        return one.intent.release_reason or ""
+    if one.state is InstanceState.REQUESTED:
+        return one.intent.reason
+    if one.state is InstanceState.RUNNING:
+        return "Ray shows its node"
+    if one.state is InstanceState.DRAINING:
+        return "Ray drains its node"
+    if one.state is InstanceState.UNKNOWN:
+        return _silence(one, snapshot)
+    dead = one.node is not None and one.node.status is NodeStatus.DEAD
+    return (one.row.detail if one.row else "") or ("Ray calls its node dead" if dead else "")
+
+
+def _silence(one: Instance, snapshot: Snapshot) -> str:
+    view = snapshot.backends.get(one.intent.backend)
+    if view is not None and view.fresh:
+        return "the head does not answer"
+    words = f": {view.error}" if view is not None and view.error else ""
+    return f"{one.intent.backend} has not been listed since{words}"
 
 
 def new_failures(before: History, after: History) -> Sequence[Failure]:
@@ -97,13 +135,3 @@ def start_times(before: History, after: History, requested_at_s: Mapping[str, fl
         for instance_id, at_s in after.joined_at.items()
         if instance_id not in before.joined_at and instance_id in requested_at_s
     ]
-
-
-def _sentence(old: InstanceState | None, instance: Instance) -> str:
-    text = f"{instance.display_name} is {instance.state.value}"
-    if old is not None:
-        text += f", was {old.value}"
-    # A worker that runs says for itself what it does; the backend's words are of its start.
-    if instance.state is not InstanceState.RUNNING and instance.row is not None and instance.row.detail:
-        text += f": {instance.row.detail}"
-    return text

@@ -36,15 +36,6 @@ def usage(
     return [_row(one, policy, prices, day=day, seconds=seconds) for one in instances if one.state in _PAID]
 
 
-def merged(rows: Iterable[UsageRow]) -> list[UsageRow]:
-    """Add up rows of the same day and node type."""
-    sums: dict[tuple[str, str], UsageRow] = {}
-    for row in rows:
-        known = sums.get((row.day, row.node_type))
-        sums[row.day, row.node_type] = _sum(known, row) if known else row
-    return list(sums.values())
-
-
 def _row(
     instance: Instance, policy: Policy, prices: Mapping[str, float], *, day: str, seconds: float
 ) -> UsageRow:
@@ -61,16 +52,4 @@ def _row(
         core_s=seconds * cpus,
         gpu_s=seconds * gpus,
         cost_usd=seconds / 3600 * price,
-    )
-
-
-def _sum(a: UsageRow, b: UsageRow) -> UsageRow:
-    return UsageRow(
-        a.day,
-        a.node_type,
-        a.node_s + b.node_s,
-        a.idle_s + b.idle_s,
-        a.core_s + b.core_s,
-        a.gpu_s + b.gpu_s,
-        a.cost_usd + b.cost_usd,
     )

@@ -28,7 +28,7 @@ class Ports:
 
 @dataclass(frozen=True)
 class Identity:
-    """Who this controller is, for workers' start documents and for `status`."""
+    """Who this controller is, for workers' start documents and for `status`; `version` is Heliostat's."""
 
     cluster_name: str
     cluster_uid: str
@@ -37,6 +37,7 @@ class Identity:
     ray_version: str
     python_version: str
     pid: int
+    version: str = ""
 
 
 @dataclass(frozen=True)

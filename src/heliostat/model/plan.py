@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from heliostat.model.demand import Demand, Gang
@@ -160,3 +160,7 @@ class Plan:
     deferred: tuple[Deferred, ...] = ()
     infeasible: tuple[Infeasible, ...] = ()
     kept: Mapping[str, Reason] = field(default_factory=dict)
+
+    def without_launches(self) -> Plan:
+        """Return the same plan, of which nothing can be launched."""
+        return replace(self, actions=tuple(one for one in self.actions if not isinstance(one, Launch)))

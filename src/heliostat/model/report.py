@@ -92,7 +92,8 @@ class BackendReport:
 
 @dataclass(frozen=True)
 class StatusReport:
-    """`phase`: «starting», «running», «head lost», «going down»."""
+    """`phase`: «starting», «running», «head lost», «going down». `journal` says why it can't be written, so
+    that nothing is launched; `version` is the controller's."""
 
     cluster_name: str
     cluster_uid: str
@@ -114,3 +115,5 @@ class StatusReport:
     backends: list[BackendReport]
     failures: list[FailureReport]
     measures: dict[str, dict[str, float]]
+    journal: str = ""
+    version: str = ""

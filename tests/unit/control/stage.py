@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from heliostat.control.measures import Measures
 from heliostat.control.operations import Operations
 from heliostat.control.wiring import Identity, Ports, Timing
 from heliostat.journal import SqliteJournal
+from heliostat.journal.opening import connect_to_file
 from heliostat.model.instance import BackendInstance
 from heliostat.model.node_type import ClusterSpec
 from heliostat.testing.clock import ManualClock
@@ -63,7 +65,7 @@ class Stage:
             self.ray.place_one()
 
     def _begin(self) -> None:
-        self.journal = SqliteJournal(self.folder / "journal.db", cluster_uid="uid")
+        self.journal = SqliteJournal(self.folder / "journal.db", cluster_uid="uid", connect=self._connect)
         self.config = GivenSpec(self.spec)
         ports = Ports(
             cluster=self.ray,
@@ -79,8 +81,17 @@ class Stage:
         )
         self.operations = Operations(self.controller)
 
+    def _connect(self, path: Path) -> sqlite3.Connection:
+        self.connection = connect_to_file(path)
+        return self.connection
+
+    def disk_is_full(self, full: bool = True) -> None:
+        """From now on no write of the journal's succeeds, or all do again."""
+        self.connection.execute(f"PRAGMA query_only = {int(full)}")
+
     def restart(self) -> None:
-        self.journal.close()
+        # Not `journal.close()`, which would write what a crash loses.
+        self.connection.close()
         world, faults = self.provider.world, self.provider.faults
         self.provider = FakeProvider(clock=self.clock, boot_s=2.0, world=world, faults=faults)
         self.provider.on_running = self._joined

@@ -11,7 +11,6 @@ import pytest
 from heliostat.model.instance import BackendInstance, Change, DrainReason, Intent, NodeStatus
 from heliostat.ports.errors import (
     InsufficientCapacity,
-    JournalError,
     Refused,
     StrangerCluster,
     TokenRefused,
@@ -106,6 +105,7 @@ async def test_a_restart_finds_running_workers_and_keeps_them(stage: Stage) -> N
 async def test_without_a_journal_running_workers_are_adopted_by_their_tags(stage: Stage) -> None:
     await up_with(stage, 2)
     stage.journal.forget_intents(list(stage.states()))
+    stage.journal.commit()
     stage.restart()
     await stage.step(3)
     assert sorted(stage.states().values()) == ["running"] * 2
@@ -297,17 +297,6 @@ async def test_a_driver_that_comes_at_the_last_moment_keeps_the_cluster(tmp_path
     stage.ray.connected_drivers = 1
     await stage.step(10)
     assert stage.controller.going_down is None
-
-
-async def test_a_journal_that_is_full_keeps_nobody_from_leaving(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(_: object) -> None:
-        raise JournalError("the disk is full")
-
-    monkeypatch.setattr(stage.journal, "record_events", full)
-    await stage.operations.down()
-    assert stage.controller.going_down == "asked by hand"
 
 
 async def test_rays_report_names_what_is_coming(stage: Stage) -> None:

@@ -9,10 +9,11 @@ import pytest
 from heliostat.control.idle_watch import IdleWatch
 from heliostat.control.measures import WINDOW, Measures
 from heliostat.control.spec_changes import changes
-from heliostat.control.usage import SECONDS_AT_MOST, merged, usage
+from heliostat.control.usage import SECONDS_AT_MOST, usage
 from heliostat.model.drain_limit import DrainLimit
 from heliostat.model.instance import Instance, InstanceIntent, InstanceState, Intent, NodeStatus
 from heliostat.model.resources import Resources
+from heliostat.ports.journal import added_up
 from tests.unit.control.world import HEAD, node_type, spec
 
 INTENT = InstanceIntent("la.0", "la", "gpu", "fake", "s", Intent.WANTED, 0.0, "demand")
@@ -35,7 +36,7 @@ def test_usage_counts_cores_gpus_money_and_idle_time() -> None:
         since_s=DAY_S - 10,
         now_s=DAY_S,
     )
-    (row,) = merged(rows)
+    (row,) = added_up(rows)
     assert (row.day, row.node_s, row.idle_s, row.core_s, row.gpu_s) == ("2023-11-14", 20, 10, 160, 40)
     assert row.cost_usd == pytest.approx(0.04)
 

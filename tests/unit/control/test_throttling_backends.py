@@ -94,10 +94,15 @@ class Answers:
         self.changes.append(change)
 
 
-async def test_what_waits_is_merged_and_named_once() -> None:
+async def test_what_waits_is_merged_and_named_once(stage: Stage) -> None:
     clock, answers = ManualClock(), Answers()
     actor = BackendActor(
-        FakeProvider(clock=clock), clock=clock, telemetry=Measures(), timing=Timing(), on_answer=answers.hear
+        FakeProvider(clock=clock),
+        clock=clock,
+        telemetry=Measures(),
+        timing=Timing(),
+        ledger=stage.controller.ledger,
+        on_answer=answers.hear,
     )
     actor.submit(Change(terminate=("a.0",)))
     actor.submit(Change(terminate=("b.0",), unthrottle=("cpu",)))

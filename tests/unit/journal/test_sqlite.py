@@ -7,23 +7,44 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from heliostat.journal import SqliteJournal, last_event, schema
+from heliostat.journal import SqliteJournal, last_event
+from heliostat.journal.opening import connect_to_file
+from heliostat.journal.schema import Retention
 from heliostat.model.history import Backoff, Breaker, Failure, History
 from heliostat.model.instance import InstanceIntent, InstanceState, Intent
 from heliostat.model.snapshot import OperatorSettings
 from heliostat.ports.errors import JournalBusy, JournalError
-from heliostat.ports.journal import Event, UsageRow
+from heliostat.ports.journal import Event, Lifetime, ProviderCall, UsageRow
 
 INTENT = InstanceIntent("la.0", "la", "cpu", "local", "shape", Intent.WANTED, 10.0, "1 × {CPU: 1} waits")
 
 
-def opened(path: Path, uid: str = "u1") -> SqliteJournal:
-    return SqliteJournal(path / "journal.db", cluster_uid=uid)
+CALL = ProviderCall(1, "local", 10.0, {"launch": [{"launch_id": "la", "node_type": "cpu", "count": 1}]})
+LIFETIME = Lifetime("la.0", "cpu", "local", 10.0)
+
+
+def opened(path: Path, uid: str = "u1", retention: Retention | None = None) -> SqliteJournal:
+    return SqliteJournal(path / "journal.db", cluster_uid=uid, retention=retention)
+
+
+def forbid_writing(journal: SqliteJournal, *, forbidden: bool = True) -> None:
+    journal._connection.execute(f"PRAGMA query_only = {int(forbidden)}")
+
+
+def on_disk(path: Path, table: str) -> list[str]:
+    """Return the keys of a table as a crash would leave them; the journal may be open."""
+    copy = path / "copy"
+    copy.mkdir(exist_ok=True)
+    for name in ("journal.db", "journal.db-wal"):
+        (copy / name).write_bytes((path / name).read_bytes())
+    with closing(sqlite3.connect(copy / "journal.db")) as connection:
+        return sorted(str(row[0]) for row in connection.execute(f"SELECT * FROM {table}"))
 
 
 def test_everything_survives_a_restart(tmp_path: Path) -> None:
@@ -95,14 +116,166 @@ def test_events_are_the_newest_oldest_first_and_filtered(tmp_path: Path) -> None
     assert [e.text for e in journal.events(after_seq=8)] == ["8", "9"]
 
 
-def test_events_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heliostat.journal.sqlite.EVENTS_KEPT", 50)
+def test_what_is_noted_is_read_back_at_once_and_written_with_the_next(tmp_path: Path) -> None:
     journal = opened(tmp_path)
-    for start in range(0, 2 * schema.PRUNE_EVERY, 100):
-        journal.record_events([Event(0.0, "state", str(start + n)) for n in range(100)])
-    kept = journal.events(limit=10_000)
-    assert len(kept) == 50
-    assert kept[-1].text == str(2 * schema.PRUNE_EVERY - 1)
+    journal.record_events([Event(1.0, "state", "first")])
+    journal.note_intents([INTENT, replace(INTENT, instance_id="lb.0")])
+    journal.forget_intents(["lb.0"])
+    journal.record_history(History(rounds_at_s=1.0))
+    journal.add_usage([UsageRow("2026-01-01", "cpu", 1.0, 0.5, 2.0, 0.0, 0.1)] * 2)
+    assert journal.intents() == (INTENT,)
+    assert journal.history() == History(rounds_at_s=1.0)
+    assert [row.node_s for row in journal.usage()] == [2.0]
+    assert on_disk(tmp_path, "intents") == []
+    journal.record_intents([replace(INTENT, instance_id="lc.0")], [Event(2.0, "launch", "second")])
+    assert on_disk(tmp_path, "intents") == ["la.0", "lc.0"]
+    assert [(one.seq, one.text) for one in journal.events()] == [(1, "first"), (2, "second")]
+    assert [row.node_s for row in journal.usage()] == [2.0]
+
+
+def test_a_round_is_one_transaction_and_a_quiet_one_none(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def traced(path: Path) -> sqlite3.Connection:
+        connection = connect_to_file(path)
+        connection.set_trace_callback(said.append)
+        return connection
+
+    journal = SqliteJournal(tmp_path / "journal.db", cluster_uid="u1", connect=traced)
+    said.clear()
+    journal.record_events([Event(1.0, "state", "said")])
+    journal.record_lifetimes([LIFETIME])
+    journal.record_history(History(rounds_at_s=1.0))
+    journal.add_usage([UsageRow("2026-01-01", "cpu", 1.0, 0.5, 2.0, 0.0, 0.1)])
+    journal.forget_intents(["lz.0"])
+    journal.record_intents([INTENT], [Event(2.0, "launch", "why")], calls=[CALL])
+    assert said.count("COMMIT") == 1
+    journal.record_intents([], [])
+    journal.commit()
+    assert said.count("COMMIT") == 1
+
+
+def test_a_write_that_fails_counts_for_nothing_and_what_was_noted_stays(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.record_events([Event(1.0, "state", "noted")])
+    forbid_writing(journal)
+    with pytest.raises(JournalError, match="can't be written"):
+        journal.record_intents([INTENT], [Event(2.0, "launch", "why")], calls=[CALL])
+    with pytest.raises(JournalError):
+        journal.record_operator(OperatorSettings(paused=True))
+    assert journal.intents() == ()
+    assert journal.calls() == ()
+    assert not journal.operator().paused
+    assert [one.text for one in journal.events()] == ["noted"]
+    forbid_writing(journal, forbidden=False)
+    journal.record_events([Event(3.0, "state", "later")])
+    journal.commit()
+    assert [(one.seq, one.text) for one in journal.events()] == [(1, "noted"), (2, "later")]
+
+
+def test_notes_are_bounded_while_nothing_can_be_written(tmp_path: Path) -> None:
+    journal = opened(tmp_path, retention=Retention(noted=10))
+    forbid_writing(journal)
+    for n in range(100):
+        journal.record_events([Event(float(n), "state", str(n))])
+        journal.record_call(replace(CALL, seq=n + 1))
+        journal.record_lifetimes([replace(LIFETIME, instance_id=f"l{n}.0")])
+    journal.record_events([Event(100.0, "state", "last")])
+    forbid_writing(journal, forbidden=False)
+    journal.commit()
+    texts = [one.text for one in journal.events()]
+    assert "too many to keep" in texts[0]
+    assert texts[1:] == [*map(str, range(92, 100)), "last"]
+    assert [one.seq for one in journal.calls()] == list(range(91, 101))
+    assert len(journal.lifetimes()) == 10
+
+
+def test_calls_and_times_are_filled_in_as_they_become_known(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.record_intents([], [], calls=[CALL])
+    answered = replace(CALL, ended="error", took_s=0.5, error="no GPU is left")
+    journal.record_call(answered)
+    journal.record_lifetimes([LIFETIME])
+    journal.record_lifetimes([replace(LIFETIME, native_id="w1", started_at_s=12.0)])
+    journal.commit()
+    journal.record_lifetimes([replace(LIFETIME, native_id="w1", started_at_s=13.0, joined_at_s=15.0)])
+    assert journal.lifetimes()[0].start_s == 5.0
+    journal.commit()
+    journal.record_lifetimes([replace(LIFETIME, ended_at_s=20.0, end="failed")])
+    journal.record_lifetimes([replace(LIFETIME, ended_at_s=21.0, end="released")])
+    journal.close()
+    again = opened(tmp_path)
+    assert again.calls() == (answered,)
+    (found,) = again.lifetimes()
+    assert found == Lifetime("la.0", "cpu", "local", 10.0, "w1", 12.0, 15.0, 20.0, "failed")
+    assert (found.queue_s, found.start_s) == (2.0, 5.0)
+
+
+def test_a_call_cut_off_by_a_crash_was_never_answered(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.record_intents([INTENT], [], calls=[CALL])
+    journal.close()
+    (found,) = opened(tmp_path).calls()
+    assert (found.ended, found.took_s, found.error) == (
+        "no answer",
+        None,
+        "the controller ended before it heard an answer",
+    )
+
+
+def test_its_size_is_bounded(tmp_path: Path) -> None:
+    """Fifty thousand rows of each kind leave the newest few, and a small file."""
+    keep = Retention(events=1000, calls=200, lifetimes=500, usage_days=30, batch=100)
+    journal = opened(tmp_path, retention=keep)
+    for start in range(0, 50_000, 500):
+        numbers = range(start, start + 500)
+        journal.record_lifetimes([replace(LIFETIME, instance_id=f"l{n}.0") for n in numbers])
+        calls = [replace(CALL, seq=n + 1, ended="answer") for n in numbers]
+        journal.record_intents([], [Event(0.0, "state", str(n)) for n in numbers], calls=calls)
+    days = [f"2026-{month:02}-{day:02}" for month in (1, 2, 3) for day in range(1, 29)]
+    journal.add_usage([UsageRow(day, "cpu", 1.0, 0.5, 2.0, 0.0, 0.1) for day in days])
+    journal.record_events([Event(0.0, "state", str(n)) for n in range(50_000, 50_100)])
+    journal.commit()
+    journal.record_events([Event(0.0, "state", "last")])
+    journal.commit()
+    assert 1000 <= len(journal.events(limit=100_000)) <= 1000 + keep.batch
+    assert journal.events()[-1].text == "last"
+    assert 200 <= len(journal.calls(limit=100_000)) <= 200 + keep.batch
+    assert 500 <= len(journal.lifetimes(limit=100_000)) <= 500 + keep.batch
+    assert journal.usage()[0].day == "2026-02-27"
+    journal.close()
+    assert (tmp_path / "journal.db").stat().st_size < 2**20
+
+
+def test_a_controller_that_never_lives_long_prunes_as_well(tmp_path: Path) -> None:
+    for start in range(0, 1000, 50):
+        journal = opened(tmp_path, retention=Retention(events=100))
+        journal.record_events([Event(0.0, "state", str(start + n)) for n in range(50)])
+        journal.close()
+    assert len(opened(tmp_path).events(limit=10_000)) <= 150
+
+
+def test_what_was_remembered_of_another_shape_is_forgotten_alone(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.record_intents([INTENT], [])
+    journal.record_history(History(rounds_at_s=1.0))
+    journal.close()
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as connection, connection:
+        connection.execute("UPDATE meta SET value = '{\"joined_at\": 7}' WHERE key = 'history'")
+    again = opened(tmp_path)
+    assert again.history() == History()
+    assert again.intents() == (INTENT,)
+
+
+def test_it_lives_in_memory_and_outlives_its_owner(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as kept:
+        first = SqliteJournal(tmp_path / "none.db", cluster_uid="u1", connect=lambda _: kept)
+        first.record_intents([INTENT], [Event(1.0, "launch", "why")])
+        first.record_events([Event(2.0, "state", "noted, and lost with its owner")])
+        second = SqliteJournal(tmp_path / "none.db", cluster_uid="u1", connect=lambda _: kept)
+        assert second.intents() == (INTENT,)
+        assert [one.text for one in second.events()] == ["why"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def _hold(path: Path, ready: object) -> None:
@@ -125,6 +298,30 @@ def test_a_second_process_is_refused_and_kill_9_loses_nothing(tmp_path: Path) ->
         os.kill(holder.pid or 0, signal.SIGKILL)
         holder.join(10)
     assert opened(tmp_path).intents() == (INTENT,)
+
+
+def test_a_damaged_page_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.record_events([Event(0.0, "state", "x" * 200, f"la.{n}") for n in range(1000)])
+    journal.close()
+    content = bytearray((tmp_path / "journal.db").read_bytes())
+    for start in range(8192, len(content), 4096):
+        content[start : start + 64] = b"\xff" * 64
+    (tmp_path / "journal.db").write_bytes(bytes(content))
+    with pytest.raises(JournalError, match="move it away and start again"):
+        opened(tmp_path)
+
+
+def test_a_log_cut_off_by_a_power_loss_loses_no_more_than_its_end(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.record_intents([INTENT], [])
+    log = tmp_path / "journal.db-wal"
+    whole = log.stat().st_size
+    journal.record_intents([replace(INTENT, instance_id="lb.0")], [])
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "journal.db").write_bytes((tmp_path / "journal.db").read_bytes())
+    (tmp_path / "again" / log.name).write_bytes(log.read_bytes()[: whole + 100])
+    assert opened(tmp_path / "again").intents() == (INTENT,)
 
 
 def test_a_corrupt_file_is_refused_with_the_way_out(tmp_path: Path) -> None:
