@@ -12,7 +12,7 @@ from heliostat.api import wire
 from heliostat.api.transport import NobodyListens, NotReached, SocketTransport, Transport
 from heliostat.model.report import StatusReport
 from heliostat.ports.errors import ConfigError, HeliostatError, Refused
-from heliostat.ports.journal import Event
+from heliostat.ports.journal import Event, Lifetime, ProviderCall
 
 CALL_TIMEOUT_S = 10.0
 WRITE_TIMEOUT_S = 40.0
@@ -49,6 +49,12 @@ class ControllerClient:
     def events(self, *, after: int = 0, limit: int = 100, instance: str | None = None) -> list[Event]:
         path = _path("/events", after=after, limit=limit, instance=instance)
         return wire.events_from(self._call("GET", path))
+
+    def calls(self, *, limit: int = 100) -> list[ProviderCall]:
+        return wire.calls_from(self._call("GET", _path("/calls", limit=limit)))
+
+    def lifetimes(self, *, limit: int = 100) -> list[Lifetime]:
+        return wire.lifetimes_from(self._call("GET", _path("/lifetimes", limit=limit)))
 
     def cost(self) -> dict[str, Any]:
         return self._call("GET", "/cost")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from heliostat.model.report import StatusReport
-from heliostat.ports.journal import Event
+from heliostat.ports.journal import Event, Lifetime, ProviderCall
 
 
 class Operations(Protocol):
@@ -23,6 +23,14 @@ class Operations(Protocol):
 
     async def events(self, after: int, limit: int, instance: str | None, /) -> Sequence[Event]:
         """Return the newest `limit` events after sequence number `after`, oldest first."""
+        ...
+
+    async def calls(self, limit: int, /) -> Sequence[ProviderCall]:
+        """Return what the backends were asked last, oldest first."""
+        ...
+
+    async def lifetimes(self, limit: int, /) -> Sequence[Lifetime]:
+        """Return the times of the instances that were asked for last, oldest first."""
         ...
 
     async def cost(self) -> dict[str, Any]:

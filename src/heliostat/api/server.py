@@ -77,10 +77,27 @@ def _read_routes(operations: Operations) -> dict[str, Handler]:
             found = await operations.events(after, limit, query.get("instance") or None)
         return _json({"events": list(found)})
 
+    async def calls(request: Request) -> Response:
+        limit = _number(request.query_params, "limit", default=100, most=EVENTS_LIMIT)
+        async with asyncio.timeout(OPERATION_TIMEOUT_S):
+            return _json({"calls": list(await operations.calls(limit))})
+
+    async def lifetimes(request: Request) -> Response:
+        limit = _number(request.query_params, "limit", default=100, most=EVENTS_LIMIT)
+        async with asyncio.timeout(OPERATION_TIMEOUT_S):
+            return _json({"lifetimes": list(await operations.lifetimes(limit))})
+
     async def cost(_: Request) -> Response:
         return await _answer(operations.cost())
 
-    return {"/status": status, "/explain": explain, "/events": events, "/cost": cost}
+    return {
+        "/status": status,
+        "/explain": explain,
+        "/events": events,
+        "/calls": calls,
+        "/lifetimes": lifetimes,
+        "/cost": cost,
+    }
 
 
 def _write_routes(operations: Operations) -> dict[str, Handler]:

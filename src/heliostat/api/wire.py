@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 from heliostat.model.report import StatusReport
 from heliostat.ports.errors import HeliostatError
-from heliostat.ports.journal import Event
+from heliostat.ports.journal import Event, Lifetime, ProviderCall
 
 T = TypeVar("T")
 
@@ -57,6 +57,14 @@ def status_from(data: Mapping[str, Any]) -> StatusReport:
 
 def events_from(data: Mapping[str, Any]) -> list[Event]:
     return [build(Event, one) for one in data.get("events", [])]
+
+
+def calls_from(data: Mapping[str, Any]) -> list[ProviderCall]:
+    return [build(ProviderCall, one) for one in data.get("calls", [])]
+
+
+def lifetimes_from(data: Mapping[str, Any]) -> list[Lifetime]:
+    return [build(Lifetime, one) for one in data.get("lifetimes", [])]
 
 
 def build(kind: type[T], data: object) -> T:

@@ -20,7 +20,7 @@ from heliostat.model.report import (
     TypeReport,
 )
 from heliostat.ports.errors import Refused
-from heliostat.ports.journal import Event
+from heliostat.ports.journal import Event, Lifetime, ProviderCall
 
 NOW_S = 1_760_000_000.0
 
@@ -81,6 +81,17 @@ EVENTS = [
     Event(NOW_S - 5, "launch", "launch 1 gpu: 1 task waits", "lw2aaaa.0", "gpu", {}, 3),
 ]
 
+CALLS = [
+    ProviderCall(
+        1, "local", NOW_S - 20, {"launch": [{"launch_id": "lw1aaaa", "node_type": "gpu", "count": 2}]}
+    ),
+    ProviderCall(2, "local", NOW_S - 5, {"terminate": ["lw9.0"], "terminated": 1}, "error", 0.25, "full"),
+]
+LIFETIMES = [
+    Lifetime("lw1aaaa.0", "gpu", "local", NOW_S - 200, "w1", NOW_S - 190, NOW_S - 185, NOW_S - 5, "idle"),
+    Lifetime("lw2aaaa.0", "gpu", "local", NOW_S - 5),
+]
+
 
 class FakeOperations:
     """Answers as told by its attributes; `asked` lists every write."""
@@ -112,6 +123,12 @@ class FakeOperations:
     async def events(self, after: int, limit: int, instance: str | None) -> list[Event]:
         found = [one for one in self.recorded if one.seq > after and instance in (None, one.instance_id)]
         return found[-limit:]
+
+    async def calls(self, limit: int) -> list[ProviderCall]:
+        return CALLS[-limit:]
+
+    async def lifetimes(self, limit: int) -> list[Lifetime]:
+        return LIFETIMES[-limit:]
 
     async def cost(self) -> dict[str, Any]:
         row = {

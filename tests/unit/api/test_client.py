@@ -9,7 +9,7 @@ import pytest
 from heliostat.api.client import ControllerClient, NoAnswer, NotRunning
 from heliostat.api.wire import WireError
 from heliostat.ports.errors import ConfigError, Refused
-from tests.unit.api.fakes import EVENTS, FakeOperations, report
+from tests.unit.api.fakes import CALLS, EVENTS, LIFETIMES, FakeOperations, report
 
 
 def test_status_comes_back_typed(socket_path: Path) -> None:
@@ -39,6 +39,8 @@ def test_reads_come_back(socket_path: Path) -> None:
     assert client.explain("a b&c")["subject"] == "a b&c"
     assert client.explain()["kind"] == "cluster"
     assert client.events(after=1) == EVENTS[1:]
+    assert client.calls(limit=1) == CALLS[-1:]
+    assert client.lifetimes() == LIFETIMES
     assert client.cost()["total"]["cost_usd"] == 5.0
 
 

@@ -252,6 +252,24 @@ def test_events_are_limited_and_filtered(invoke: Invoke, cluster: ClusterRecord)
     assert [json.loads(line)["seq"] for line in lines] == [3]
 
 
+def test_what_the_backends_were_asked(invoke: Invoke, cluster: ClusterRecord) -> None:
+    lines = invoke("events", "--calls").output.splitlines()
+    assert lines[1].split()[2:] == ["local", "launch", "2", "×", "gpu", "under", "way"]
+    assert lines[2].split()[2:] == ["local", "terminate", "1", "error", "0.25", "s", "full"]
+    (found,) = invoke("events", "--calls", "--limit", "1", "--json").output.splitlines()
+    assert json.loads(found)["ended"] == "error"
+
+
+def test_when_workers_came_and_went(invoke: Invoke, cluster: ClusterRecord) -> None:
+    lines = invoke("events", "--times").output.splitlines()
+    assert lines[1].split()[:2] == ["w1", "gpu"]
+    assert "10 s" in lines[1]
+    assert "15 s" in lines[1]
+    assert lines[1].endswith("idle")
+    assert lines[2].split()[:2] == ["lw2aaaa.0", "gpu"]
+    assert invoke("events", "--times", "--follow").exit_code == 2
+
+
 def test_env_is_for_a_shell_to_read(invoke: Invoke, cluster: ClusterRecord, state: Path) -> None:
     write_record(state / "demo" / "cluster.json", replace(cluster, token_path="/home/ada/a b/token"))
     lines = invoke("env").output.splitlines()
