@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import http.client
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 from heliostat.api import wire
 from heliostat.api.transport import NobodyListens, NotReached, SocketTransport, Transport
+from heliostat.api.wire import WireError
 from heliostat.model.report import StatusReport
 from heliostat.ports.errors import ConfigError, HeliostatError, Refused
 from heliostat.ports.journal import Event, Lifetime, ProviderCall
@@ -29,16 +30,22 @@ class NoAnswer(HeliostatError):
 class ControllerClient:
     """One cluster's controller. Raises NotRunning, NoAnswer, Refused, WireError.
 
-    `way` is its socket's path where it runs on this host, else the way there. `absence`: what is
-    said where nobody listens, in place of the usual.
+    `way` is its socket's path where it runs on this host, else the way there. Where nobody listens,
+    `last_error` says why it does not run, if that is known, else `absence`, in place of the usual.
     """
 
     def __init__(
-        self, way: Path | str | Transport, *, cluster: str = "the cluster", absence: str = ""
+        self,
+        way: Path | str | Transport,
+        *,
+        cluster: str = "the cluster",
+        absence: str = "",
+        last_error: Callable[[], str] = str,
     ) -> None:
         self._way = SocketTransport(way) if isinstance(way, str | Path) else way
         self.cluster = cluster
         self._absence = absence
+        self._last_error = last_error
 
     def status(self, *, timeout_s: float = CALL_TIMEOUT_S) -> StatusReport:
         return wire.status_from(self._call("GET", "/status", timeout_s=timeout_s))
@@ -105,6 +112,9 @@ class ControllerClient:
         return f"the controller of {self.cluster} did not answer"
 
     def _not_running(self) -> str:
+        error = self._last_error()
+        if error:
+            return f"the controller of {self.cluster} can't run: {error}"
         return self._absence or (
             f"no controller of {self.cluster} answers here: `heliostat list` shows what runs, "
             "`heliostat up FILE` starts a cluster"
@@ -125,6 +135,9 @@ def _checked(status: int, answer: bytes) -> dict[str, Any]:
     value = wire.loads(answer)
     if status < 400:
         return value
+    if status == 404 and value.get("error") == "Not Found":
+        # The path itself is unknown there: what it knows and does not have, it says in words.
+        raise WireError("the controller is of another version of heliostat, which does not know this yet")
     text = str(value.get("error") or f"the controller answered HTTP {status}")
     code = str(value.get("code") or "refused")
     if code == "invalid" and "\n" in text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import sys
@@ -21,6 +22,9 @@ from heliostat.config.record import ClusterRecord, list_records, read_record
 from heliostat.ports.errors import ConfigError, HeliostatError
 
 CLUSTER_FILE_BYTES_MAX = 1_000_000
+LOG_TAIL_BYTES = 16_384
+CONTROLLER_STARTS = "controller starts"
+"""The first thing that a controller says in its log."""
 
 
 def root() -> Path:
@@ -48,7 +52,13 @@ def client_of(record: ClusterRecord) -> ControllerClient:
     if record.host != socket.gethostname():
         relay = (record.python or sys.executable, "-m", "heliostat.api.relay", str(socket_path))
         way = RelayTransport(beside_head(record, relay), environment=tunnel_environment(os.environ))
-    return ControllerClient(way, cluster=record.cluster_name, absence=_while_it_starts(record))
+    log = places_of(record).controller_log
+    return ControllerClient(
+        way,
+        cluster=record.cluster_name,
+        absence=_while_it_starts(record),
+        last_error=lambda: last_error(log, since_s=record.created_at_s),
+    )
 
 
 def _while_it_starts(record: ClusterRecord) -> str:
@@ -58,6 +68,30 @@ def _while_it_starts(record: ClusterRecord) -> str:
     return (
         f"{record.cluster_name} is starting, and nobody answers yet; its logs are in {places_of(record).logs}"
     )
+
+
+def last_error(log: Path, *, since_s: float) -> str:
+    """Return the error with which a controller has ended, by its log; empty if that is not how it ends.
+
+    `since_s` is Unix time: what a former run of the cluster has said is none of this one's.
+    """
+    try:
+        if log.stat().st_mtime < since_s:
+            return ""
+        with log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    for line in reversed(lines):
+        try:
+            said = json.loads(line)
+        except ValueError:
+            return ""
+        # The next one may have been started since; it says so first of all.
+        if not isinstance(said, dict) or said.get("event") != CONTROLLER_STARTS:
+            return str(said["event"]) if isinstance(said, dict) and said.get("level") == "error" else ""
+    return ""
 
 
 def waits(record: ClusterRecord) -> bool:

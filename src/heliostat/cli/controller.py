@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import logging
 import os
 import platform
@@ -17,16 +18,18 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import IO, TextIO, cast
 
 import structlog
 
 from heliostat import __version__
 from heliostat.api.server import create_app, serve
 from heliostat.cli.backends import CompletedSource, backend_keys, completed, make
+from heliostat.cli.clusters import CONTROLLER_STARTS
 from heliostat.cli.driver_notes import note_for_drivers
 from heliostat.cli.head_lease import HeadLease, follow
 from heliostat.cli.launch_file import LaunchFile
-from heliostat.cli.system import RandomIds, SystemClock, abstract_lock
+from heliostat.cli.system import RandomIds, SystemClock, abstract_lock, lock_holder
 from heliostat.cli.why_file import read_why
 from heliostat.config.cluster_file import FileConfigSource
 from heliostat.config.places import RuntimePlaces, StatePlaces, ensure_private_dir, site_file
@@ -87,43 +90,62 @@ async def run(folder: Path) -> None:
     record, launch = read_record(places.record), LaunchFile.read(folder)
     if record is None:
         raise HeliostatError(f"{places.record} is missing: there is no cluster to control")
-    with abstract_lock(f"controller {record.cluster_uid}") as held:
+    with abstract_lock(lock_of(record.cluster_uid)) as held:
         if not held:
-            raise HeliostatError("another controller of this cluster runs on this host")
+            pid = lock_holder(lock_of(record.cluster_uid))
+            who = f": pid {pid}" if pid else ""
+            raise HeliostatError(f"another controller of {record.cluster_name} runs on this host{who}")
         ensure_private_dir(Path(record.runtime_dir), uid=os.getuid())
-        source = config_source(record, places)
-        spec = source.load()
-        lease = _lease(record, spec)
-        context = partial(provider_context, record, spec, places=places, lease=lease)
-        providers = make(spec, lambda name: context(backend=name))
-        ready, why = await asyncio.to_thread(_head, record, launch, stop=stop)
-        if ready is not None:
-            record = replace(record, session_name=ready.session_name)
-            write_record(places.record, record)
-        ports = Ports(
-            cluster=GcsCluster(_gcs_settings(record, launch)),
-            providers=providers,
-            journal=SqliteJournal(places.journal, cluster_uid=record.cluster_uid),
-            clock=SystemClock(),
-            ids=RandomIds(),
-            telemetry=Measures(),
-            config_source=CompletedSource(source, providers),
-        )
-        _recall(ports)
-        try:
-            controller = _controller(ports, completed(spec, providers), record=record, launch=launch)
-            if not record.session_name or why:
-                # Whatever answers there later is not known to be ours, so nothing is asked of it.
-                controller.go_down(why or "the head did not come up")
-            async with _lease_followed(lease, record, launch, places=places, ports=ports):
-                await _control(controller, record, stop=stop)
-        finally:
-            for provider in providers.values():
-                await provider.aclose()
-            if lease is not None:
-                await lease.aclose()
-            await ports.cluster.aclose()
-            ports.journal.close()
+        # Before anything else: without a journal nothing may be started.
+        with contextlib.closing(SqliteJournal(places.journal, cluster_uid=record.cluster_uid)) as journal:
+            await _run(places, record, launch=launch, journal=journal, stop=stop)
+
+
+def lock_of(cluster_uid: str) -> str:
+    """Return the name of the lock that a cluster's controller holds on the head's host while it lives."""
+    return f"controller {cluster_uid}"
+
+
+async def _run(
+    places: StatePlaces,
+    record: ClusterRecord,
+    *,
+    launch: LaunchFile,
+    journal: SqliteJournal,
+    stop: asyncio.Event,
+) -> None:
+    source = config_source(record, places)
+    spec = source.load()
+    lease = _lease(record, spec)
+    context = partial(provider_context, record, spec, places=places, lease=lease)
+    providers = make(spec, lambda name: context(backend=name))
+    ready, why = await asyncio.to_thread(_head, record, launch, stop=stop)
+    if ready is not None and ready.session_name != record.session_name:
+        record = replace(record, session_name=ready.session_name)
+        write_record(places.record, record)
+    ports = Ports(
+        cluster=GcsCluster(_gcs_settings(record, launch)),
+        providers=providers,
+        journal=journal,
+        clock=SystemClock(),
+        ids=RandomIds(),
+        telemetry=Measures(),
+        config_source=CompletedSource(source, providers),
+    )
+    _recall(ports)
+    try:
+        controller = _controller(ports, completed(spec, providers), record=record, launch=launch)
+        if not record.session_name or why:
+            # Whatever answers there later is not known to be ours, so nothing is asked of it.
+            controller.go_down(why or "the head did not come up")
+        async with _lease_followed(lease, record, launch, places=places, ports=ports):
+            await _control(controller, record, stop=stop)
+    finally:
+        for provider in providers.values():
+            await provider.aclose()
+        if lease is not None:
+            await lease.aclose()
+        await ports.cluster.aclose()
 
 
 def _recall(ports: Ports) -> None:
@@ -266,6 +288,22 @@ def _gcs_settings(record: ClusterRecord, launch: LaunchFile) -> GcsSettings:
     )
 
 
+class UnfailingLog(io.TextIOBase):
+    """The log as a file whose disk may be full: that costs lines, and must not end a controller."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            return self._file.write(text)
+        return 0
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.flush()
+
+
 def _configure_log() -> None:
     structlog.configure(
         processors=[
@@ -275,13 +313,13 @@ def _configure_log() -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", UnfailingLog(sys.stderr))),
     )
 
 
 def main() -> None:
     _configure_log()
-    log.info("controller starts", pid=os.getpid(), python=platform.python_version())
+    log.info(CONTROLLER_STARTS, pid=os.getpid(), python=platform.python_version())
     try:
         asyncio.run(run(Path(sys.argv[1])))
     except HeliostatError as error:

@@ -208,7 +208,9 @@ def _ended(code: int) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"wrapper: {text}", flush=True)
+    # A disk that is full costs the line, never the cluster.
+    with contextlib.suppress(OSError):
+        print(f"wrapper: {text}", flush=True)
 
 
 def main() -> None:

@@ -82,6 +82,10 @@ def test_a_silent_controller_has_a_deadline(socket_path: Path, operations: FakeO
         (b"hello", NoAnswer),
         (b"", NoAnswer),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", WireError),
+        (
+            b'HTTP/1.1 404 No\r\nContent-Length: 41\r\n\r\n{"error":"Not Found","code":"not_found"}\r\n',
+            WireError,
+        ),
         (b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy", NoAnswer),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}", NoAnswer),
     ],
