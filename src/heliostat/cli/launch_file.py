@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+
+from heliostat.ports.errors import HeliostatError
 
 NAME = "launch.json"
 
@@ -39,7 +41,18 @@ class LaunchFile:
 
     @classmethod
     def read(cls, folder: Path) -> LaunchFile:
-        return cls(**json.loads((folder / NAME).read_text(encoding="utf-8")))
+        """Return what is there; keys of another version are passed over. Raises HeliostatError."""
+        path = folder / NAME
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            known = {one.name for one in fields(cls)}
+            return cls(**{key: value for key, value in found.items() if key in known})
+        except OSError as error:
+            raise HeliostatError(f"{path} can't be read: {error.strerror}") from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise HeliostatError(
+                f"{path} is damaged ({error}): take the cluster down and up again"
+            ) from error
 
     @staticmethod
     def remove(folder: Path) -> None:

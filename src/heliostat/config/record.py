@@ -1,6 +1,6 @@
 """`cluster.json` in a cluster's state folder: what it is and where it runs, for later commands.
 
-Written whole or not at all; read with tolerance for keys of newer versions. Standard
+Written whole or not at all; keys of newer versions are passed over. Standard
 library only: `heliostat status` reads it, and has to be quick.
 """
 
@@ -17,6 +17,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from heliostat.ports.errors import HeliostatError
+
+FORMAT = 1
+"""The version of the record's format. New keys with defaults leave it; what an older reader would
+misunderstand raises it, and such a reader refuses."""
 
 Built = TypeVar("Built", "ProcessMark", "HeadJob", "ClusterRecord")
 
@@ -78,6 +82,7 @@ class ClusterRecord:
     wrapper: ProcessMark | None = None
     controller: ProcessMark | None = None
     head: ProcessMark | None = None
+    format: int = FORMAT
 
 
 def write_record(path: Path, record: ClusterRecord) -> None:
@@ -138,6 +143,12 @@ def read_record(path: Path) -> ClusterRecord | None:
         raise _damaged(path, "it is not JSON") from error
     if not isinstance(found, dict):
         raise _damaged(path, "it holds no object")
+    written = found.get("format", FORMAT)
+    if isinstance(written, int) and written > FORMAT:
+        raise HeliostatError(
+            f"{path} was written by a newer heliostat (format {written}, this one knows {FORMAT}): "
+            "use that version"
+        )
     try:
         return _built(ClusterRecord, found)
     except ValueError as error:

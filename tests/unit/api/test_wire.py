@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,3 +48,12 @@ def test_a_list_of_something_else_is_refused() -> None:
     data = json.loads(wire.dumps(report())) | {"instances": {"w1": 1}}
     with pytest.raises(wire.WireError, match="a list is expected"):
         wire.status_from(data)
+
+
+def test_a_status_of_the_previous_version_is_read() -> None:
+    """A controller that was not restarted since an upgrade still answers as it did."""
+    previous = Path(__file__).parent / "previous" / "status-1.json"
+    found = wire.status_from(wire.loads(previous.read_bytes()))
+    assert (found.cluster_name, found.phase) == ("prev", "running")
+    assert [one.name for one in found.instances] == ["w1"]
+    assert (found.journal, found.version) == ("", "")

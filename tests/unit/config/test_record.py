@@ -114,6 +114,23 @@ def test_a_record_that_another_host_has_replaced_meanwhile_stays(
     assert [one.name for one in tmp_path.iterdir()] == ["cluster.json"]
 
 
+def test_a_record_of_the_previous_version_is_read(tmp_path: Path) -> None:
+    found = read_record(Path(__file__).parent / "previous" / "cluster-1.json")
+    assert found is not None
+    assert (found.cluster_name, found.client_port, found.job) == ("prev", 10000, None)
+    assert found.wrapper == ProcessMark(13308, 4835363)
+    assert found.format == record.FORMAT == 1
+
+
+def test_a_record_of_a_newer_format_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "demo" / "cluster.json"
+    path.parent.mkdir()
+    path.write_text(_with(format=2))
+    with pytest.raises(HeliostatError, match=r"newer heliostat \(format 2, this one knows 1\)"):
+        read_record(path)
+    assert "newer heliostat" in list_records(tmp_path)[1][0]
+
+
 def test_keys_of_a_newer_version_are_passed_over(tmp_path: Path) -> None:
     write_record(tmp_path / "cluster.json", RECORD)
     path = tmp_path / "cluster.json"

@@ -49,6 +49,13 @@ def test_the_document_comes_from_a_file_or_the_environment_or_standard_input(
         assert bootstrap.read_document(argv) == DOCUMENT
 
 
+def test_a_document_of_the_previous_version_is_taken() -> None:
+    previous = Path(__file__).parent / "previous" / "start-1.json"
+    found = bootstrap.read_document([str(previous)])
+    assert (found["instance_id"], found["port_range"]) == ("licynuaf.0", [20000, 32000])
+    assert bootstrap.worker_environment(found)["RAY_CLOUD_INSTANCE_ID"] == "licynuaf.0"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

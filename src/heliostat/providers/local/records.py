@@ -11,6 +11,7 @@ is the claim. So an instance either is there with all that it holds, or is not t
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -193,17 +194,23 @@ def _dumped(record: Record) -> str:
 
 
 def _loaded(text: str) -> Record:
-    fields = json.loads(text)
+    fields = _known(Record, json.loads(text))
     return Record(
         **{
             **fields,
             "gpus": tuple(fields["gpus"]),
-            "process": Identity(**fields["process"]) if fields["process"] else None,
-            "stop": Stop(**fields["stop"]) if fields["stop"] else None,
+            "process": Identity(**_known(Identity, fields["process"])) if fields["process"] else None,
+            "stop": Stop(**_known(Stop, fields["stop"])) if fields["stop"] else None,
             "end": _loaded_end(fields["end"]) if fields["end"] else None,
         }
     )
 
 
 def _loaded_end(fields: Mapping[str, Any]) -> End:
-    return End(**{**fields, "left": tuple(Identity(**one) for one in fields["left"])})
+    left = tuple(Identity(**_known(Identity, one)) for one in fields["left"])
+    return End(**{**_known(End, fields), "left": left})
+
+
+def _known(kind: type[Record | Identity | Stop | End], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Pass over what a newer version has added: its worker must not count as broken."""
+    return {one.name: found[one.name] for one in dataclasses.fields(kind) if one.name in found}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,20 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     assert records.all("uid") == [full]
     assert sorted(os.listdir(tmp_path / "i/l1.0")) == ["slot.json", "start.json"]
     assert (tmp_path / "i/l1.0").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_record_of_another_version_is_read(tmp_path: Path) -> None:
+    """A worker of the previous version is taken over; what a newer one adds breaks nothing."""
+    text = (Path(__file__).parent / "previous" / "slot-1.json").read_text()
+    place = tmp_path / "licynuaf.0"
+    place.mkdir()
+    uid = json.loads(text)["cluster_uid"]
+    newer = {**json.loads(text), "colour": "blue", "process": {"pid": 1, "start_ticks": 2, "more": 3}}
+    for content in (text, json.dumps(newer)):
+        (place / "slot.json").write_text(content)
+        (found,) = Records(tmp_path).all(uid)
+        assert (found.native_id, found.end, found.boot_id[:4]) == ("w1", None, "0fc3")
+        assert found.process is not None
 
 
 def test_only_the_first_claim_counts(tmp_path: Path) -> None:
