@@ -29,7 +29,7 @@ from heliostat.cli.clusters import CONTROLLER_STARTS
 from heliostat.cli.driver_notes import note_for_drivers
 from heliostat.cli.head_lease import HeadLease, follow
 from heliostat.cli.launch_file import LaunchFile
-from heliostat.cli.system import RandomIds, SystemClock, abstract_lock, lock_holder
+from heliostat.cli.system import RandomIds, SystemClock, abstract_lock, controller_lock, lock_holder
 from heliostat.cli.why_file import read_why
 from heliostat.config.cluster_file import FileConfigSource
 from heliostat.config.places import RuntimePlaces, StatePlaces, ensure_private_dir, site_file
@@ -90,20 +90,15 @@ async def run(folder: Path) -> None:
     record, launch = read_record(places.record), LaunchFile.read(folder)
     if record is None:
         raise HeliostatError(f"{places.record} is missing: there is no cluster to control")
-    with abstract_lock(lock_of(record.cluster_uid)) as held:
+    with abstract_lock(controller_lock(record.cluster_uid)) as held:
         if not held:
-            pid = lock_holder(lock_of(record.cluster_uid))
+            pid = lock_holder(controller_lock(record.cluster_uid))
             who = f": pid {pid}" if pid else ""
             raise HeliostatError(f"another controller of {record.cluster_name} runs on this host{who}")
         ensure_private_dir(Path(record.runtime_dir), uid=os.getuid())
         # Before anything else: without a journal nothing may be started.
         with contextlib.closing(SqliteJournal(places.journal, cluster_uid=record.cluster_uid)) as journal:
             await _run(places, record, launch=launch, journal=journal, stop=stop)
-
-
-def lock_of(cluster_uid: str) -> str:
-    """Return the name of the lock that a cluster's controller holds on the head's host while it lives."""
-    return f"controller {cluster_uid}"
 
 
 async def _run(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 import time
+from collections.abc import Iterator
 
 from heliostat.cli.head_queue import SLURM, HeadQueue, patiently, runner_of
 from heliostat.cli.preparing import Say
@@ -13,6 +15,7 @@ from heliostat.config.places import StatePlaces
 from heliostat.config.record import ClusterRecord
 from heliostat.ports.errors import HeliostatError
 from heliostat.providers.slurm.options import SlurmOptions, parse_section
+from heliostat.providers.slurm.runner import Runner
 
 PATIENCE_S = 30.0
 """A slurmctld that is busy or restarts is back by then; nobody waits longer for what may not be there."""
@@ -21,10 +24,7 @@ PATIENCE_S = 30.0
 def cancel_jobs(record: ClusterRecord, *, places: StatePlaces, say: Say) -> None:
     """Cancel what carries the cluster's tag in Slurm. Where it can't be asked, say what may be left."""
     try:
-        section = applied_spec(record, places).backends.get(SLURM)
-        if section is None:
-            return
-        left = _cancelled(parse_section(section), record.cluster_uid, say)
+        left = cancelled(record, places=places, say=say)
     except HeliostatError as error:
         say(f"jobs of {record.cluster_name} may be left in Slurm, which could not be asked: {error}")
         return
@@ -32,11 +32,23 @@ def cancel_jobs(record: ClusterRecord, *, places: StatePlaces, say: Say) -> None
         say(f"{left} jobs of {record.cluster_name} were left in Slurm, and are cancelled")
 
 
-def _cancelled(options: SlurmOptions, cluster_uid: str, say: Say) -> int:
+def cancelled(record: ClusterRecord, *, places: StatePlaces, say: Say) -> int:
+    """Cancel what carries the cluster's tag in Slurm; return how many instances that were."""
+    section = applied_spec(record, places).backends.get(SLURM)
+    if section is None:
+        return 0
+    options, until_s = parse_section(section), time.monotonic() + PATIENCE_S
+    with brief_runner(options) as runner:
+        queue = HeadQueue(runner, options)
+        return patiently(lambda: queue.cancel_workers(record.cluster_uid), say=say, until_s=until_s)
+
+
+@contextlib.contextmanager
+def brief_runner(options: SlurmOptions) -> Iterator[Runner]:
+    """Give what runs Slurm's commands, of a cluster that need not run itself."""
     with tempfile.TemporaryDirectory(prefix="hel-", dir="/tmp") as folder:
         runner = runner_of(options, runtime_dir=folder)
-        queue, until_s = HeadQueue(runner, options), time.monotonic() + PATIENCE_S
         try:
-            return patiently(lambda: queue.cancel_workers(cluster_uid), say=say, until_s=until_s)
+            yield runner
         finally:
             asyncio.run(runner.aclose())

@@ -37,6 +37,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "explain": "Say why a node came, went or stays, or why a demand waits.",
         "events": "Show what happened, newest last.",
         "cost": "Show node hours, core hours, money and idle share.",
+        "doctor": "Find what is yours and astray; clean it up.",
     },
     "Steer": {
         "add": "Start more workers of a type now.",

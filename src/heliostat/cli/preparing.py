@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from heliostat.cli.backends import backend_keys
-from heliostat.cli.system import SystemClock, abstract_lock, new_cluster_uid, owner
+from heliostat.cli.system import SystemClock, abstract_lock, new_cluster_uid, owner, up_lock
 from heliostat.config.cluster_file import FileConfigSource
 from heliostat.config.places import (
     RuntimePlaces,
@@ -65,7 +65,7 @@ def load_spec(path: Path) -> ClusterSpec:
 @contextlib.contextmanager
 def one_at_a_time(places: StatePlaces) -> Iterator[None]:
     """Let one `up` of a cluster at a time get through; a second one is told."""
-    with abstract_lock(f"up {places.folder}") as held:
+    with abstract_lock(up_lock(places.folder)) as held:
         if not held:
             raise HeliostatError("another `heliostat up` of this cluster is under way")
         yield

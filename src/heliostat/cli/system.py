@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 """Letters and digits that can't be mistaken for one another, fit for file, job and pod names."""
@@ -101,7 +102,7 @@ def tagged_processes(name: str, value: str) -> list[int]:
     shows their environment; such a one counts if its session is a tagged process's.
     """
     wanted = f"{name}={value}".encode()
-    environments = {pid: _environment(pid) for pid in _own_pids()}
+    environments = {pid: environment_of(pid) for pid in own_pids()}
     tagged = [pid for pid, found in environments.items() if wanted in found]
     sessions = {_session(pid) for pid in tagged} - {None}
     hidden = [pid for pid, found in environments.items() if not any(b"=" in one for one in found)]
@@ -116,7 +117,8 @@ def _session(pid: int) -> int | None:
         return None
 
 
-def _own_pids() -> list[int]:
+def own_pids() -> list[int]:
+    """Return the pids of this user's processes."""
     mine = os.getuid()
     found = []
     for entry in os.scandir("/proc"):
@@ -129,7 +131,8 @@ def _own_pids() -> list[int]:
     return found
 
 
-def _environment(pid: int) -> list[bytes]:
+def environment_of(pid: int) -> list[bytes]:
+    """Return a process's environment as it was at its start; nothing of one that is gone or another's."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return file.read().split(b"\0")
@@ -161,6 +164,16 @@ def _others(name: str, value: str) -> list[int]:
     return [pid for pid in tagged_processes(name, value) if pid != os.getpid()]
 
 
+def controller_lock(cluster_uid: str) -> str:
+    """Return the name of the lock that a cluster's controller holds on the head's host while it lives."""
+    return f"controller {cluster_uid}"
+
+
+def up_lock(folder: Path) -> str:
+    """Return the name of the lock that an `up` holds of the cluster with that state folder."""
+    return f"up {folder}"
+
+
 def lock_holder(what: str) -> int | None:
     """Return the pid of our own process that holds the lock `what`; None if none can be found.
 
@@ -170,7 +183,7 @@ def lock_holder(what: str) -> int | None:
     with open("/proc/net/unix", encoding="utf-8", errors="replace") as file:
         rows = [line.split() for line in file]
     sockets = {f"socket:[{row[6]}]" for row in rows if len(row) == 8 and row[7] == name}
-    return next((pid for pid in _own_pids() if sockets and sockets & _open_files(pid)), None)
+    return next((pid for pid in own_pids() if sockets and sockets & _open_files(pid)), None)
 
 
 def _open_files(pid: int) -> set[str]:

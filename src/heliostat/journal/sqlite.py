@@ -240,20 +240,23 @@ class SqliteJournal:
 
 
 def last_event(path: Path, kind: str) -> Event | None:
-    """Return the newest event of a kind in a journal that nobody has open, and change nothing.
+    """Return the newest event of a kind in a journal that nobody has open; None if there is none."""
+    return next(iter(past_events(path, kind, limit=1)), None)
 
-    None where there is no such event, or no journal that can be read.
+
+def past_events(path: Path, kind: str, *, limit: int) -> list[Event]:
+    """Return the newest events of a kind in a journal that nobody has open, newest first, and change nothing.
+
+    None are there where no journal can be read.
     """
     # Immutable: neither a lock nor a file beside it, so a controller that starts now meets nobody.
     address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+    query = f"{_EVENTS} WHERE kind = ? ORDER BY seq DESC LIMIT ?"
     try:
         with closing(sqlite3.connect(address, uri=True)) as connection:
-            row = connection.execute(
-                f"{_EVENTS} WHERE kind = ? ORDER BY seq DESC LIMIT 1", (kind,)
-            ).fetchone()
-            return _event(row) if row else None
+            return [_event(row) for row in connection.execute(query, (kind, limit))]
     except (sqlite3.Error, json.JSONDecodeError):
-        return None
+        return []
 
 
 def _call(row: tuple[Any, ...]) -> ProviderCall:

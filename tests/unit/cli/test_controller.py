@@ -20,7 +20,7 @@ from heliostat.api.client import NotRunning
 from heliostat.cli import controller, wrapper
 from heliostat.cli.clusters import client_of, last_error
 from heliostat.cli.launch_file import LaunchFile
-from heliostat.cli.system import abstract_lock, lock_holder
+from heliostat.cli.system import abstract_lock, controller_lock, lock_holder
 from heliostat.config.places import StatePlaces
 from heliostat.config.record import ClusterRecord, write_record
 from heliostat.journal import SqliteJournal
@@ -72,7 +72,7 @@ def test_one_of_two_has_the_lock_and_is_known_by_its_pid() -> None:
 
 async def test_a_second_controller_is_told_who_has_it(places: StatePlaces, cluster: ClusterRecord) -> None:
     with (
-        held_elsewhere(controller.lock_of(cluster.cluster_uid)) as pid,
+        held_elsewhere(controller_lock(cluster.cluster_uid)) as pid,
         pytest.raises(HeliostatError, match=rf"another controller of demo runs on this host: pid {pid}"),
     ):
         await controller.run(places.folder)

@@ -1,0 +1,127 @@
+"""Jobs in Slurm of clusters that are gone: workers without a controller, records of heads that are over."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from heliostat.cli.clusters import places_of
+from heliostat.cli.doctor.finding import Finding
+from heliostat.cli.doctor.living import START_S, Host
+from heliostat.cli.head_queue import SLURM
+from heliostat.cli.leftovers import brief_runner, cancelled
+from heliostat.cli.preparing import Say
+from heliostat.cli.queued_end import waiting_or_gone
+from heliostat.cli.queued_head import applied_spec, head_look
+from heliostat.config.record import ClusterRecord
+from heliostat.ports.errors import HeliostatError, Unavailable
+from heliostat.providers.slurm.asking import listed
+from heliostat.providers.slurm.jobs import Job, parse_squeue, squeue_command
+from heliostat.providers.slurm.members import members_of
+from heliostat.providers.slurm.options import parse_section
+from heliostat.providers.slurm.refusals import trouble
+from heliostat.providers.slurm.runner import LocalRunner
+
+HEAD_UID_END = ".head"
+"""What a head's tag has behind its cluster's uid (cli/head_queue.py)."""
+DEADLINE_S = 30.0
+SLURM_CONF = Path("/etc/slurm/slurm.conf")
+NAMED = 5
+
+
+def left(host: Host, say: Say) -> list[Finding]:
+    """Return what clusters that are gone have left in Slurm. Where it can't be asked, that is a finding."""
+    heads = [one for one in host.records if one.job is not None and host.now_s - one.created_at_s > START_S]
+    found = [finding for one in host.gone for finding in _asked(partial(_workers, say=say), one)]
+    found += [finding for one in heads for finding in _asked(partial(_head, say=say), one)]
+    return found + _strangers(host, say)
+
+
+def _asked(look: Callable[[ClusterRecord], list[Finding]], record: ClusterRecord) -> list[Finding]:
+    try:
+        return look(record)
+    except HeliostatError as error:
+        what = "there may be some in Slurm, which can't be asked"
+        return [Finding("job", record.cluster_name, what, str(error), hint="try again")]
+
+
+def _workers(record: ClusterRecord, *, say: Say) -> list[Finding]:
+    section = applied_spec(record, places_of(record)).backends.get(SLURM)
+    if section is None:
+        return []
+    options = parse_section(section)
+    with brief_runner(options) as runner:
+        jobs = asyncio.run(listed(runner, options, cluster_uid=record.cluster_uid))
+    living = _living(jobs)
+    if not living:
+        return []
+
+    def fix() -> None:
+        cancelled(record, places=places_of(record), say=say)
+
+    return [Finding("job", record.cluster_name, living, "its cluster is gone", fix)]
+
+
+def _head(record: ClusterRecord, *, say: Say) -> list[Finding]:
+    look = head_look(record)
+    if look is not None and not look.is_over:
+        return []
+    places = places_of(record)
+    why = f"the job of its head is over{f' ({look.detail})' if look and look.detail else ''}"
+
+    def fix() -> None:
+        waiting_or_gone(record, places=places, say=say)
+
+    return [Finding("record", record.cluster_name, f"{places.record}, and workers if any", why, fix)]
+
+
+def _strangers(host: Host, say: Say) -> list[Finding]:
+    """Return jobs with our tag of clusters that nothing here tells of: they may live elsewhere."""
+    if shutil.which("squeue") is None:
+        return []
+    known = {one.cluster_uid for one in host.records}
+    try:
+        jobs = asyncio.run(_every_job())
+    except HeliostatError as error:
+        # The commands alone do not make a site: they may be installed for nothing.
+        if host.environment.get("SLURM_CONF") or SLURM_CONF.exists():
+            say(f"Slurm can't be asked: {error}")
+        return []
+    by_cluster: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        uid = job.tag.cluster_uid.removesuffix(HEAD_UID_END)
+        if uid not in known and not host.lives(uid):
+            by_cluster[uid].append(job)
+    return [_stranger(found) for found in by_cluster.values() if _living(found)]
+
+
+def _stranger(jobs: list[Job]) -> Finding:
+    tag, ids = jobs[0].tag, sorted({str(job.job_id) for job in jobs})
+    why = f"no record of it is here; `up` was run by {tag.owner}"
+    return Finding("job", tag.cluster_name, _living(jobs), why, hint=f"scancel {' '.join(ids)}")
+
+
+async def _every_job() -> tuple[Job, ...]:
+    command = squeue_command()
+    answer = await LocalRunner(os.environ).run(command, deadline_s=DEADLINE_S)
+    if (wrong := trouble(command, answer.code, answer.stderr)) is not None:
+        raise wrong
+    try:
+        return parse_squeue(answer.stdout).jobs
+    except ValueError as error:
+        raise Unavailable(str(error)) from error
+
+
+def _living(jobs: tuple[Job, ...] | list[Job]) -> str:
+    """Return the jobs that are not over in words; empty if none is."""
+    found = members_of(jobs)
+    names = [one.native_id for one in (*found.chosen.values(), *found.doubles) if not one.is_over]
+    if not names:
+        return ""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{len(names)} in Slurm: {', '.join(sorted(names)[:NAMED])}{more}"
