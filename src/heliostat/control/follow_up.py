@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from heliostat.control.memory import Memory
 from heliostat.model.instance import BackendInstance, Change, Intent
 from heliostat.model.snapshot import BackendView
@@ -27,3 +29,8 @@ def _has_come_up(memory: Memory, row: BackendInstance) -> bool:
 
 def letting_go(node_type: str) -> str:
     return f"unthrottle {node_type}"
+
+
+def follow_ups(memory: Memory, views: Mapping[str, BackendView], *, before_s: float) -> dict[str, Change]:
+    """Return the same for each backend."""
+    return {name: follow_up(memory, view, before_s=before_s) for name, view in views.items()}

@@ -12,18 +12,12 @@ _BEGUN = frozenset({InstanceState.STARTING, InstanceState.RUNNING, InstanceState
 _OVER = frozenset({InstanceState.GONE, InstanceState.FAILED})
 
 
-def lifetimes(
-    before: History, after: History, instances: Sequence[Instance], *, now_s: float
-) -> list[Lifetime]:
-    """Return the times of each instance whose state has changed in this round, as far as they are known now.
+def lifetimes(changed: Sequence[Instance], history: History, *, now_s: float) -> list[Lifetime]:
+    """Return the times of instances whose state has changed in this round, as far as they are known now.
 
     The machine's start is the backend's own time where it says one, else when it was first seen.
     """
-    return [
-        _lifetime(one, after, now_s)
-        for one in instances
-        if before.states.get(one.instance_id) is not one.state
-    ]
+    return [_lifetime(one, history, now_s) for one in changed]
 
 
 def _lifetime(one: Instance, history: History, now_s: float) -> Lifetime:

@@ -18,7 +18,7 @@ from heliostat.control.accounts import Accounts
 from heliostat.control.act import BackendActor
 from heliostat.control.answers import answer, failed_launches, refused
 from heliostat.control.drainer import Drainer
-from heliostat.control.follow_up import follow_up, letting_go
+from heliostat.control.follow_up import follow_ups, letting_go
 from heliostat.control.idle_watch import IdleWatch
 from heliostat.control.ledger import Ledger
 from heliostat.control.lifetimes import lifetimes
@@ -28,7 +28,7 @@ from heliostat.control.round_report import round_report
 from heliostat.control.start_document import as_planned, launch_request
 from heliostat.control.status import Scene, cluster_is_used
 from heliostat.control.tombstones import is_absent, is_over
-from heliostat.control.transitions import round_events, start_times
+from heliostat.control.transitions import changed_since, round_events, start_times
 from heliostat.control.watch import BackendWatch
 from heliostat.control.wiring import BAD_ROUNDS_AT_MOST, Identity, Ports, Timing
 from heliostat.model.history import History
@@ -348,10 +348,14 @@ class Controller:
         # The history knows of them now. A round that failed ahead of this leaves them to the next.
         memory.answers.clear()
         self._flush_history()
-        seen = round_events(before, history, memory.instances, policy=self.policy, snapshot=snapshot)
-        self.ports.journal.record_lifetimes(lifetimes(before, history, memory.instances, now_s=now_s))
+        changed = changed_since(before, memory.instances)
+        seen = round_events(before, history, changed, policy=self.policy, snapshot=snapshot)
+        self.ports.journal.record_lifetimes(lifetimes(changed, history, now_s=now_s))
+        views = {name: watch.view for name, watch in self.watches.items()}
+        before_s = self.ports.clock.monotonic_s() - self.timing.ask_again_s
+        recorded = recorded.with_changes(follow_ups(memory, views, before_s=before_s))
         idle = {name for name, actor in self.actors.items() if not actor.busy}
-        recorded = self.ledger.write(self._followed_up(recorded), seen, idle=idle)
+        recorded = self.ledger.write(recorded, seen, idle=idle)
         if self.ledger.trouble:
             memory.plan = memory.plan.without_launches()
         joined = set(history.joined_at) - set(before.joined_at)
@@ -365,12 +369,6 @@ class Controller:
             # Whoever asks between this round and the next is told of what has just been decided.
             memory.instances = join(replace(snapshot, intents=self._intents()))
         return recorded
-
-    def _followed_up(self, recorded: Recorded) -> Recorded:
-        before_s = self.ports.clock.monotonic_s() - self.timing.ask_again_s
-        views = {name: watch.view for name, watch in self.watches.items()}
-        more = {name: follow_up(self.memory, one, before_s=before_s) for name, one in views.items()}
-        return recorded.with_changes(more)
 
     def _request(self, launch_id: str, action: Launch) -> LaunchRequest:
         node_type = self.policy.node_type(action.node_type)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from heliostat.model.history import Breaker, Failure, History
 from heliostat.model.instance import Instance, InstanceState, Intent, NodeStatus
@@ -15,10 +15,16 @@ from heliostat.ports.journal import Event
 TOLD_ELSEWHERE = frozenset({InstanceState.REQUESTED, InstanceState.RUNNING})
 
 
+def changed_since(before: History, instances: Iterable[Instance]) -> list[Instance]:
+    """Return the instances whose state differs from the last round's; who joins or ends is among them."""
+    states = before.states
+    return [one for one in instances if states.get(one.intent.instance_id) is not one.state]
+
+
 def round_events(
     before: History,
     after: History,
-    instances: Sequence[Instance],
+    changed: Sequence[Instance],
     *,
     policy: Policy,
     snapshot: Snapshot,
@@ -28,8 +34,8 @@ def round_events(
     now_s, failures = snapshot.now_s, new_failures(before, after)
     return [
         *breaker_events(before, after, now_s),
-        *state_events(before, instances, snapshot),
-        *shortfalls(before, after, instances, policy=policy, now_s=now_s),
+        *(_state_event(before.states.get(one.instance_id), one, snapshot) for one in changed),
+        *shortfalls(before, after, changed, policy=policy, now_s=now_s),
         *(Event(now_s, "failure", one.error, one.instance_id, one.node_type) for one in failures),
     ]
 
@@ -74,15 +80,6 @@ def _breaker_sentence(backend: str, old: Breaker | None, new: Breaker | None, *,
         return f"the breaker of {backend} closes: it was not asked again, or refuses one type only"
     verb = "opens again" if old is not None and old.opened_at_s is not None else "opens"
     return f"the breaker of {backend} {verb}: {breaker_text(backend, new, now_s)}"
-
-
-def state_events(before: History, instances: Sequence[Instance], snapshot: Snapshot) -> list[Event]:
-    """Return one event for each instance whose state differs from the last round's, with the reason."""
-    return [
-        _state_event(before.states.get(one.instance_id), one, snapshot)
-        for one in instances
-        if before.states.get(one.instance_id) is not one.state
-    ]
 
 
 def _state_event(old: InstanceState | None, one: Instance, snapshot: Snapshot) -> Event:

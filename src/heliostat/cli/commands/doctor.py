@@ -32,7 +32,7 @@ class Result:
     fixed: bool = False
 
 
-@click.command("doctor", short_help="Find what is ours and astray; clean it up.")
+@click.command("doctor", short_help="Find what is yours and astray; clean it up.")
 @click.option("--fix", is_flag=True, help="Clean up what is for certain ours and astray.")
 @click.option(
     "--older-than", type=DURATION, default=OLD, show_default=True, help="Logs of clusters that do not run."
