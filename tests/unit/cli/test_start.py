@@ -19,6 +19,7 @@ from heliostat.cli.launch_file import LaunchFile
 from heliostat.cli.start import UID_TAG
 from heliostat.cli.system import tagged_processes
 from heliostat.config.record import ClusterRecord, write_record
+from tests.unit.cli.conftest import Invoke
 
 DEADLINE_S = 20.0
 
@@ -125,3 +126,28 @@ def test_more_ctrl_cs_do_not_cut_it_short(begin: Begin, capfd: pytest.CaptureFix
     assert outside == [], "what gets there would have been a KeyboardInterrupt"
     started.leaves_nothing()
     assert "still going down" in capfd.readouterr().err
+
+
+def test_a_journal_that_is_no_good_is_refused_before_anything_starts(
+    invoke: Invoke, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = tmp_path / "run"
+    monkeypatch.setenv("HELIOSTAT_RUNTIME_DIR", str(runtime))
+    path = tmp_path / "cluster.yaml"
+    path.write_text(
+        "cluster_name: demo\nmax_workers: 1\nprovider: {backends: {local: {cpus: 1}}}\n"
+        "available_node_types:\n"
+        "  head: {resources: {CPU: 0}, node_config: {backend: local}}\n"
+        "  cpu: {resources: {CPU: 1}, max_workers: 1, node_config: {backend: local}}\n"
+        "head_node_type: head\n"
+    )
+    journal = state / "demo" / "journal.db"
+    journal.parent.mkdir(mode=0o700)
+    journal.write_bytes(b"not a database" * 500)
+    result = invoke("up", str(path), "--detach")
+    assert result.exit_code == 1
+    assert "heliostat: the journal" in result.stderr
+    assert "move it away and start again" in result.stderr
+    assert not runtime.exists()
+    assert journal.read_bytes() == b"not a database" * 500
+    assert not (journal.parent / "cluster.json").exists()
