@@ -103,7 +103,9 @@ def _strangers(host: Host, say: Say) -> list[Finding]:
 def _stranger(jobs: list[Job]) -> Finding:
     tag, ids = jobs[0].tag, sorted({str(job.job_id) for job in jobs})
     why = f"no record of it is here; `up` was run by {tag.owner}"
-    return Finding("job", tag.cluster_name, _living(jobs), why, hint=f"scancel {' '.join(ids)}")
+    # Not one of ours, though it may have the same name.
+    cluster = f"{tag.cluster_name} ({tag.cluster_uid[:8]})"
+    return Finding("job", cluster, _living(jobs), why, hint=f"scancel {' '.join(ids)}")
 
 
 async def _every_job() -> tuple[Job, ...]:

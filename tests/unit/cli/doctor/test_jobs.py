@@ -54,7 +54,7 @@ def test_jobs_of_clusters_that_nothing_here_tells_of_are_told(
     add(slurm, 9, f"{UID}.head", name="lost")
     add(slurm, 8, OTHER, name="far")
     code, (found,) = doctor("--fix")
-    assert (code, found["cluster"], found["certain"]) == (1, "lost", False)
+    assert (code, found["cluster"], found["certain"]) == (1, "lost (01234567)", False)
     assert found["hint"] == "scancel 7 9"
     assert "ada@login1" in found["why"]
     assert slurm.cancelled == []
