@@ -67,8 +67,7 @@ def _should_be_up(one: Instance, history: History, snapshot: Snapshot) -> bool:
     begun = InstanceState.STARTING in {one.state, history.states.get(one.instance_id)}
     begun |= one.instance_id in history.joined_at or bool(one.row and one.row.started_at_s)
     wanted = one.instance_id not in history.drained and one.instance_id not in snapshot.operator.removals
-    refused = one.row is not None and one.row.rejection is not None
-    return begun and wanted and not refused and not is_over(one, history, snapshot.now_s)
+    return begun and wanted and not is_over(one, history, snapshot.now_s)
 
 
 def ailing(scene: Scene) -> Mapping[str, tuple[int, int]]:

@@ -177,6 +177,15 @@ class TestRefused:
         assert launched(world.round()) == {"cpu": 9 - FIRST_TRY - (FIRST_TRY - 1)}
         assert world.history.backoff == {}
 
+    def test_it_is_not_where_another_ask_was_refused_in_the_same_round(self) -> None:
+        world = World(demands=(demand(9, CPU=4),))
+        launch_refused(world, world.round(), FULL)
+        _, made = next_launch(world, within_s=20)
+        launch_refused(world, made, FULL)
+        world.answers = (Answer("l0", frozenset({"cpu"}), some=True), *world.answers)
+        assert launched(world.round()) == {}
+        assert world.history.backoff["cpu"].failures == 2
+
     def test_what_only_whole_gangs_want_is_asked_for_after_a_little_more(self) -> None:
         world = World(demands=(demand(9, CPU=4),))
         launch_refused(world, world.round(), FULL)
