@@ -48,6 +48,15 @@ def square(n):
 print(sum(ray.get([square.remote(n) for n in range({tasks})])))
 """
 
+WAITS = """
+@ray.remote(num_cpus=1, max_retries=5)
+def wait():
+    while not os.path.exists({path!r}):
+        time.sleep(0.2)
+    return "seen"
+print(ray.get(wait.remote()))
+"""
+
 
 @pytest.fixture(scope="module")
 def workers(shared_site: SlurmSite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
@@ -170,12 +179,14 @@ def test_what_slurm_would_let_wait_for_ever_is_refused_in_words(
 def test_a_second_cluster_on_the_same_slurm_keeps_to_itself(
     workers: Cluster, shared_site: SlurmSite, tmp_path: Path
 ) -> None:
-    driver = workers.driver(SQUARES.format(tasks=1, seconds=20))
+    seen = tmp_path / "seen"
+    driver = workers.driver(WAITS.format(path=str(seen)))
     until(lambda: len(workers.running()) == 1 or None, "a worker", 120)
     with cluster(tmp_path, cluster_text(f"{NAME}-b", TYPES, minutes=20)) as other:
         assert other.status().instances == []
     assert len(workers.running()) == 1
-    assert "0" in finished(driver, 60)
+    seen.touch()
+    assert "seen" in finished(driver, 60)
     workers.wait_empty(90)
 
 
