@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from heliostat.cli.head_queue import lease_of
 from heliostat.cli.queued_head import applied_spec
+from heliostat.config.record import ClusterRecord
 from tests.integration.slurm.login import NAME, Login, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -57,6 +60,22 @@ def test_the_next_up_owns_a_head_whose_up_was_killed(login: Login) -> None:
     login.nothing_is_left(record)
 
 
+def cmdline(pid: str) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def die_hard(record: ClusterRecord) -> None:
+    """Let wrapper and controller end as when their node dies: nobody lets the workers go."""
+    assert record.wrapper is not None
+    wrapper = record.wrapper.pid
+    tasks = Path(f"/proc/{wrapper}/task/{wrapper}/children").read_text().split()
+    (controller,) = [int(one) for one in tasks if b"heliostat.cli.controller" in cmdline(one)]
+    # The death of the wrapper is told to it, and it would let the workers go.
+    os.kill(controller, signal.SIGSTOP)
+    os.kill(wrapper, signal.SIGKILL)
+    os.kill(controller, signal.SIGKILL)
+
+
 def test_workers_of_a_head_that_died_go_when_its_successor_begins(login: Login) -> None:
     path = login.file()
     login.run("up", str(path), "--detach", timeout_s=30)
@@ -67,8 +86,7 @@ def test_workers_of_a_head_that_died_go_when_its_successor_begins(login: Login) 
     login.run("add", "cpu")
     (worker,) = [one for one in login.living() if one != first.job.job_id]
     assert "the next head is Slurm job" in login.run("up", str(path), "--successor")
-    # As when its node dies: nobody lets the workers go.
-    login.site.run("scancel", "--signal=KILL", "--full", first.job.job_id)
+    die_hard(first)
     second = until(
         lambda: login.record if login.record and login.record.cluster_uid != first.cluster_uid else None,
         "successor",
