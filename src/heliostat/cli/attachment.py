@@ -1,7 +1,7 @@
 """The foreground command that a cluster elsewhere belongs to: a file that it touches for as long as it lives.
 
 A cluster whose head is a Slurm job is attached while the file is there, and ends when the file has
-not changed for long (`wrapper.TOUCH_SILENCE_S`). The file's text is the host of that command.
+not changed for long (`wrapper.TOUCH_SILENCE_S`). The file's text is the host and pid of that command.
 """
 
 from __future__ import annotations
@@ -32,13 +32,18 @@ def attached_file(places: StatePlaces) -> Path:
 def attach(places: StatePlaces) -> None:
     """Make the cluster this process's: from now on it is attached, and the file touched until we end."""
     path = attached_file(places)
-    path.write_text(socket.gethostname(), encoding="utf-8")
+    path.write_text(_me(), encoding="utf-8")
     threading.Thread(target=_keep_touching, args=(path,), name="attached", daemon=True).start()
 
 
 def detach(places: StatePlaces) -> None:
     """Let the cluster go on without any command."""
     attached_file(places).unlink(missing_ok=True)
+
+
+def is_ours(places: StatePlaces) -> bool:
+    """Say whether the cluster is this process's."""
+    return _seen(attached_file(places))[0] == _me()
 
 
 def is_attached(places: StatePlaces) -> bool:
@@ -52,7 +57,7 @@ def is_detached(record: ClusterRecord) -> bool:
 
 def whose(record: ClusterRecord) -> str:
     """Return in words whose a running cluster is; empty for nobody's."""
-    host, _ = _seen(attached_file(places_of(record))) if record.job is not None else ("", 0)
+    host = _host(_seen(attached_file(places_of(record)))[0]) if record.job is not None else ""
     return f"it belongs to the `heliostat up` on {host}, and ends with it" if host else ""
 
 
@@ -67,15 +72,22 @@ def holder_elsewhere(
     Clocks of hosts differ, so what counts is that the file changes while we look.
     """
     path = attached_file(places)
-    host, first = _seen(path)
+    text, first = _seen(path)
     until_s = monotonic_s() + SILENCE_S
-    while host and host != socket.gethostname() and monotonic_s() < until_s:
+    while text and _host(text) != socket.gethostname() and monotonic_s() < until_s:
         sleep(LOOK_S)
-        now, changed = _seen(path)
-        if now and changed != first:
-            return now
-        host = now
+        text, changed = _seen(path)
+        if text and changed != first:
+            return _host(text)
     return None
+
+
+def _me() -> str:
+    return f"{socket.gethostname()} {os.getpid()}"
+
+
+def _host(text: str) -> str:
+    return text.partition(" ")[0]
 
 
 def _seen(path: Path) -> tuple[str, int]:

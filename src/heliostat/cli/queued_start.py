@@ -13,7 +13,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from heliostat.cli.attachment import attach, attached_file, detach, holder_elsewhere, is_attached
+from heliostat.cli.attachment import attach, attached_file, detach, holder_elsewhere, is_attached, is_ours
 from heliostat.cli.head import LOCAL
 from heliostat.cli.head_queue import HEAD_LAUNCH_ID, SLURM, HeadQueue, head_uid, queue_of
 from heliostat.cli.head_script import HeadAsk, head_submission
@@ -66,10 +66,9 @@ def start(
     refuse_other_backends(spec)
     queue = queue_of(spec)
     record, made = (waiting, None) if waiting else _recorded(path, spec, places=places, options=options)
-    ours = waiting is None
     try:
         if waiting is not None:
-            ours = _taken_over(waiting, places=places, options=options, say=say)
+            _take_over(waiting, places=places, options=options, say=say)
         if made is not None:
             record = _submitted(record, made, path=places.record, queue=queue)
         assert record.job is not None
@@ -78,7 +77,7 @@ def start(
             return record
         return wait_until_running(record, places=places, queue=queue, say=say)
     except BaseException as error:
-        if ours:
+        if waiting is None or is_ours(places):
             take_back(record, places=places, queue=queue, say=say)
             raise
         # It may run and work: it is not this one's to end.
@@ -90,13 +89,13 @@ def start(
         ) from error
 
 
-def _taken_over(waiting: ClusterRecord, *, places: StatePlaces, options: StartOptions, say: Say) -> bool:
-    """Say whether a head that waits already is this command's from now on: the one it belonged to is gone.
+def _take_over(waiting: ClusterRecord, *, places: StatePlaces, options: StartOptions, say: Say) -> None:
+    """Make a head that waits already this command's, where the one that it belonged to is gone.
 
     A detached one is nobody's. Raises HeliostatError where a command on another host waits with its head.
     """
     if not is_attached(places):
-        return False
+        return
     name = waiting.cluster_name
     say(f"looking whether the `heliostat up` that asked for the head of {name} is still there")
     holder = holder_elsewhere(places)
@@ -104,12 +103,11 @@ def _taken_over(waiting: ClusterRecord, *, places: StatePlaces, options: StartOp
         raise HeliostatError(f"`heliostat up` on {holder} waits for the head of {name}, which ends with it")
     # On this host there is none, or it would not have let us get here (`preparing.one_at_a_time`).
     if options.detach:
-        say(f"it is gone; {name} goes on without it")
         detach(places)
-        return False
-    say(f"it is gone; {name} ends with this one now")
-    attach(places)
-    return True
+        say(f"it is gone; {name} goes on without it")
+    else:
+        attach(places)
+        say(f"it is gone; {name} ends with this one now")
 
 
 def _recorded(

@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from heliostat.cli import attachment
-from heliostat.cli.attachment import SILENCE_S, attach, attached_file, detach, holder_elsewhere, is_attached
+from heliostat.cli.attachment import (
+    SILENCE_S,
+    attach,
+    attached_file,
+    detach,
+    holder_elsewhere,
+    is_attached,
+    is_ours,
+)
 from heliostat.config.places import StatePlaces
 
 
@@ -38,7 +46,10 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StatePlaces:
 def test_it_is_attached_until_it_is_detached(places: StatePlaces) -> None:
     assert not is_attached(places)
     attach(places)
-    assert attached_file(places).read_text() == socket.gethostname()
+    assert attached_file(places).read_text() == f"{socket.gethostname()} {os.getpid()}"
+    assert is_ours(places)
+    attached_file(places).write_text(f"{socket.gethostname()} 1")
+    assert not is_ours(places)
     detach(places)
     detach(places)
     assert not is_attached(places)
@@ -53,7 +64,7 @@ def test_this_hosts_own_is_not_looked_for(places: StatePlaces) -> None:
 
 def test_one_that_touches_it_holds_it(places: StatePlaces) -> None:
     path = attached_file(places)
-    path.write_text("login2")
+    path.write_text("login2 17")
 
     def touch(now_s: float) -> None:
         if now_s >= 8:
@@ -63,14 +74,14 @@ def test_one_that_touches_it_holds_it(places: StatePlaces) -> None:
 
 
 def test_one_that_is_silent_has_gone(places: StatePlaces) -> None:
-    attached_file(places).write_text("login2")
+    attached_file(places).write_text("login2 17")
     looking = Looking()
     assert looking.holder(places) is None
     assert looking.now_s >= SILENCE_S
 
 
 def test_one_that_ends_while_we_look_has_gone(places: StatePlaces) -> None:
-    attached_file(places).write_text("login2")
+    attached_file(places).write_text("login2 17")
     looking = Looking(lambda now_s: detach(places))
     assert looking.holder(places) is None
     assert looking.now_s < SILENCE_S

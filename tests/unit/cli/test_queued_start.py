@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from heliostat.cli import queued_start
-from heliostat.cli.attachment import is_attached, is_detached
+from heliostat.cli.attachment import attached_file, is_attached, is_detached
 from heliostat.cli.head_queue import HEAD_LAUNCH_ID, queue_of
 from heliostat.cli.preparing import AlreadyRunning
 from heliostat.cli.successor import SuccessorPlaces
@@ -259,10 +261,23 @@ def test_one_whose_files_can_not_be_written_is_taken_back(
     assert site.slurm.asked == []
 
 
+class Said(list[str]):
+    """What was said, with something that happens at that moment."""
+
+    def __init__(self, heard: Callable[[str], None]) -> None:
+        super().__init__()
+        self._heard = heard
+
+    def append(self, text: str) -> None:
+        super().append(text)
+        self._heard(text)
+
+
 def orphan(site: Site) -> None:
     """Leave what a foreground `up` leaves that was killed while its head waited in the queue."""
     site.up(queued_is_enough=True)
     assert is_attached(site.places)
+    attached_file(site.places).write_text(f"{socket.gethostname()} 1")
 
 
 def test_a_head_whose_up_was_killed_belongs_to_the_next_one(site: Site) -> None:
@@ -281,6 +296,19 @@ def test_ctrl_c_ends_a_head_that_was_taken_over(site: Site) -> None:
     with pytest.raises(KeyboardInterrupt):
         site.up()
     assert site.slurm.cancelled == [("100",)]
+    site.nothing_is_left()
+
+
+def test_ctrl_c_in_the_moment_of_taking_over_ends_it_too(site: Site) -> None:
+    orphan(site)
+
+    def say(text: str) -> None:
+        if "ends with this one now" in text:
+            raise KeyboardInterrupt
+
+    site.said = Said(say)
+    with pytest.raises(KeyboardInterrupt):
+        site.up()
     site.nothing_is_left()
 
 

@@ -55,7 +55,7 @@ def test_one_that_ends_with_another_up_says_so(
     invoke: Invoke, cluster: ClusterRecord, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = replace(cluster, job=HeadJob("7", "/home/ada/head.log"))
-    attached_file(places_of(job)).write_text("login2")
+    attached_file(places_of(job)).write_text("login2 17")
 
     def refuse(*_: object, **__: object) -> ClusterRecord:
         raise AlreadyRunning(job)
