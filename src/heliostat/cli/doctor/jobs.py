@@ -102,9 +102,10 @@ def _strangers(host: Host, say: Say) -> list[Finding]:
 
 def _stranger(jobs: list[Job]) -> Finding:
     tag, ids = jobs[0].tag, sorted({str(job.job_id) for job in jobs})
-    why = f"no record of it is here; `up` was run by {tag.owner}"
+    # The tag in a job's name, which counts where a site changes comments, holds neither owner nor name.
+    why = "no record of it is here" + (f"; `up` was run by {tag.owner}" if tag.owner else "")
     # Not one of ours, though it may have the same name.
-    cluster = f"{tag.cluster_name} ({tag.cluster_uid[:8]})"
+    cluster = f"{tag.cluster_name} ({tag.cluster_uid[:8]})".lstrip()
     return Finding("job", cluster, _living(jobs), why, hint=f"scancel {' '.join(ids)}")
 
 

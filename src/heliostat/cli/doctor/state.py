@@ -12,7 +12,7 @@ from heliostat.cli.doctor.living import Host
 from heliostat.cli.durations import humanise
 from heliostat.cli.launch_file import LaunchFile
 from heliostat.config.places import StatePlaces
-from heliostat.config.record import ClusterRecord, read_record
+from heliostat.config.record import ClusterRecord, remove_record
 from heliostat.raylink.address_file import address_file, answers, release_address_file
 
 HALF_WRITTEN = (".cluster.json-*", ".successor.json-*", ".write-test-*", "launch.json.new", "attached")
@@ -65,9 +65,8 @@ def _record(record: ClusterRecord, host: Host) -> Finding:
     places = StatePlaces(host.root / record.cluster_name)
 
     def fix() -> None:
-        now = read_record(places.record)
-        if now is not None and now.cluster_uid == record.cluster_uid:
-            places.record.unlink()
+        remove_record(places.record, record.cluster_uid)
+        if not places.record.exists():
             LaunchFile.remove(places.folder)
 
     pid = f" (pid {record.wrapper.pid})" if record.wrapper else ""

@@ -60,6 +60,12 @@ def test_jobs_of_clusters_that_nothing_here_tells_of_are_told(
     assert slurm.cancelled == []
 
 
+def test_a_tag_in_the_jobs_name_has_no_owner(place: Place, doctor: Doctor, slurm: FakeSlurm) -> None:
+    slurm.jobs[7] = FakeJob(7, comment(Tag("", UID, "", "la", "cpu", "s", 2)), state="RUNNING", tasks="0-1")
+    _, (found,) = doctor()
+    assert (found["cluster"], found["why"]) == ("(01234567)", "no record of it is here")
+
+
 def test_the_record_of_a_head_whose_job_is_over(
     place: Place, doctor: Doctor, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
