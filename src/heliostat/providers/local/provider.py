@@ -199,14 +199,28 @@ class LocalProvider:
         if not VALID_ID.fullmatch(request.launch_id):
             error = InvalidRequest(f"a launch id has letters and digits only: {request.launch_id!r}")
             return dict.fromkeys(request.instance_ids, error)
+        missing = [one for one in request.instance_ids if not self._records.exists(one)]
         failed: dict[str, ProviderError] = {}
-        for instance_id in request.instance_ids:
+        try:
+            request = self._completed(request)
+            if request.together:
+                self._room_for_all(request, len(missing))
+        except ProviderError as refusal:
+            return dict.fromkeys(missing, refusal)
+        for instance_id in missing:
             try:
-                if not self._records.exists(instance_id):
-                    self._start(self._completed(request), instance_id)
+                self._start(request, instance_id)
             except ProviderError as refusal:
                 failed[instance_id] = refusal
         return failed
+
+    def _room_for_all(self, request: LaunchRequest, count: int) -> None:
+        """Raise what is in the way of so many at once: of a gang that does not fit nothing is started."""
+        wanted = request.node_type.resources
+        records = self._records.all(self._context.identity.cluster_uid)
+        _, obstacle = self._room(records, wanted).how_many(wanted, count)
+        if obstacle is not None:
+            raise obstacle
 
     def _completed(self, request: LaunchRequest) -> LaunchRequest:
         if request.role is not Role.WORKER:

@@ -145,6 +145,17 @@ async def test_out_of_gpus_in_words(world: World) -> None:
     assert {key: str(value) for key, value in late.failed_launches.items()} == {"l2": str(error)}
 
 
+async def test_of_a_gang_without_room_for_all_none_is_started(world: World) -> None:
+    provider = world.provider()
+    await running(provider, request(2, node_type=GPU))
+    gang = replace(request(2, "l2", node_type=GPU), together=True)
+    refused = (await provider.apply(Change(launch=(gang,)))).failed_launches["l2"]
+    assert isinstance(refused, InsufficientCapacity)
+    assert "GPU" in str(refused)
+    assert set(await listed(provider)) == {"l1.0", "l1.1"}
+    await running(provider, replace(request(1, "l3", node_type=GPU), together=True))
+
+
 async def test_an_outer_selection_is_respected(world: World) -> None:
     world.environment["CUDA_VISIBLE_DEVICES"] = "5,MIG-7,6"
     world.options["gpus"] = 3
