@@ -2,137 +2,29 @@
 
 A provider's test module subclasses `ProviderConformance`, says how one is made and which
 node type it can hold, and inherits the rest. The kit needs pytest, and no plug-in of it:
-each test runs on an event loop of its own and has `deadline_s` to end.
+each test runs on an event loop of its own and has `deadline_s` to end. One test needs
+Hypothesis as well, and is skipped where that is not installed.
 """
 
 from __future__ import annotations
 
-import asyncio
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
-from heliostat.model.instance import (
-    BackendInstance,
-    BackendState,
-    Change,
-    LaunchRequest,
-    Offer,
-    OfferQuery,
-)
-from heliostat.model.node_type import NodeType
+from heliostat.model.instance import BackendState, Change, Offer, OfferQuery
 from heliostat.ports.errors import InsufficientCapacity, QuotaExceeded
-from heliostat.ports.provider import ClusterIdentity, Diagnose, Outcome, Probe, Provider
-
-OURS = ClusterIdentity("conformance", "uid-of-ours", "somebody")
-THEIRS = ClusterIdentity("conformance", "uid-of-theirs", "somebody")
-OVER = frozenset({BackendState.ENDED, BackendState.FAILED})
-CANCELLED_AFTER = (0, 1, 2, 3, 5, 8)
-"""After how many turns of the event loop a call is cancelled."""
-
-Rows = dict[str, BackendInstance]
-Kit = TypeVar("Kit", bound="ProviderConformance")
+from heliostat.ports.provider import Outcome, Provider
+from heliostat.testing.crashes import CrashTests
+from heliostat.testing.faults import FaultTests
+from heliostat.testing.optional import OptionalTests
+from heliostat.testing.subject import OURS, OVER, THEIRS, bindings, is_over, on_a_loop, refused
 
 
-def on_a_loop(test: Callable[[Kit, Path], Awaitable[None]]) -> Callable[[Kit, Path], None]:
-    """Make a plain test of an asynchronous one; what it launched is terminated afterwards."""
-
-    def run(self: Kit, tmp_path: Path) -> None:
-        async def bounded() -> None:
-            async with asyncio.timeout(self.deadline_s):
-                try:
-                    await test(self, tmp_path)
-                finally:
-                    await self.clean_up(tmp_path)
-
-        asyncio.run(bounded())
-
-    run.__name__ = run.__qualname__ = getattr(test, "__name__", "test")
-    run.__doc__ = test.__doc__
-    return run
-
-
-class ProviderConformance(ABC):
-    """Subclass it with a name that starts with `Test`; override what is abstract, at least.
-
-    `capacity` is how many instances of `node_type()` fit at once, 3 at least; None where
-    the backend has no limit that a test could reach. `deadline_s` bounds each test.
-    """
-
-    capacity: int | None = None
-    deadline_s: float = 60.0
-
-    @abstractmethod
-    def make(self, place: Path, identity: ClusterIdentity) -> Provider:
-        """Return a provider. With the same `place` it speaks to the same backend as before."""
-
-    @abstractmethod
-    def node_type(self) -> NodeType:
-        """Return a type of which at least three instances fit."""
-
-    def impossible_type(self) -> NodeType | None:
-        """Return a type that the backend must refuse for good; None if there is none."""
-        return None
-
-    def start_document(self) -> Mapping[str, object]:
-        """Return the start document of a launch, without `instance_id`."""
-        return {}
-
-    async def break_instance(self, place: Path, row: BackendInstance) -> None:
-        """Make a running instance fail by itself; the test is skipped where that can't be done."""
-        pytest.skip("this backend can't make an instance fail")
-
-    async def pass_time(self) -> None:
-        """Let a little time pass between two listings."""
-        await asyncio.sleep(0.05)
-
-    # Tools of the tests.
-
-    def request(self, launch_id: str = "l000001", count: int = 1) -> LaunchRequest:
-        return LaunchRequest(launch_id, self.node_type(), count, self.start_document())
-
-    async def listed(self, provider: Provider) -> Rows:
-        rows = await provider.instances()
-        by_id = {row.instance_id: row for row in rows}
-        assert len(by_id) == len(rows), "an instance is listed twice"
-        return by_id
-
-    async def wait_until(self, provider: Provider, condition: Callable[[Rows], bool]) -> Rows:
-        """List until `condition` holds; the deadline of the test is the limit."""
-        while True:
-            rows = await self.listed(provider)
-            if condition(rows):
-                return rows
-            await self.pass_time()
-
-    async def running(self, provider: Provider, *instance_ids: str) -> Rows:
-        def all_run(rows: Rows) -> bool:
-            return all(one in rows and rows[one].state is BackendState.RUNNING for one in instance_ids)
-
-        return await self.wait_until(provider, all_run)
-
-    async def launch(self, provider: Provider, request: LaunchRequest) -> Rows:
-        outcome = await provider.apply(Change(launch=(request,)))
-        assert outcome == Outcome(), f"refused: {outcome}"
-        return await self.running(provider, *request.instance_ids)
-
-    async def clean_up(self, place: Path) -> None:
-        for identity in (OURS, THEIRS):
-            provider = self.make(place, identity)
-            left = tuple(await self.listed(provider))
-            if left:
-                await provider.apply(Change(terminate=left))
-                await self.wait_until(provider, lambda rows: not rows)
-            await provider.aclose()
-
-    async def offer(self, provider: Provider, count: int) -> Offer:
-        offers = await provider.offers([OfferQuery(self.node_type(), count)])
-        assert [one.node_type for one in offers] == [self.node_type().name]
-        return offers[0]
+class ProviderConformance(CrashTests, FaultTests, OptionalTests):
+    """Subclass it with a name that starts with `Test`; override what is abstract in `Subject`, at least."""
 
     # Launching.
 
@@ -173,7 +65,7 @@ class ProviderConformance(ABC):
         first = await self.launch(provider, request)
         assert await provider.apply(Change(launch=(request,))) == Outcome()
         again = await self.running(provider, *request.instance_ids)
-        assert _bindings(again) == _bindings(first)
+        assert bindings(again) == bindings(first)
         await provider.aclose()
 
     @on_a_loop
@@ -189,11 +81,11 @@ class ProviderConformance(ABC):
         capacity = self._needed_capacity()
         provider, request = self.make(tmp_path, OURS), self.request(count=capacity + 1)
         outcome = await provider.apply(Change(launch=(request,)))
-        refused = _refused(outcome, request)
-        assert refused, "one more than fits was accepted"
+        out = set(refused(outcome, request))
+        assert out, "one more than fits was accepted"
         assert all(error.transient and str(error) for error in outcome.failed_instances.values())
-        rows = await self.running(provider, *(set(request.instance_ids) - refused))
-        assert set(rows) == set(request.instance_ids) - refused
+        rows = await self.running(provider, *(set(request.instance_ids) - out))
+        assert set(rows) == set(request.instance_ids) - out
         await provider.aclose()
 
     @on_a_loop
@@ -202,7 +94,7 @@ class ProviderConformance(ABC):
         before = await self.launch(provider, self.request(count=self._needed_capacity()))
         late = self.request("l000002")
         outcome = await provider.apply(Change(launch=(late,)))
-        assert _refused(outcome, late) == set(late.instance_ids)
+        assert set(refused(outcome, late)) == set(late.instance_ids)
         errors = [*outcome.failed_launches.values(), *outcome.failed_instances.values()]
         assert all(isinstance(one, InsufficientCapacity | QuotaExceeded) for one in errors)
         assert all(str(one) for one in errors)
@@ -217,7 +109,7 @@ class ProviderConformance(ABC):
         provider, request = self.make(tmp_path, OURS), self.request()
         request = replace(request, node_type=node_type)
         outcome = await provider.apply(Change(launch=(request,)))
-        assert _refused(outcome, request) == set(request.instance_ids)
+        assert set(refused(outcome, request)) == set(request.instance_ids)
         errors = [*outcome.failed_launches.values(), *outcome.failed_instances.values()]
         assert errors
         assert not any(one.transient for one in errors)
@@ -306,16 +198,16 @@ class ProviderConformance(ABC):
         rows = await self.launch(provider, request)
         broken, well = request.instance_ids
         await self.break_instance(tmp_path, rows[broken])
-        rows = await self.wait_until(provider, lambda rows: rows[broken].state in OVER)
+        rows = await self.wait_until(provider, lambda rows: is_over(rows, broken))
         assert rows[broken].detail, "a failure says why"
         await self.pass_time()
-        assert (await self.listed(provider))[broken].state in OVER
+        assert is_over(await self.listed(provider), broken)
         assert await provider.apply(Change(terminate=(broken,))) == Outcome()
         rows = await self.wait_until(provider, lambda rows: broken not in rows)
         assert rows[well].state is BackendState.RUNNING
         await provider.aclose()
 
-    # Restart of the controller, other clusters, cancelled calls.
+    # Restart of the controller, other clusters.
 
     @on_a_loop
     async def test_closing_ends_nothing_and_a_new_provider_sees_the_same(self, tmp_path: Path) -> None:
@@ -326,7 +218,7 @@ class ProviderConformance(ABC):
         again = self.make(tmp_path, OURS)
         assert await self.listed(again) == before
         assert await again.apply(Change(launch=(request,))) == Outcome()
-        assert _bindings(await self.listed(again)) == _bindings(before)
+        assert bindings(await self.listed(again)) == bindings(before)
         await again.apply(Change(terminate=request.instance_ids))
         await self.wait_until(again, lambda rows: not rows)
         await again.aclose()
@@ -348,7 +240,7 @@ class ProviderConformance(ABC):
         await provider.aclose()
         await self.break_instance(tmp_path, rows[request.instance_ids[0]])
         again = self.make(tmp_path, OURS)
-        rows = await self.wait_until(again, lambda rows: rows[request.instance_ids[0]].state in OVER)
+        rows = await self.wait_until(again, lambda rows: is_over(rows, request.instance_ids[0]))
         assert rows[request.instance_ids[0]].native_id
         await again.aclose()
 
@@ -365,89 +257,23 @@ class ProviderConformance(ABC):
         await ours.aclose()
         await theirs.aclose()
 
-    @on_a_loop
-    async def test_a_cancelled_launch_may_be_asked_again(self, tmp_path: Path) -> None:
-        for turns in CANCELLED_AFTER:
-            provider, request = self.make(tmp_path, OURS), self.request(f"lcancel{turns}", count=2)
-            await _cancelled(provider.apply(Change(launch=(request,))), turns)
-            assert set(await self.listed(provider)) <= set(request.instance_ids)
-            await self.launch(provider, request)
-            assert set(await self.listed(provider)) == set(request.instance_ids)
-            await provider.apply(Change(terminate=request.instance_ids))
-            await self.wait_until(provider, lambda rows: not rows)
-            await provider.aclose()
+    # Anything, in any order.
 
-    @on_a_loop
-    async def test_a_cancelled_termination_may_be_asked_again(self, tmp_path: Path) -> None:
-        for turns in CANCELLED_AFTER:
-            provider, request = self.make(tmp_path, OURS), self.request(f"lcancel{turns}")
-            await self.launch(provider, request)
-            await _cancelled(provider.apply(Change(terminate=request.instance_ids)), turns)
-            assert set(await self.listed(provider)) <= set(request.instance_ids)
-            await provider.apply(Change(terminate=request.instance_ids))
-            await self.wait_until(provider, lambda rows: not rows)
-            await provider.aclose()
+    def test_random_calls_do_what_a_dictionary_says(self, tmp_path: Path) -> None:
+        pytest.importorskip("hypothesis", reason="it takes Hypothesis: pip install 'heliostat[testing]'")
+        from heliostat.testing.random_calls import try_random_calls
 
-    @on_a_loop
-    async def test_a_cancelled_listing_harms_nothing(self, tmp_path: Path) -> None:
-        provider, request = self.make(tmp_path, OURS), self.request()
-        before = await self.launch(provider, request)
-        for turns in CANCELLED_AFTER:
-            await _cancelled(provider.instances(), turns)
-        assert await self.listed(provider) == before
-        await provider.aclose()
+        try_random_calls(self, tmp_path)
 
-    # What is optional.
-
-    @on_a_loop
-    async def test_last_words_are_bounded_and_empty_for_a_stranger(self, tmp_path: Path) -> None:
-        provider, request = self.make(tmp_path, OURS), self.request()
-        if not isinstance(provider, Diagnose):
-            pytest.skip("this provider has no Diagnose")
-        await self.launch(provider, request)
-        assert len(await provider.last_words(request.instance_ids[0], lines=1)) <= 1
-        assert list(await provider.last_words("lnever1.0")) == []
-        assert list(await provider.last_words("../../../etc/passwd")) == []
-        await provider.aclose()
-
-    @on_a_loop
-    async def test_completing_a_type_keeps_what_it_says(self, tmp_path: Path) -> None:
-        provider, node_type = self.make(tmp_path, OURS), self.node_type()
-        if not isinstance(provider, Probe):
-            pytest.skip("this provider has no Probe")
-        whole = provider.complete(node_type)
-        assert whole.name == node_type.name
-        assert node_type.resources.fits_in(whole.resources)
-        assert provider.complete(whole) == whole
-        assert list(await provider.check([whole])) == []
-        impossible = self.impossible_type()
-        if impossible is not None:
-            assert await provider.check([impossible])
-        await provider.aclose()
+    async def offer(self, provider: Provider, count: int) -> Offer:
+        offers = await provider.offers([OfferQuery(self.node_type(), count)])
+        assert [one.node_type for one in offers] == [self.node_type().name]
+        return offers[0]
 
     def _needed_capacity(self) -> int:
         if self.capacity is None:
             pytest.skip("this backend has no limit that a test could reach")
         return self.capacity
-
-
-def _bindings(rows: Rows) -> dict[str, tuple[str, str | None]]:
-    return {row.instance_id: (row.native_id, row.slot) for row in rows.values()}
-
-
-def _refused(outcome: Outcome, request: LaunchRequest) -> set[str]:
-    if request.launch_id in outcome.failed_launches:
-        return set(request.instance_ids)
-    return set(outcome.failed_instances)
-
-
-async def _cancelled(call: Awaitable[object], turns: int) -> None:
-    """Start `call`, let the loop turn `turns` times, cancel it, and wait for it to be over."""
-    task = asyncio.ensure_future(call)
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 __all__: Sequence[str] = ("OURS", "THEIRS", "ProviderConformance")

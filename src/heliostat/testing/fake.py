@@ -3,6 +3,7 @@
 It keeps the port's contract to the letter (`ProviderConformance` runs against it), so a
 test of the control loop may trust it. Instances age by the injected clock alone:
 QUEUED for `queue_s`, STARTING for `boot_s`, then RUNNING; STOPPING for `stop_s`, then gone.
+With a `lease_s` they end by themselves so long after they left the queue.
 """
 
 from __future__ import annotations
@@ -84,6 +85,14 @@ class FakeWorld:
 
     instances: dict[str, FakeInstance] = field(default_factory=dict)
     made: int = 0
+    shown: dict[str, FakeInstance] | None = None
+
+    def lag(self) -> None:
+        """List what is there now, whatever is done, until `catch_up()`."""
+        self.shown = {key: replace(one) for key, one in self.instances.items()}
+
+    def catch_up(self) -> None:
+        self.shown = None
 
 
 class FakeProvider:
@@ -109,6 +118,7 @@ class FakeProvider:
         self.boot_s = boot_s
         self.queue_s = 0.0
         self.stop_s = 0.0
+        self.lease_s: float | None = None
         self.owner = "cluster"
         self.capacity = capacity
         self.faults = list(faults)
@@ -118,6 +128,7 @@ class FakeProvider:
         self.closed = False
         self.on_running: Callable[[BackendInstance], None] | None = None
         self._announced: set[str] = set()
+        self._terminated: set[str] = set()
 
     # The port.
 
@@ -141,7 +152,7 @@ class FakeProvider:
         await self._strike("instances", acted=False)
         self.listings += 1
         self._age()
-        rows = tuple(self._row(one) for one in self._ours())
+        rows = tuple(self._row(one) for one in self._ours(self.world.shown))
         for row in rows:
             self._announce(row)
         return rows
@@ -181,10 +192,12 @@ class FakeProvider:
         found.over, found.detail = state, detail
         found.log.append(detail)
 
-    def _ours(self) -> list[FakeInstance]:
-        return [one for one in self.world.instances.values() if one.owner == self.owner]
+    def _ours(self, shown: Mapping[str, FakeInstance] | None = None) -> list[FakeInstance]:
+        there = self.world.instances if shown is None else shown
+        return [one for one in there.values() if one.owner == self.owner]
 
     async def _strike(self, call: Call, *, acted: bool) -> None:
+        await asyncio.sleep(0)  # As on a network, where others come in between.
         for fault in self.faults:
             if fault.call == call and fault.acted is acted and fault.strikes():
                 if fault.error is None:
@@ -225,7 +238,10 @@ class FakeProvider:
         """Start the members that are not there yet; return those that could not be."""
         fault = self._fault("launch", request.node_type.name)
         failed: dict[str, ProviderError] = {}
-        full = self._full(request.node_type)
+        full, left = self._full(request.node_type), self._left(request.node_type)
+        new = [one for one in request.instance_ids if one not in self.world.instances]
+        if request.together and left is not None and left < len(new):
+            return dict.fromkeys(new, full)
         for index, instance_id in enumerate(request.instance_ids):
             struck = fault is not None and (fault.indexes is None or index in fault.indexes)
             if fault is not None and fault.error is not None and struck:
@@ -252,6 +268,7 @@ class FakeProvider:
         )
 
     def _terminate(self, instance_id: str) -> None:
+        self._terminated.add(instance_id)
         found = self.world.instances.get(instance_id)
         if found is None or found.owner != self.owner:
             return
@@ -270,8 +287,10 @@ class FakeProvider:
         age_s = self._clock.now_s() - found.launched_s
         if found.over:
             return found.over
-        if found.stopping_s is not None:
+        if found.stopping_s is not None or found.instance_id in self._terminated:
             return BackendState.STOPPING
+        if self.lease_s is not None and age_s >= self.queue_s + self.lease_s:
+            return BackendState.ENDED
         if found.held:
             return BackendState.QUEUED
         if found.joined or age_s >= self.queue_s + self.boot_s:
@@ -281,6 +300,7 @@ class FakeProvider:
     def _row(self, found: FakeInstance) -> BackendInstance:
         state = self._state(found)
         begun = state is not BackendState.QUEUED
+        started_s = found.launched_s + self.queue_s
         return BackendInstance(
             found.instance_id,
             found.native_id,
@@ -289,8 +309,9 @@ class FakeProvider:
             shape_id=found.request.node_type.shape_id,
             detail=found.detail,
             slot=found.native_id,
-            expected_start_s=None if begun else found.launched_s + self.queue_s,
-            started_at_s=found.launched_s + self.queue_s if begun else None,
+            expected_start_s=None if begun else started_s,
+            started_at_s=started_s if begun else None,
+            expires_at_s=started_s + self.lease_s if begun and self.lease_s is not None else None,
             throttled=found.held,
         )
 
@@ -321,6 +342,7 @@ class FakeProvider:
             query.count,
             ready_at_s=ready_at_s,
             price_usd_per_h=node_type.price_usd_per_h or None,
+            lease_s=self.lease_s,
         )
         if left is None or left >= query.count:
             return whole

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,33 +14,59 @@ import pytest
 from heliostat.model.instance import BackendInstance, BackendState, Change, LaunchRequest, OfferQuery
 from heliostat.model.node_type import NodeType
 from heliostat.model.resources import Resources
-from heliostat.ports.errors import InvalidRequest, QuotaExceeded, Unavailable
+from heliostat.ports.errors import InvalidRequest, ProviderError, QuotaExceeded, Unavailable
 from heliostat.ports.provider import ClusterIdentity, Provider
 from heliostat.testing.clock import ManualClock
 from heliostat.testing.conformance import ProviderConformance
-from heliostat.testing.fake import FakeProvider, FakeWorld, Fault
+from heliostat.testing.fake import Call, FakeProvider, FakeWorld, Fault
 
 CPU = NodeType("cpu", "fake", Resources.of({"CPU": 1}), shape_id="s1", max_workers=9)
 
 
 class TestFakeConforms(ProviderConformance):
     capacity = 4
+    machine_examples = 100
+    machine_steps = 30
 
     def setup_method(self) -> None:
         self.clock = ManualClock()
-        self.world = FakeWorld()
+        self.worlds: defaultdict[Path, FakeWorld] = defaultdict(FakeWorld)
+        self.faults: list[Fault] = []
 
     def make(self, place: Path, identity: ClusterIdentity) -> Provider:
-        provider = FakeProvider(clock=self.clock, boot_s=2.0, capacity=4, world=self.world)
-        provider.owner, provider.stop_s = identity.cluster_uid, 3.0
+        provider = FakeProvider(clock=self.clock, boot_s=2.0, capacity=4, world=self.worlds[place])
+        provider.owner, provider.stop_s, provider.lease_s = identity.cluster_uid, 3.0, 1e6
+        provider.faults = self.faults
         self.provider = provider
         return provider
 
     def node_type(self) -> NodeType:
         return CPU
 
+    def leased_type(self) -> NodeType:
+        return CPU
+
+    def throttled_type(self, provider: Provider) -> NodeType:
+        return replace(CPU, throttles=True)
+
+    async def living(self, place: Path) -> list[str]:
+        return [one.instance_id for one in self.worlds[place].instances.values() if one.over is None]
+
     async def break_instance(self, place: Path, row: BackendInstance) -> None:
         self.provider.fail(row.instance_id, detail="exit code 7")
+
+    @asynccontextmanager
+    async def failing(self, place: Path, error: type[ProviderError]) -> AsyncIterator[NodeType]:
+        calls: tuple[Call, ...] = ("apply", "instances") if error is Unavailable else ("launch",)
+        self.faults += [Fault(call, error(f"no {call} today"), times=None) for call in calls]
+        yield CPU
+        self.faults.clear()
+
+    @asynccontextmanager
+    async def lagging(self, place: Path) -> AsyncIterator[None]:
+        self.worlds[place].lag()
+        yield
+        self.worlds[place].catch_up()
 
     async def pass_time(self) -> None:
         self.clock.advance(1.0)
