@@ -59,14 +59,18 @@ class TestFakeConforms(ProviderConformance):
     async def failing(self, place: Path, error: type[ProviderError]) -> AsyncIterator[NodeType]:
         calls: tuple[Call, ...] = ("apply", "instances") if error is Unavailable else ("launch",)
         self.faults += [Fault(call, error(f"no {call} today"), times=None) for call in calls]
-        yield CPU
-        self.faults.clear()
+        try:
+            yield CPU
+        finally:
+            self.faults.clear()
 
     @asynccontextmanager
     async def lagging(self, place: Path) -> AsyncIterator[None]:
         self.worlds[place].lag()
-        yield
-        self.worlds[place].catch_up()
+        try:
+            yield
+        finally:
+            self.worlds[place].catch_up()
 
     async def pass_time(self) -> None:
         self.clock.advance(1.0)

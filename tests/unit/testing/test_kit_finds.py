@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from heliostat.model.instance import BackendInstance, Change, LaunchRequest
 from heliostat.ports.errors import ProviderError, QuotaExceeded, Unavailable
 from heliostat.ports.provider import ClusterIdentity, Outcome, Provider
 from heliostat.testing.fake import FakeProvider
+from tests.unit.repo import tree
 from tests.unit.testing import test_fake
 
 
@@ -156,3 +159,16 @@ def test_a_broken_promise_is_found(broken: type[FakeProvider], tmp_path: Path) -
 def test_random_calls_find_it_too(broken: type[FakeProvider], tmp_path: Path) -> None:
     with pytest.raises((AssertionError, TimeoutError, ProviderError)):
         Tried(broken).test_random_calls_do_what_a_dictionary_says(tmp_path)
+
+
+def test_without_hypothesis_one_test_is_skipped_and_the_rest_is_there(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['hypothesis'] = None\n"
+        "import pytest\n"
+        "from tests.unit.testing import test_fake\n"
+        "kit = test_fake.TestFakeConforms()\n"
+        "kit.setup_method()\n"
+        "with pytest.raises(pytest.skip.Exception, match='heliostat.testing'):\n"
+        "    kit.test_random_calls_do_what_a_dictionary_says(None)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tree.ROOT, check=True, timeout=30)

@@ -62,6 +62,8 @@ class TestLocalConforms(ProviderConformance):
         records.mkdir(exist_ok=True)
         records.rename(away)
         records.touch()
-        yield self.node_type()
-        records.unlink()
-        away.rename(records)
+        try:
+            yield self.node_type()
+        finally:
+            records.unlink()
+            away.rename(records)
