@@ -1,8 +1,9 @@
 """A stand-in for the bootstrap in Slurm jobs without Ray: says that it runs, sleeps, and ends on TERM.
 
-The start document's `behaviour` chooses: `crash` ends at once with exit code 7, `deaf` ignores TERM,
-`die` kills itself, `fill` uses up more memory than the job has, `tell` writes its document and
-environment into the folder `told`.
+With `claims` in its start document it claims its instance first, as the bootstrap does: of two with one
+id the later one ends. The document's `behaviour` chooses: `crash` ends at once with exit code 7, `deaf`
+ignores TERM, `die` kills itself, `fill` uses up more memory than the job has, `tell` writes its document
+and environment into the folder `told`.
 """
 
 import base64
@@ -15,6 +16,12 @@ import time
 start = json.loads(base64.b64decode(os.environ["HELIOSTAT_START"]))
 behaviour = start.get("behaviour", "")
 print("bootstrap: here I am", flush=True)
+if start.get("claims"):
+    try:
+        os.mkdir(f"claim-{start['instance_id']}")
+    except FileExistsError:
+        print("bootstrap: another has this instance", flush=True)
+        sys.exit(10)
 if behaviour == "crash":
     print("bootstrap: no such cluster", flush=True)
     print("a line of somebody else", flush=True)
