@@ -107,7 +107,7 @@ def stop_cluster(record: ClusterRecord, *, say: Say, timeout_s: float = DOWN_TIM
     until_s = time.monotonic() + timeout_s
     shown = ""
     while _runs(record) and time.monotonic() < until_s:
-        shown = _say_what_is_left(record, shown, say)
+        shown = _see_it_go(record, shown, say)
         time.sleep(POLL_S)
     _end_rest(record, say)
     _cancel_jobs(record, places_of(record), say)
@@ -275,9 +275,14 @@ def _runs(record: ClusterRecord) -> bool:
     return bool(tagged_processes(UID_TAG, record.cluster_uid))
 
 
-def _say_what_is_left(record: ClusterRecord, shown: str, say: Say) -> str:
+def _see_it_go(record: ClusterRecord, shown: str, say: Say) -> str:
+    """Say what is left; a controller that has not heard of it is told to go down."""
+    client = client_of(record)
     try:
-        status = client_of(record).status(timeout_s=2.0)
+        status = client.status(timeout_s=2.0)
+        if status.phase != "going down":
+            # The one that had heard died on its way, and this one was started in its place.
+            client.down()
     except (NotRunning, NoAnswer):
         text = "the head ends"
     else:

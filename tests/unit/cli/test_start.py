@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,8 @@ from heliostat.cli.launch_file import LaunchFile
 from heliostat.cli.start import UID_TAG
 from heliostat.cli.system import tagged_processes
 from heliostat.config.record import ClusterRecord, write_record
+from heliostat.model.report import StatusReport
+from tests.unit.api.fakes import report
 from tests.unit.cli.conftest import Invoke
 
 DEADLINE_S = 20.0
@@ -95,6 +98,33 @@ def begin(state: Path, cluster: ClusterRecord, tmp_path: Path) -> Iterator[Begin
         if one.poll() is None:
             one.kill()
         one.wait(DEADLINE_S)
+
+
+class Client:
+    """A controller that dies as soon as it goes down, `deaths` times; each time another takes its place."""
+
+    def __init__(self, deaths: int) -> None:
+        self.lives, self.downs = deaths + 1, 0
+
+    def status(self, *, timeout_s: float) -> StatusReport:
+        return report(phase="going down" if self.downs == self.lives else "running", instances=[])
+
+    def down(self) -> None:
+        self.downs += 1
+
+    def runs(self, record: ClusterRecord) -> bool:
+        return self.downs < self.lives
+
+
+@pytest.mark.parametrize("deaths", [0, 1, 3])
+def test_a_controller_that_dies_on_its_way_down_is_told_again(
+    deaths: int, state: Path, cluster: ClusterRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(deaths)
+    monkeypatch.setattr(start, "client_of", lambda record: client)
+    monkeypatch.setattr(start, "_runs", client.runs)
+    start.stop_cluster(replace(cluster, host=socket.gethostname()), say=print, timeout_s=DEADLINE_S)
+    assert client.downs == deaths + 1
 
 
 def test_a_wrapper_that_hears_ends_and_its_files_go(begin: Begin) -> None:
