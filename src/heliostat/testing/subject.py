@@ -14,7 +14,7 @@ import pytest
 
 from heliostat.model.instance import BackendInstance, BackendState, Change, LaunchRequest
 from heliostat.model.node_type import NodeType
-from heliostat.ports.errors import InsufficientCapacity, InvalidRequest, ProviderError
+from heliostat.ports.errors import InsufficientCapacity, InvalidRequest, ProviderError, QuotaExceeded
 from heliostat.ports.provider import ClusterIdentity, Outcome, Probe, Provider
 from heliostat.testing.life import Life
 
@@ -119,9 +119,13 @@ class Subject(ABC):
         """
         if error is InvalidRequest and (impossible := self.impossible_type()) is not None:
             yield impossible
-        elif error is InsufficientCapacity and self.capacity is not None:
+        elif error in (InsufficientCapacity, QuotaExceeded) and self.capacity is not None:
             provider, filling = self.make(place, OURS), self.request("lfilling", self.capacity)
             await self.launch(provider, filling)
+            late = self.request("llate")
+            found = refused(await provider.apply(Change(launch=(late,))), late)
+            if not isinstance(found.get(late.instance_ids[0]), error):
+                pytest.skip(f"a full backend is not told as {error.__name__} here")
             yield self.node_type()
             await self.ended(provider, *filling.instance_ids)
             await provider.aclose()
