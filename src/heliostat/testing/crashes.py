@@ -104,6 +104,7 @@ class CrashTests(Subject):
         async with self._ending(place, request) as provider:
             life = self.life()
             await life.run(provider.apply(Change(launch=(request,))))
+            await self.running(provider, *request.instance_ids)
             return spread(life.taken, self.crashes)
 
     async def _steps_of_a_termination(self, place: Path) -> list[int]:
