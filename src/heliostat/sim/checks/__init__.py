@@ -1,0 +1,1 @@
+"""What must hold at every step of a simulated run: one file for each kind of rule."""
