@@ -36,6 +36,8 @@ VIOLATIONS = [
     ("layers", "control", "heliostat.api"),
     ("layers", "api", "heliostat.cli"),
     ("layers", "testing", "heliostat.cli"),
+    ("layers", "sim", "heliostat.cli"),
+    ("layers", "control", "heliostat.sim"),
     *[("pure", "model", name) for name in ("ray", "asyncio", "time", "random", "os", "logging")],
     *[("pure", "ports", name) for name in ("ray", "asyncio", "time", "random", "os", "logging")],
     *[
@@ -44,11 +46,13 @@ VIOLATIONS = [
     ],
     *[
         ("ray", package, name)
-        for package in ("control", "providers", "journal", "config", "api", "testing")
+        for package in ("control", "providers", "journal", "config", "api", "testing", "sim")
         for name in ("ray", "grpc")
     ],
     ("testing", "testing", "heliostat.raylink"),
+    *[("sim", "sim", name) for name in ("heliostat.raylink", "time", "socket", "subprocess", "threading")],
     ("edges", "control", "rich"),
+    ("edges", "sim", "click"),
     ("edges", "providers", "starlette"),
     ("values", "control", "pydantic"),
     ("node", "node", "heliostat.model"),

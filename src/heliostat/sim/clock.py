@@ -1,0 +1,42 @@
+"""The clocks and ids that a simulated controller sees."""
+
+from __future__ import annotations
+
+import asyncio
+
+from heliostat.sim.loop import VirtualLoop
+
+EPOCH_S = 1_700_000_000.0
+"""The Unix time at which every run begins."""
+
+
+class SimClock:
+    """`ports.clock.Clock` on the loop's time; the wall clock may jump, the monotonic one does not."""
+
+    def __init__(self, loop: VirtualLoop, start_s: float = EPOCH_S) -> None:
+        self._loop = loop
+        self._start_s = start_s
+
+    def now_s(self) -> float:
+        return self._start_s + self._loop.time()
+
+    def monotonic_s(self) -> float:
+        return self._loop.time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def jump(self, seconds: float) -> None:
+        """Set the wall clock forward, or back."""
+        self._start_s += seconds
+
+
+class SimIds:
+    """`ports.clock.Ids`: numbers that grow, over all of a run's controllers."""
+
+    def __init__(self) -> None:
+        self._made = 0
+
+    def launch_id(self) -> str:
+        self._made += 1
+        return f"l{self._made}"
