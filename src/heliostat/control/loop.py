@@ -198,7 +198,8 @@ class Controller:
 
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), self.timing.round_s)
+            async with asyncio.timeout(self.timing.round_s):
+                await self._wake.wait()
         self._wake.clear()
 
     async def round(self) -> None:

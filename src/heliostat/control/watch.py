@@ -53,8 +53,10 @@ class BackendWatch:
         while True:
             await self.look()
             self.next_wait()
+            # Not wait_for(): in Python 3.11 it loses a cancellation that comes just after the poke.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._poked.wait(), self._wait_s)
+                async with asyncio.timeout(self._wait_s):
+                    await self._poked.wait()
             self._poked.clear()
 
     async def look(self) -> None:
