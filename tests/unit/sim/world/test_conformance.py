@@ -80,4 +80,3 @@ class TestLaggingCloudConforms(TestCloudConforms):
 
     def begin(self) -> None:
         self.cloud = self.stage.cloud(machines=4, strangers=4, lag_s=1.0)
-

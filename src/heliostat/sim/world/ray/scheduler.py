@@ -62,31 +62,31 @@ class Scheduler:
         self.groups[group.gang_id] = self.pending[group.gang_id] = group
         self._try_groups_soon()
 
-    def cancel_group(self, group: Group) -> None:
-        """Remove a placement group, with what runs in it: its driver has given up."""
+    def cancel(self, work: Work) -> None:
+        """Take work back, with its whole placement group: its driver has given up."""
+        if work.gang is not None:
+            if work.gang.gang_id in self.groups:
+                self._cancel_group(work.gang, "cancelled")
+        elif work.state is WorkState.RUNNING:
+            node = self._means.nodes[work.node_id]
+            self._taken_off(work, node)
+            self._means.ledger.lost(work, "cancelled")
+            self._freed(node)
+        elif work.state is WorkState.WAITING:
+            self._touch_demand()
+            queue = self.waiting[work.bundle]
+            queue.remove(work)
+            if not queue:
+                del self.waiting[work.bundle]
+            self._means.ledger.lost(work, "cancelled")
+
+    def _cancel_group(self, group: Group, why: str) -> None:
         for work in group.members:
             if work.state is WorkState.RUNNING:
                 self._taken_off(work, self._means.nodes[work.node_id])
             if work.state in {WorkState.RUNNING, WorkState.WAITING}:
-                self._means.ledger.lost(work, "its gang")
+                self._means.ledger.lost(work, why)
         self._removed(group)
-
-    def cancel(self, work: Work) -> None:
-        """Give up a task or an actor, or the placement group that it is in: nobody wants it any more."""
-        ledger, node = self._means.ledger, self._means.nodes.get(work.node_id)
-        if work.gang is not None:
-            if work.gang.gang_id in self.groups:
-                self.cancel_group(work.gang)
-        elif work.state is WorkState.RUNNING and node is not None:
-            self._taken_off(work, node)
-            ledger.lost(work, "cancelled")
-            self._freed(node)
-        elif work.state is WorkState.WAITING:
-            self._touch_demand()
-            self.waiting[work.bundle].remove(work)
-            if not self.waiting[work.bundle]:
-                del self.waiting[work.bundle]
-            ledger.lost(work, "cancelled")
 
     def drop_all(self, why: str) -> None:
         """Forget all work: who asked for it is gone."""
@@ -166,7 +166,7 @@ class Scheduler:
         if not lost:
             self._enqueue(work)
         elif work.gang is not None and work.gang.gang_id in self.groups:
-            self.cancel_group(work.gang)
+            self._cancel_group(work.gang, "its gang")
 
     # -- single tasks and actors ----------------------------------------------------
 

@@ -65,7 +65,7 @@ class RaySim:
         )
         self.scheduler = Scheduler(means)
         self.alive = True
-        self.lives = 0
+        self.lives = self._deaths = 0
         self.kv: dict[str, str] = {}
         self.constraint: Constraint | None = None
         self.beat_s = agenda.now_s()
@@ -176,36 +176,39 @@ class RaySim:
         if self.alive:
             self._say("ray", "head dies")
             self.alive = self.scheduler.works = False
-            self._agenda.after(RECONNECT_S, self._given_up, self.lives)
+            self._deaths += 1
+            self._agenda.after(RECONNECT_S, self._given_up, self._deaths)
 
     def come_back(self, *, with_state: bool) -> None:
         """Start the head again: with all it knew, or as another session that knows nobody."""
         if self.alive:
             return
         self._say("ray", "head is back" if with_state else "another head is there")
+        if not with_state:
+            self._forget_all()
+        self._bury_head()
         self.alive = self.scheduler.works = True
-        if with_state:
-            self._bury_head()
-            self._start_head()
-            for node in list(self.nodes.values()):
-                self.scheduler.gained(node)
-            return
-        self.lives += 1
-        self.kv.clear()
-        self.constraint = None
-        self.scheduler.drop_all("head")
+        self._start_head()
+        for node in list(self.nodes.values()):
+            self.scheduler.gained(node)
+
+    def _forget_all(self) -> None:
+        """Begin another session: nodes of the last one find that they are unknown, and drivers are gone."""
         self._give_up_all()
         self._bury_head()
         self._buried.clear()
-        self._start_head()
+        self.scheduler.drop_all("head")
+        self.lives += 1
+        self.kv.clear()
+        self.constraint = None
 
     def _start_head(self) -> None:
         units = Resources.of({HEAD_RESOURCE: 1})
         whole = Member(self._head.instance_id, self._head.node_type, self._head.resources.plus(units))
         self._added(whole, is_head=True)
 
-    def _given_up(self, life: int) -> None:
-        if not self.alive and self.lives == life:
+    def _given_up(self, death: int) -> None:
+        if not self.alive and self._deaths == death:
             self._give_up_all()
 
     def _give_up_all(self) -> None:
