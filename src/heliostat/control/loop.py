@@ -151,7 +151,7 @@ class Controller:
             self._down_since_s = self.ports.clock.monotonic_s()
             self.phase = "going down"
             self.event("down", why)
-        self._wake.set()
+            self._wake.set()
 
     def event(self, kind: str, text: str, *, instance_id: str = "", node_type: str = "") -> None:
         """Note one event for the journal, and write it to the log."""

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from heliostat.model.instance import BackendInstance, Change, DrainReason, Intent, NodeStatus
+from heliostat.model.instance import (
+    BackendInstance,
+    Change,
+    DrainReason,
+    InstanceIntent,
+    Intent,
+    NodeStatus,
+)
 from heliostat.ports.errors import (
     InsufficientCapacity,
     Refused,
@@ -17,9 +24,10 @@ from heliostat.ports.errors import (
     Unavailable,
 )
 from heliostat.ports.provider import Outcome
+from heliostat.sim.loop import VirtualLoop
 from heliostat.testing.fake import Fault
 from tests.unit.control.stage import Stage
-from tests.unit.control.world import demand, node_type, spec
+from tests.unit.control.world import FakeCluster, demand, node_type, spec
 
 
 @pytest.fixture
@@ -417,3 +425,21 @@ async def test_a_strangers_head_is_left_at_once(stage: Stage) -> None:
     await stage.step(3)
     assert stage.controller.going_down == "another session"
     assert stage.provider.world.instances == {}
+
+
+def test_a_stranger_is_not_asked_without_a_pause(tmp_path: Path) -> None:
+    loop = VirtualLoop()
+
+    async def ten_seconds() -> FakeCluster:
+        stage = Stage(tmp_path)
+        stage.provider.faults.append(Fault("instances", Unavailable("no answer"), times=None))
+        stage.ray.failure = StrangerCluster("another session")
+        intent = InstanceIntent("l1.0", "l1", "cpu", "fake", "shape-cpu", Intent.WANTED, 0.0, "demand")
+        stage.controller.memory.learn((intent,))
+        running = asyncio.create_task(stage.controller.run())
+        await asyncio.sleep(10)
+        running.cancel()
+        await asyncio.wait([running])
+        return stage.ray
+
+    assert loop.run_until_complete(ten_seconds()).asked <= 12

@@ -51,9 +51,11 @@ class FakeCluster:
     reports: list[RoundReport] = field(default_factory=list)
     configs: int = 0
     beats: int = 0
+    asked: int = 0
     forgotten: list[str] = field(default_factory=list)
 
     def _answer(self) -> None:
+        self.asked += 1
         if self.failure is not None:
             raise self.failure
         if self.silent:
