@@ -137,12 +137,13 @@ class Bootstrap:
             self._blame(Cause.ORPHANED)
         self._after(ORPHAN_AGAIN_S, self._look_for_controller)
 
-    def _node_gone(self) -> None:
-        """Hear that Ray has let the node go: everything ends within a moment."""
+    def _node_gone(self, cause: Cause) -> None:
+        """Hear that Ray has let the node go, or given it up: everything ends within a moment."""
         if not (self._stopping or self._ended):
             self._stopping = True
             self.machine.phase = Phase.STOPPING
-            self._after(self._place.chance.uniform(0.1, FAREWELL_S), self.end, Cause.DRAINED, "")
+            text = "" if cause is Cause.DRAINED else "exit code 18: the raylet has gone"
+            self._after(self._place.chance.uniform(0.1, FAREWELL_S), self.end, cause, text)
 
     # -- the end --------------------------------------------------------------------
 

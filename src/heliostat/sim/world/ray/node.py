@@ -18,13 +18,13 @@ Shares = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class Member:
-    """Who joins: what `ray start` was told. `gone` is called once when Ray has let the node go."""
+    """Who joins: what `ray start` was told. `gone` is called once when Ray has no such node any more."""
 
     instance_id: str
     node_type: str
     resources: Resources
     labels: Mapping[str, str] = field(default_factory=dict)
-    gone: Callable[[], None] = lambda: None
+    gone: Callable[[Cause], None] = lambda _: None
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ class RaySim:
         node.death = cause
         self._buried.append(node)
         self.scheduler.lost(node, cause)
-        self._agenda.after(0.0, node.member.gone)
+        self._agenda.after(0.0, node.member.gone, cause)
 
     def silence(self, node_id: str, cause: Cause, *, notice_s: float) -> None:
         """Let a node fall silent; Ray gives it up after `notice_s`, and believes it alive until then."""
