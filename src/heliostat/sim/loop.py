@@ -12,7 +12,7 @@ import heapq
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Executor
-from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, TypeVarTuple
 from weakref import WeakSet
 
 from heliostat.sim.dice import Stream
@@ -58,7 +58,14 @@ class _Callback(asyncio.TimerHandle):
         self.context = context
 
 
-class VirtualLoop(asyncio.AbstractEventLoop):
+if TYPE_CHECKING:
+    # Type checkers want every method of the abstract class; what is left out here is meant to raise.
+    _Loop = asyncio.BaseEventLoop
+else:
+    _Loop = asyncio.AbstractEventLoop
+
+
+class VirtualLoop(_Loop):
     """`time()` begins at 0 and moves only when nothing is ready, straight to the next timer.
 
     `order` None runs what is ready first in, first out; else it picks. `steps` counts the callbacks that
@@ -130,11 +137,12 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self,
         coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
         *,
-        name: str | None = None,
+        name: object = None,
         context: contextvars.Context | None = None,
         **_: Any,
     ) -> asyncio.Task[T]:
-        task: asyncio.Task[T] = asyncio.Task(coro, loop=self, name=name, context=context)
+        named = None if name is None else str(name)
+        task: asyncio.Task[T] = asyncio.Task(coro, loop=self, name=named, context=context)
         owner = OWNER.get() if context is None else context.get(OWNER)
         if owner is not None:
             owner.tasks.add(task)

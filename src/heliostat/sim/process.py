@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -30,6 +30,7 @@ class Process:
 
     `check()` stands before everything that the process does to the world. Where it dies in the
     midst of a callback, the stack unwinds through Killed and no call on the way has an effect.
+    `on_kill` hears of its death.
     """
 
     def __init__(self, loop: VirtualLoop, name: str) -> None:
@@ -37,6 +38,7 @@ class Process:
         self.dead = False
         self.shelf: list[asyncio.Handle] | None = None
         self.tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self.on_kill: Callable[[], None] = lambda: None
         self._kept: list[asyncio.Task[Any]] = []
         self._loop = loop
 
@@ -52,9 +54,11 @@ class Process:
 
     def kill(self) -> None:
         """End it at once. Its tasks are kept as they are, so that nothing of them runs before `bury()`."""
-        self.dead = True
-        self.shelf = None
-        self._kept = [task for task in self.tasks if not task.done()]
+        if not self.dead:
+            self.dead = True
+            self.shelf = None
+            self._kept = [task for task in self.tasks if not task.done()]
+            self.on_kill()
 
     def freeze(self) -> None:
         """Stop it, as SIGSTOP or a sleeping machine does: its callbacks wait, time goes on."""
@@ -69,6 +73,7 @@ class Process:
     def bury(self) -> None:
         """Close what is left of its tasks, when the run is over and its loop is closed."""
         assert self._loop.is_closed(), "what is buried must not run any more"
+        self.on_kill = lambda: None
         self.kill()
         for task in self._kept:
             # asyncio itself silences a task so where it gives one up.

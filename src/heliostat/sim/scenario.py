@@ -66,6 +66,9 @@ class BackendScenario:
     stockout_s: Span = (10.0, 60.0)
 
 
+WorkKind = Literal["task", "actor", "gang", "constraint"]
+
+
 @dataclass(frozen=True)
 class WorkShape:
     """One kind of work that arrives.
@@ -76,7 +79,7 @@ class WorkShape:
     long a result in the object store keeps the node after the task.
     """
 
-    kind: Literal["task", "actor", "gang", "constraint"]
+    kind: WorkKind
     bundle: Bundle
     count: tuple[int, int] = (1, 4)
     work_s: Span = (1.0, 20.0)
@@ -88,10 +91,14 @@ class WorkShape:
 
 @dataclass(frozen=True)
 class WorkloadScenario:
-    """Arrivals `every_s`, each of one of `shapes`, drawn by weight, until the safety phase ends."""
+    """Arrivals `every_s`, each of one of `shapes`, drawn by weight, until the safety phase ends.
+
+    Nothing arrives while `unfinished_most` pieces of work wait or run.
+    """
 
     shapes: tuple[WorkShape, ...]
     every_s: Span = (1.0, 20.0)
+    unfinished_most: int = 30
 
 
 @dataclass(frozen=True)
