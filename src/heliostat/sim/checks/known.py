@@ -1,0 +1,72 @@
+"""Rule 1: whatever runs for us is known, and of two with one id at most one joins."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from heliostat.sim.checks.view import View
+from heliostat.sim.world.machine import Machine, Phase
+
+ADOPT_S = 100.0
+"""A backend where nothing moves is listed every 60 s (`Timing.listing_slow_s`), which may fail once."""
+
+DOUBLE_S = 120.0
+"""Of two that have started, one has ended by then: a start, the look at the claim, and the end."""
+
+
+class Known:
+    """Every living machine with our tags is in the journal, `ADOPT_S` after it came at the latest.
+
+    Only time counts in which nothing stood between the controller and the backend.
+    """
+
+    name = "known"
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._unknown_since_s: dict[str, float] = {}
+
+    def look(self) -> Iterator[str]:
+        view, since_s = self._view, self._unknown_since_s
+        unknown = [one for one in view.ours if one.instance_id not in view.witness.intents]
+        self._unknown_since_s = {str(one): since_s.get(str(one), view.now_s) for one in unknown}
+        for one in unknown:
+            untroubled_s = view.witness.untroubled_s(view.now_s, one.backend, "controller")
+            known_s = min(view.now_s - self._unknown_since_s[str(one)], untroubled_s)
+            if known_s > ADOPT_S:
+                yield f"{one} is not in the journal for {known_s:.0f} s"
+
+
+class Single:
+    """One instance id is one Ray node at most; a second machine of that id is over soon."""
+
+    name = "single"
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._double_since_s: dict[str, float] = {}
+
+    def look(self) -> Iterator[str]:
+        view = self._view
+        doubles = self._doubles()
+        since_s = {one: self._double_since_s.get(one, view.now_s) for one in doubles}
+        self._double_since_s = since_s
+        for instance_id, machines in doubles.items():
+            nodes = [one for one in machines if view.is_member(one)]
+            if len(nodes) > 1:
+                yield f"{instance_id} is {len(nodes)} nodes at once: {', '.join(map(str, nodes))}"
+            if view.now_s - since_s[instance_id] > DOUBLE_S:
+                yield f"{instance_id} runs twice for {DOUBLE_S:.0f} s: {', '.join(map(str, machines))}"
+
+    def _doubles(self) -> dict[str, list[Machine]]:
+        """Return, by instance id, the machines of those ids that have started more than one."""
+        started = [one for one in self._view.ours if one.phase is not Phase.QUEUED]
+        counts = Counter(one.instance_id for one in started)
+        if len(counts) == len(started):
+            return {}
+        return {
+            instance_id: [one for one in started if one.instance_id == instance_id]
+            for instance_id, count in counts.items()
+            if count > 1
+        }

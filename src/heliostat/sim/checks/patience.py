@@ -1,0 +1,63 @@
+"""Rule 6: what fails is asked for ever more seldom, and what never came up in small numbers."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+from heliostat.planner.limits import BACKOFF_FIRST_S, FIRST_TRY
+from heliostat.sim.checks.view import View
+from heliostat.sim.world.machine import Phase
+
+SPARE = 4
+"""Attempts beside those of the backoff: floors, gangs and demand may each ask before the first has failed."""
+
+
+class Patience:
+    """Of a type that never joins (`dead_types`): attempts within the backoff, few instances at once.
+
+    A controller that died may have lost the last seconds of its history, and a clock that jumps ends
+    a wait: each is one more attempt.
+    """
+
+    name = "patience"
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._dead = {
+            name: one.throttles for one in view.scenario.backends for name in sorted(one.dead_types)
+        }
+        self._seen = 0
+        self._attempts: Counter[str] = Counter()
+
+    def look(self) -> Iterator[str]:
+        if not self._dead:
+            return
+        view = self._view
+        launches = list(view.witness.launches.values())
+        for one in launches[self._seen :]:
+            if one.node_type in self._dead and not one.together:
+                self._attempts[one.node_type] += 1
+        self._seen = len(launches)
+        # 5 s, 10 s, 20 s, …: the n-th attempt comes no sooner than 5 × (2^n − 1) s.
+        most = math.log2(view.now_s / BACKOFF_FIRST_S + 1) + 1
+        jumps = view.wrapper.host.mischief.happened["clock jump"]
+        most += SPARE + view.wrapper.lives - 1 + jumps
+        for name, count in self._attempts.items():
+            if count > most:
+                yield f"{name} never came up and was asked for {count} times in {view.now_s:.0f} s"
+        yield from self._at_once()
+
+    def _at_once(self) -> Iterator[str]:
+        alone = {
+            key
+            for asked in self._view.witness.launches.values()
+            if not asked.together
+            for key in asked.instance_ids
+        }
+        started = [one for one in self._view.ours if one.phase is not Phase.QUEUED]
+        running = Counter(one.node_type for one in started if one.instance_id in alone)
+        for name in self._dead:
+            if running[name] > FIRST_TRY:
+                yield f"{name} never came up, and {running[name]} of it run at once"

@@ -1,0 +1,61 @@
+"""All checks of a run, and when they look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from heliostat.sim.checks.calm import Bounded, Settles
+from heliostat.sim.checks.known import Known, Single
+from heliostat.sim.checks.legal import Legal, Surprises
+from heliostat.sim.checks.limits import Limits
+from heliostat.sim.checks.others import Others
+from heliostat.sim.checks.patience import Patience
+from heliostat.sim.checks.view import Check, View
+from heliostat.sim.checks.wholes import Wholes
+from heliostat.sim.checks.work import Gentle, Told
+
+CHECKS = (Known, Single, Limits, Gentle, Told, Others, Patience, Wholes, Settles, Bounded, Legal, Surprises)
+
+EVERY_S = 1.0
+"""Where nothing changes, checks of time look so often."""
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A rule that was broken: by which check, at which second and step of the run, in words."""
+
+    check: str
+    text: str
+    at_s: float
+    step: int
+
+
+class Broken(Exception):
+    """A rule does not hold: ends the run."""
+
+    def __init__(self, violation: Violation) -> None:
+        super().__init__(violation.text)
+        self.violation = violation
+
+
+class Suite:
+    """Looks after each step that changed something, and once a second; raises Broken at the first breach."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._checks: list[Check] = [one(view) for one in CHECKS]
+        self._looked_s = 0.0
+        self._changes = -1
+
+    def step(self) -> None:
+        view = self._view
+        if view.world.changes != self._changes or view.loop.time() - self._looked_s >= EVERY_S:
+            self._changes = view.world.changes
+            self._looked_s = view.loop.time()
+            view.refresh()
+            for check in self._checks:
+                for text in check.look():
+                    self.fail(check.name, text)
+
+    def fail(self, name: str, text: str) -> None:
+        raise Broken(Violation(name, text, round(self._view.now_s, 3), self._view.loop.steps))

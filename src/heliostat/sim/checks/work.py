@@ -1,0 +1,91 @@
+"""Rules 3 and 4: work is not killed to save money, and is told when a lease ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from heliostat.model.instance import DrainReason
+from heliostat.model.plan import Why
+from heliostat.sim.checks.view import View
+from heliostat.sim.world.machine import Machine
+
+ALLOWED = frozenset({Why.DOWN.value, Why.REMOVED_BY_HAND.value})
+"""A person asked: whatever runs may be ended."""
+
+RACE_S = 10.0
+"""Who joined so shortly before the release was written may have been unknown to whoever wrote it: a round,
+a listing, a report of Ray's and the slowest of its answers lie between."""
+
+TOLD_S = 15.0
+"""So long after the time at which work is to be told it has been told."""
+
+
+class Gentle:
+    """Every terminate of a Ray node follows an accepted drain; none hits work, but for a lease's end."""
+
+    name = "gentle"
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._breaches: list[str] = []
+        view.witness.on_terminate = self._terminated
+
+    def look(self) -> Iterator[str]:
+        breaches, self._breaches = self._breaches, []
+        yield from breaches
+
+    def _terminated(self, backend: str, instance_id: str) -> None:
+        view = self._view
+        release = view.witness.releases.get(instance_id)
+        if release is None or release.why in ALLOWED:
+            return
+        for one in view.world.living():
+            # What has a cause ends already: preempted, reclaimed, dead. To end it once more is no harm.
+            its = one.instance_id == instance_id and one.backend == backend and one.cause is None
+            if its and view.is_member(one) and (one.up_s or 0.0) < release.at_s - RACE_S:
+                self._judge(one, release.why, release.text)
+
+    def _judge(self, machine: Machine, why: str, text: str) -> None:
+        view = self._view
+        drains = [one for one in view.witness.drains.get(machine.node_id, ()) if one.accepted]
+        node = view.world.ray.node(machine.node_id)
+        assert node is not None
+        told = node.draining is not None and node.draining.reason is DrainReason.PREEMPTION
+        if view.is_busy(machine) and not (why == Why.LEASE_ENDS.value and told):
+            self._breaches.append(f"{machine} is terminated while it works ({why}: {text})")
+        elif not drains and not told and node.draining is None and not node.silent:
+            self._breaches.append(f"{machine} is terminated without a drain ({why}: {text})")
+
+
+class Told:
+    """A busy node whose lease ends hears of it `notice_s` ahead."""
+
+    name = "told"
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._notices = {one.name: (one.notice_s, one.lease_s) for one in view.scenario.backends}
+        self._busy_since_s: dict[str, float] = {}
+
+    def look(self) -> Iterator[str]:
+        view = self._view
+        for one in view.ours:
+            if one.expires_s is None or one.cause is not None or not view.is_busy(one):
+                self._busy_since_s.pop(one.node_id, None)
+                continue
+            busy_since_s = self._busy_since_s.setdefault(one.node_id, view.now_s)
+            due_s = max(self._due_s(one), busy_since_s) + TOLD_S
+            troubled = (
+                view.witness.untroubled_s(view.now_s, one.backend, "ray", "controller", "clock") < TOLD_S
+            )
+            if view.now_s < due_s or troubled or not view.world.ray.alive:
+                continue
+            node = view.world.ray.node(one.node_id)
+            if node is not None and node.draining is None and not node.silent:
+                yield f"{one} works, its lease ends in {one.expires_s - view.now_s:.0f} s, and nobody told it"
+
+    def _due_s(self, machine: Machine) -> float:
+        notice_s, lease_s = self._notices[machine.backend]
+        assert machine.expires_s is not None
+        # As much as a batch system gives (a tenth of the lease), and less where the scenario says so.
+        return machine.expires_s - min(120.0 if notice_s is None else notice_s, (lease_s or 0.0) * 0.1)
