@@ -1,0 +1,246 @@
+"""One run: a scenario's world with faults, then without, then the end; and what came of it.
+
+*Safety*: work arrives, faults strike, every rule holds after every step. *Liveness*: nothing goes wrong
+any more, work that perhaps can't be done is given up; all other is done within a stated time, then all
+that is idle is gone, then `down` leaves nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from heliostat.ports.errors import HeliostatError
+from heliostat.sim.checks.suite import Broken, Suite, Violation
+from heliostat.sim.checks.view import View
+from heliostat.sim.clock import SimClock, SimIds
+from heliostat.sim.dice import Dice
+from heliostat.sim.faults import Mischief
+from heliostat.sim.feasible import is_feasible
+from heliostat.sim.journal import Disk
+from heliostat.sim.loop import Stuck, VirtualLoop
+from heliostat.sim.moments import Moments
+from heliostat.sim.process import Killed
+from heliostat.sim.scenario import Scenario
+from heliostat.sim.trace import Trace
+from heliostat.sim.witness import Witness
+from heliostat.sim.world.ends import Cause
+from heliostat.sim.world.work import Work
+from heliostat.sim.world.world import World
+from heliostat.sim.wrapper import OURS, Host, Wrapper
+
+MET_S = 1_500.0
+"""Within so long, and the time that what is left takes one after another, all feasible work is done. The
+longest backoff is 600 s, twice a start and a queue come on top."""
+
+GONE_S = 300.0
+"""So long after the idle timeout nothing idle is left: drains may go one at a time, machines take time."""
+
+DOWN_S = 300.0
+"""`down` may wait for work that is told to end, and for its own `wind_down_s`."""
+
+
+KINDS_OF_ENDS = {
+    Cause.PREEMPTED: "preemption",
+    Cause.DIED: "node death",
+    Cause.LEASE: "lease end",
+    Cause.EXITED: "failed start",
+    Cause.TWIN: "two for one id",
+}
+"""What the world does to machines, in the words of `faults.KINDS`."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a run. `seconds` are virtual ones; `lines` the trace, where it was kept."""
+
+    seed: int
+    steps: int
+    seconds: float
+    digest: str
+    faults: Counter[str]
+    violation: Violation | None = None
+    lines: list[str] = field(default_factory=list)
+
+
+def run(scenario: Scenario, *, keep_lines: bool = False) -> Result:
+    """Run a scenario to its end, or to the first rule that does not hold."""
+    simulation = _Simulation(scenario, keep_lines=keep_lines)
+    try:
+        with _errors_to(simulation.wrapper.surprises):
+            violation = simulation.violation()
+    finally:
+        simulation.close()
+    return Result(
+        scenario.seed,
+        simulation.loop.steps,
+        round(simulation.loop.time(), 3),
+        simulation.trace.digest(),
+        simulation.happened(),
+        violation,
+        simulation.trace.lines or [],
+    )
+
+
+class _Simulation:
+    def __init__(self, scenario: Scenario, *, keep_lines: bool) -> None:
+        dice = Dice(scenario.seed)
+        self.scenario = scenario
+        self.loop = VirtualLoop(dice.stream("order") if scenario.shuffled else None)
+        self.trace = Trace(self.loop.time, keep=keep_lines)
+        self.mischief = Mischief(scenario.faults, dice=dice)
+        self.world = World(scenario, loop=self.loop, dice=dice, trace=self.trace)
+        self.disk = Disk()
+        host = Host(
+            loop=self.loop,
+            spec=scenario.spec,
+            disk=self.disk,
+            clock=SimClock(self.loop),
+            ids=SimIds(),
+            provider=lambda name: self.world.provider(name, OURS),
+            cluster=lambda session: self.world.cluster(OURS, session=session),
+            mischief=self.mischief,
+            witness=Witness(),
+            trace=self.trace,
+            away=set(),
+        )
+        self.wrapper = Wrapper(host)
+        self.moments = Moments(self.world, self.wrapper)
+        view = View(scenario, self.loop, self.world, self.wrapper, host.witness)
+        self.suite = Suite(view)
+        self.view = view
+        self.loop.on_step.append(self.suite.step)
+
+    def violation(self) -> Violation | None:
+        """Run all phases; return the first breach, None where every rule held."""
+        try:
+            self._safety()
+            self._liveness()
+        except Broken as broken:
+            return broken.violation
+        except Stuck as stuck:
+            return Violation("stuck", str(stuck), round(self.loop.time(), 3), self.loop.steps)
+        return None
+
+    def happened(self) -> Counter[str]:
+        """Return what went wrong, by kind: what was done to the run, and what befell machines by itself."""
+        machines = self.world.machines()
+        ends = Counter(KINDS_OF_ENDS[one.cause] for one in machines if one.cause in KINDS_OF_ENDS)
+        return self.mischief.happened + ends
+
+    def close(self) -> None:
+        self.loop.close()
+        self.wrapper.bury()
+        self.disk.close()
+
+    # -- phases -------------------------------------------------------------------------
+
+    def _safety(self) -> None:
+        scenario, loop = self.scenario, self.loop
+        self.world.begin()
+        self.moments.begin()
+        loop.apart(0.0, self.wrapper.start)
+        loop.apart(scenario.safety_s, lambda: None)
+        loop.run_while(
+            lambda: (
+                loop.time() < scenario.safety_s
+                and loop.steps < scenario.steps_most
+                and not self.wrapper.is_down
+            )
+        )
+
+    def _liveness(self) -> None:
+        self.mischief.stop()
+        self.moments.end()
+        self.world.calm()
+        self.trace.add("run", "nothing goes wrong any more")
+        for one in list(self.world.ray.ledger.unfinished.values()):
+            if not is_feasible(one, self.scenario):
+                self.world.ray.scheduler.cancel(one)
+        if not self._is_going_down():
+            self._met()
+            self._gone()
+            self.wrapper.go_down("the run is over")
+        self._down()
+
+    def _is_going_down(self) -> bool:
+        """Say whether the cluster ends for a reason of its own: another head answered, or none for long."""
+        controller = self.wrapper.controller
+        return self.wrapper.is_down or (controller is not None and controller.going_down is not None)
+
+    def _met(self) -> None:
+        within_s = MET_S + sum(one.work_s for one in self._unfinished())
+        if self._until(lambda: not self._unfinished(), within_s):
+            names = ", ".join(f"{one} {one.bundle}" for one in self._unfinished()[:5])
+            self.suite.fail("met", f"after {within_s:.0f} s without faults these are not done: {names}")
+
+    def _unfinished(self) -> list[Work]:
+        return list(self.world.ray.ledger.unfinished.values())
+
+    def _gone(self) -> None:
+        policy = self.scenario.policy
+        floors = sum(one.min_workers for one in policy.node_types)
+        within_s = GONE_S + policy.idle_timeout_s
+
+        def at_rest() -> bool:
+            self.view.refresh()
+            return len(self.view.ours) <= floors and self.wrapper.controller is not None
+
+        if self._until(at_rest, within_s):
+            names = ", ".join(f"{one} {one.phase.value}" for one in self.view.ours)
+            self.suite.fail("gone", f"{within_s:.0f} s after the last work {names} are there, floor {floors}")
+
+    def _down(self) -> None:
+        def over() -> bool:
+            self.view.refresh()
+            return self.wrapper.is_down and not self.view.ours
+
+        if self._until(over, DOWN_S):
+            names = ", ".join(f"{one} {one.phase.value}" for one in self.view.ours)
+            state = "is down" if self.wrapper.is_down else "has not ended"
+            self.suite.fail(
+                "down", f"{DOWN_S:.0f} s after `down` the controller {state}; left: {names or 'none'}"
+            )
+
+    def _until(self, reached: Callable[[], bool], within_s: float) -> bool:
+        """Run until it is reached, looked at once a second; say whether it took too long."""
+        loop, until_s = self.loop, self.loop.time() + within_s
+        while not reached():
+            if loop.time() >= until_s:
+                return True
+            self._pass(min(1.0, until_s - loop.time()))
+        return False
+
+    def _pass(self, seconds: float) -> None:
+        until_s = self.loop.time() + seconds
+        self.loop.call_at(until_s, lambda: None)
+        self.loop.run_while(lambda: self.loop.time() < until_s)
+
+
+@contextlib.contextmanager
+def _errors_to(surprises: list[str]) -> Iterator[None]:
+    """Let the loop's log go nowhere, but for errors that it logs and nobody has words for."""
+
+    def take(_: Any, __: str, entry: MutableMapping[str, Any]) -> str:
+        error = sys.exception()
+        if error is not None and not isinstance(error, HeliostatError | Killed):
+            surprises.append(f"{entry.get('event')}: {error!r}")
+        raise structlog.DropEvent
+
+    before, was_collecting = structlog.get_config(), gc.isenabled()
+    structlog.configure(processors=[take], wrapper_class=structlog.make_filtering_bound_logger(40))
+    # A run's garbage goes with the run; the collector would look at it again and again.
+    gc.disable()
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+        if was_collecting:
+            gc.enable()
