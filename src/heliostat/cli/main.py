@@ -45,6 +45,9 @@ COMMANDS: dict[str, dict[str, str]] = {
         "protect": "Keep a worker, idle or not.",
         "pause": "Stop launching and releasing.",
     },
+    "Develop": {
+        "sim": "Run simulated clusters where everything goes wrong.",
+    },
 }
 
 DEBUG_VARIABLE = "HELIOSTAT_DEBUG"

@@ -1,0 +1,68 @@
+"""`heliostat sim`: figures as text and as JSON, a trace, and what it takes for bad input."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from heliostat.cli.main import cli
+from heliostat.sim.campaign import Campaign, Summary
+from heliostat.sim.run import run
+from heliostat.sim.seeds import scenario
+
+QUICK = 275
+"""A seed whose run takes some milliseconds: another head answers early."""
+
+
+def said(*words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(cli, ["sim", "faults", *words])
+    return result.exit_code, result.output
+
+
+def test_figures_are_printed() -> None:
+    code, text = said("--seeds", str(QUICK))
+    assert code == 0
+    assert text.startswith("1 runs, ")
+    assert "0 violations" in text
+
+
+def test_figures_as_json() -> None:
+    code, text = said("--seeds", f"{QUICK}-{QUICK}", "--json")
+    figures = json.loads(text)
+    assert code == 0
+    assert figures["runs"] == 1
+    assert figures["violations"] == []
+    assert figures["steps"] == run(scenario(QUICK)).steps
+    assert sum(figures["faults"].values()) > 0
+    assert {"steps_per_s", "commit"} <= figures.keys()
+
+
+def test_a_trace_is_printed_for_one_seed() -> None:
+    code, text = said("--seeds", str(QUICK), "--trace")
+    assert code == 0
+    assert "wrapper   starts controller 1" in text
+    assert "every rule held" in text.splitlines()[-1]
+
+
+@pytest.mark.parametrize("words", [["--seeds", "9-1"], ["--seeds", "x"], ["--seeds", "1-2", "--trace"], []])
+def test_bad_input_is_2(words: list[str]) -> None:
+    assert said(*words)[0] == 2
+
+
+def test_a_violation_is_1_and_says_how_to_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    failure: dict[str, object] = {"seed": 7, "check": "limits", "text": "3 of cpu, at most 2"}
+
+    def broken(*_: object, heard: object, **__: object) -> Campaign:
+        found = Campaign()
+        one = Summary(7, 10, "d", Campaign().faults, failure)
+        found.add(one)
+        heard(one)  # type: ignore[operator]
+        return found
+
+    monkeypatch.setattr("heliostat.sim.campaign.campaign", broken)
+    code, text = said("--seeds", "7")
+    assert code == 1
+    assert "seed 7: limits: 3 of cpu, at most 2" in text
+    assert "replay: heliostat sim faults --seeds 7 --trace" in text
