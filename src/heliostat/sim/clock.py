@@ -11,14 +11,18 @@ EPOCH_S = 1_700_000_000.0
 
 
 class SimClock:
-    """`ports.clock.Clock` on the loop's time; the wall clock may jump, the monotonic one does not."""
+    """`ports.clock.Clock` on the loop's time; the wall clock may jump, the monotonic one does not.
+
+    `off_s` is how far the jumps have left the wall clock from the true time.
+    """
 
     def __init__(self, loop: VirtualLoop, start_s: float = EPOCH_S) -> None:
         self._loop = loop
         self._start_s = start_s
+        self.off_s = 0.0
 
     def now_s(self) -> float:
-        return self._start_s + self._loop.time()
+        return self._start_s + self.off_s + self._loop.time()
 
     def monotonic_s(self) -> float:
         return self._loop.time()
@@ -28,7 +32,7 @@ class SimClock:
 
     def jump(self, seconds: float) -> None:
         """Set the wall clock forward, or back."""
-        self._start_s += seconds
+        self.off_s += seconds
 
 
 class SimIds:

@@ -23,7 +23,8 @@ SPANS: dict[str, Span] = {
 }
 """How long each lasts. What hides Ray is shorter than the `head_timeout_s` after which all is let go."""
 
-JUMPS_S: Span = (-7_200.0, 7_200.0)
+OFF_S: Span = (-20.0, 20.0)
+"""How far off the backends' clocks a jump may leave the head's: what leases' margins bear."""
 
 
 @dataclass
@@ -156,9 +157,7 @@ class Moments:
         return free
 
     def _jump(self) -> None:
-        chance = self._mischief.draw("clock jump")
-        far = chance.random() < 0.3
-        seconds = chance.uniform(*JUMPS_S) if far else chance.uniform(-20.0, 20.0)
+        seconds = self._mischief.draw("clock jump").uniform(*OFF_S) - self._host.clock.off_s
         self._host.clock.jump(seconds)
         self._host.witness.troubled("clock", self._host.loop.time())
         self._host.trace.add("clock", f"jumps by {seconds:.1f} s")

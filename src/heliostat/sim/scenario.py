@@ -98,7 +98,7 @@ class WorkloadScenario:
 
     shapes: tuple[WorkShape, ...]
     every_s: Span = (1.0, 20.0)
-    unfinished_most: int = 30
+    unfinished_most: int = 12
 
 
 @dataclass(frozen=True)
