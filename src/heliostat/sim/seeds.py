@@ -28,7 +28,7 @@ from heliostat.sim.scenario import (
 ZONE = "zone"
 CALL_RATES = (0.01, 0.15)
 STEP_RATES = (0.0005, 0.01)
-MOMENT_RATES_PER_H = (10.0, 120.0)
+MOMENT_RATES_PER_H = (20.0, 240.0)
 RARE = {"head loss": 0.1, "clock jump": 0.3}
 """What ends a run's story, or hides others: how much less often it is among a seed's faults."""
 
@@ -190,7 +190,7 @@ def _shape(chance: Stream, fits: NodeType) -> WorkShape:
 
 def _faults(chance: Stream) -> dict[str, float]:
     """Choose the kinds of this run, none in one run of six, and their rates."""
-    share = chance.choice((0.0, 0.1, 0.2, 0.2, 0.4, 0.6))
+    share = chance.choice((0.0, 0.15, 0.3, 0.3, 0.5, 0.7))
     found: dict[str, float] = {}
     for kinds, rates in ((CALLS, CALL_RATES), (STEPS, STEP_RATES), (MOMENTS, MOMENT_RATES_PER_H)):
         for kind in kinds:

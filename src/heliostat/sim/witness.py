@@ -51,7 +51,8 @@ class Recorded:
 class Witness:
     """Sees all calls, by the run's clock.
 
-    intents         what the journal holds, by instance id; `forgotten` what it once held
+    intents         what the journal holds, by instance id; `forgotten` what it once held, `written`
+                    what it holds or held; `unwritten` was asked for and was never in it
     refused         how many instances a backend did not accept
     recorded        every intent ever written; `releases` the last release of each instance
     troubled_at_s   when anything last stood between the controller and the world, by whom: a backend's
@@ -63,6 +64,8 @@ class Witness:
     drains: dict[str, list[Drained]] = field(default_factory=dict)
     intents: dict[str, InstanceIntent] = field(default_factory=dict)
     forgotten: set[str] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
+    unwritten: list[str] = field(default_factory=list)
     refused: int = 0
     recorded: list[Recorded] = field(default_factory=list)
     releases: dict[str, Recorded] = field(default_factory=dict)
@@ -88,6 +91,7 @@ class Witness:
     def asked(self, backend: str, change: Change, now_s: float) -> None:
         """Hear of a change that is about to reach a backend."""
         for one in change.launch:
+            self.unwritten += [key for key in one.instance_ids if key not in self.written]
             if one.launch_id not in self.launches:
                 self.launches[one.launch_id] = Asked(
                     now_s, backend, one.node_type.name, one.instance_ids, one.together, one.at_once
@@ -106,6 +110,7 @@ class Witness:
             launch = one.intent is Intent.WANTED
             found = Recorded(now_s, one.instance_id, one.node_type, launch, why, text)
             self.intents[one.instance_id] = one
+            self.written.add(one.instance_id)
             self.recorded.append(found)
             if not launch:
                 self.releases[one.instance_id] = found

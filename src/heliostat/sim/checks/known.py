@@ -16,7 +16,8 @@ DOUBLE_S = 120.0
 
 
 class Known:
-    """Every living machine with our tags is in the journal, `ADOPT_S` after it came at the latest.
+    """Nothing is asked for before it is in the journal, and every living machine with our tags is in it,
+    `ADOPT_S` after it came at the latest.
 
     Only time counts in which nothing stood between the controller and the backend.
     """
@@ -29,6 +30,8 @@ class Known:
 
     def look(self) -> Iterator[str]:
         view, since_s = self._view, self._unknown_since_s
+        for instance_id in view.witness.unwritten:
+            yield f"{instance_id} was asked for and is not in the journal"
         unknown = [one for one in view.ours if one.instance_id not in view.witness.intents]
         self._unknown_since_s = {str(one): since_s.get(str(one), view.now_s) for one in unknown}
         for one in unknown:
