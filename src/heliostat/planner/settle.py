@@ -206,12 +206,13 @@ class _Attempt:
     def _gang(self, gang: GangWant) -> None:
         """Place the whole gang, or leave everything as it was."""
         hedged = self.chooser.patience.hedged(gang.wants, self.ledger)
-        gang = replace(gang, wants=tuple(hedged), wish=self._hedged_as(gang.wish, hedged))
-        found = [self._try(gang, types) for types in self._within_of(gang)]
-        whole = [one for one in found if not one.unmet]
-        if whole:
-            # Of several backends, the one that suits it best at the lowest cost; then in the file's order.
-            best = min(whole, key=lambda one: (one.standing, one.weight))
+        avoided = frozenset[str]().union(*(want.avoids for want in hedged))
+        impatient = replace(gang, wants=tuple(hedged), wish=self._hedged_as(gang.wish, hedged))
+        best, found = self._best(impatient)
+        if avoided and (best is None or any(choice.shape.name in avoided for choice in best.choices)):
+            # What would be in time is taken by others, so it is what queues, not one more in the same queue.
+            best, found = self._best(gang)
+        if best is not None:
             self.pool = best.pool
             self._add(self.pool, best.choices)
             if any(want.late for want in hedged) and self.pool.waits(hedged[0].key):
@@ -219,6 +220,15 @@ class _Attempt:
         else:
             rooms = (room for one in found for room in one.unmet[0].rooms)
             self.gangs_unmet.append((gang, tuple(dict.fromkeys(rooms))))
+
+    def _best(self, gang: GangWant) -> tuple[_Trial | None, list[_Trial]]:
+        """Return the best way to place the whole gang, None where there is none, and all that were tried.
+
+        Of several backends, the one that suits it best at the lowest cost; then in the file's order.
+        """
+        found = [self._try(gang, types) for types in self._within_of(gang)]
+        whole = [one for one in found if not one.unmet]
+        return min(whole, key=lambda one: (one.standing, one.weight), default=None), found
 
     def _hedged_as(self, wish: Sequence[Want], hedged: Sequence[Want]) -> tuple[Want, ...]:
         avoids = frozenset[str]().union(*(want.avoids for want in hedged))

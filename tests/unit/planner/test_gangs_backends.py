@@ -15,6 +15,7 @@ from heliostat.model.node_type import NodeType
 from heliostat.model.plan import Limiter
 from tests.examples import many
 from tests.unit.planner.world import (
+    NOW_S,
     World,
     demand,
     gang,
@@ -285,3 +286,22 @@ def test_new_nodes_of_one_gang_are_of_one_backend_the_cheapest_that_holds_it(
         assert sum(new.values()) == need
         assert len(chosen) == 1
         assert bills[chosen.pop()] == min(bills.values())
+
+
+@pytest.mark.parametrize("queued", [0, 3, 5])
+def test_what_queues_counts_where_all_that_is_in_time_is_taken(queued: int) -> None:
+    """Three groups that are tired of waiting for a queue, and two nodes that could be there sooner."""
+    free = kind("free", backend="slurm", patience_s=60.0)
+    made = World(policy=policy(free, kind("paid", backend="cloud", price_usd_per_h=2.0, max_workers=2)))
+    made.gangs = tuple(gang(GangStrategy.PACK, demand(1, CPU=3), name=name) for name in "abc")
+    made.offers = (Offer("free", ready_at_s=NOW_S + 3600.0), Offer("paid", ready_at_s=NOW_S + 10.0))
+    for _ in range(queued):
+        made.change_row(made.coming("free", ago_s=1), expected_start_s=NOW_S + 3600.0)
+    plans = [made.round()]
+    for _ in range(8):
+        made.obey(plans[-1])
+        plans.append(made.round())
+    assert launched(plans[0]) == ({"paid": 2} if queued else {"paid": 2, "free": 1})
+    assert sum(sum(launched(one).values()) for one in plans[1:]) == 0
+    assert len([key for one in plans for key in released(one)]) == max(0, queued - 3)
+    assert released(plans[-1]) == {}
