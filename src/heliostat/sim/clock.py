@@ -27,6 +27,9 @@ class SimClock:
     def monotonic_s(self) -> float:
         return self._loop.time()
 
+    def utc_offset_s(self) -> float:
+        return 0.0
+
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 

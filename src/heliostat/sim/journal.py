@@ -16,11 +16,18 @@ _PAGES_MOST = 1_073_741_823
 """SQLite's own limit (`PRAGMA max_page_count`)."""
 
 
+class _Kept(sqlite3.Connection):
+    """A connection that a journal that could not be opened does not close: what is on the disk stays."""
+
+    def close(self) -> None:
+        """Do nothing; `Disk.close` does."""
+
+
 class Disk:
     """Holds one journal's database. What a killed controller had committed is there for the next."""
 
     def __init__(self) -> None:
-        self._database = sqlite3.connect(":memory:", isolation_level=None)
+        self._database = sqlite3.connect(":memory:", isolation_level=None, factory=_Kept)
 
     def open(self, cluster_uid: str) -> SqliteJournal:
         """Open the journal, as a controller does at its start; raises JournalError where the disk is full."""
@@ -34,4 +41,4 @@ class Disk:
         self._database.execute(f"PRAGMA max_page_count = {_PAGES_MOST}")
 
     def close(self) -> None:
-        self._database.close()
+        sqlite3.Connection.close(self._database)

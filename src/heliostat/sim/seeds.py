@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import get_args
 
 from heliostat.model.demand import Bundle, GangStrategy, LabelConstraint, LabelOperator
+from heliostat.model.drain_limit import DrainLimit
 from heliostat.model.node_type import ClusterSpec, NodeType, Policy
 from heliostat.model.resources import Resources
 from heliostat.sim.dice import Dice, Stream
@@ -26,6 +27,7 @@ from heliostat.sim.scenario import (
 )
 
 ZONE = "zone"
+DRAIN_LIMITS = (DrainLimit(1), DrainLimit(5), DrainLimit(20), DrainLimit(percent=40))
 CALL_RATES = (0.01, 0.15)
 STEP_RATES = (0.0005, 0.01)
 MOMENT_RATES_PER_H = (20.0, 240.0)
@@ -64,7 +66,7 @@ def _spec(chance: Stream, backends: Sequence[BackendScenario], types: tuple[Node
         upscaling_speed=chance.choice((0.0, 1.0, 1.0, 4.0)),
         max_cost_usd_per_h=chance.choice((None, None, 10.0, 20.0)),
         max_surge=chance.choice((0, 0, 1, 2)),
-        max_draining=chance.choice((1, 5, 20)),
+        max_draining=(chance.choice(DRAIN_LIMITS),),
         gangs_across_backends=chance.random() < 0.2,
     )
     head = NodeType("head", backends[0].name, Resources.of({}), "shape-head")

@@ -104,13 +104,17 @@ class Witness:
 
     def wrote(self, intents: Sequence[InstanceIntent], events: Sequence[Event], now_s: float) -> None:
         """Hear of intents that are in the journal now."""
+        self.written.update(one.instance_id for one in intents)
+        self.noted(intents, events, now_s)
+
+    def noted(self, intents: Sequence[InstanceIntent], events: Sequence[Event], now_s: float) -> None:
+        """Hear of intents that the controller knows, and that may be lost with it."""
         whys = {one.instance_id: str(one.data.get("why", "")) for one in events if "why" in one.data}
         for one in intents:
             text, why = one.release_reason or one.reason, whys.get(one.instance_id, "")
             launch = one.intent is Intent.WANTED
             found = Recorded(now_s, one.instance_id, one.node_type, launch, why, text)
             self.intents[one.instance_id] = one
-            self.written.add(one.instance_id)
             self.recorded.append(found)
             if not launch:
                 self.releases[one.instance_id] = found

@@ -8,7 +8,7 @@ from heliostat.model.history import History
 from heliostat.model.instance import InstanceIntent
 from heliostat.model.snapshot import OperatorSettings
 from heliostat.ports.errors import JournalError
-from heliostat.ports.journal import Event, Journal, UsageRow
+from heliostat.ports.journal import Event, Journal, Lifetime, ProviderCall, UsageRow
 from heliostat.sim.membranes import Surroundings
 
 
@@ -23,7 +23,13 @@ class JournalMembrane:
         self._around.process.check()
         return self._inner.intents()
 
-    def record_intents(self, intents: Sequence[InstanceIntent], events: Sequence[Event]) -> None:
+    def record_intents(
+        self,
+        intents: Sequence[InstanceIntent],
+        events: Sequence[Event],
+        *,
+        calls: Sequence[ProviderCall] = (),
+    ) -> None:
         self._around.process.check()
         for one in intents:
             self._around.trace.add(
@@ -31,13 +37,22 @@ class JournalMembrane:
             )
         self._traced(events)
         try:
-            self._inner.record_intents(intents, events)
+            self._inner.record_intents(intents, events, calls=calls)
         except JournalError as error:
             self._around.trace.add("journal", "refuses", error)
             raise
         self._around.witness.wrote(intents, events, self._around.loop.time())
         if intents:
             self._around.dies("crash between journal and act")
+
+    def note_intents(self, intents: Sequence[InstanceIntent]) -> None:
+        self._around.process.check()
+        self._inner.note_intents(intents)
+        self._around.witness.noted(intents, (), self._around.loop.time())
+
+    def commit(self) -> None:
+        self._around.process.check()
+        self._inner.commit()
 
     def forget_intents(self, instance_ids: Sequence[str]) -> None:
         self._around.process.check()
@@ -49,6 +64,22 @@ class JournalMembrane:
         self._around.process.check()
         self._traced(events)
         self._inner.record_events(events)
+
+    def record_call(self, call: ProviderCall) -> None:
+        self._around.process.check()
+        self._inner.record_call(call)
+
+    def calls(self, *, limit: int = 1000) -> tuple[ProviderCall, ...]:
+        self._around.process.check()
+        return self._inner.calls(limit=limit)
+
+    def record_lifetimes(self, lifetimes: Sequence[Lifetime]) -> None:
+        self._around.process.check()
+        self._inner.record_lifetimes(lifetimes)
+
+    def lifetimes(self, *, limit: int = 1000) -> tuple[Lifetime, ...]:
+        self._around.process.check()
+        return self._inner.lifetimes(limit=limit)
 
     def events(
         self, *, after_seq: int = 0, limit: int = 1000, instance_id: str | None = None

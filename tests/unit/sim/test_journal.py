@@ -32,7 +32,7 @@ def test_a_full_disk_refuses_whole_transactions_and_forgets_nothing() -> None:
     journal = disk.open("uid")
     journal.record_intents([intent("l1.0")], [])
     disk.fill()
-    with pytest.raises(JournalError, match="free space"):
+    with pytest.raises(JournalError, match="free some space"):
         journal.record_intents([intent("l2.0")], events("x" * 20_000))
     assert [one.instance_id for one in journal.intents()] == ["l1.0"]
     disk.free()
