@@ -37,7 +37,7 @@ def submit(slurm: SlurmSite, uid: str) -> str:
     """Submit an array of two as a cluster's provider does; return its id."""
     tag = comment(Tag("demo", uid, "ada@here", "labcdefg", "cpu", "s", 2))
     return slurm.run(
-        "sbatch", "--parsable", "--array=0-1", f"--comment={tag}", "--wrap=sleep 300"
+        "sbatch", "--parsable", "--array=0-1", "--output=/dev/null", f"--comment={tag}", "--wrap=sleep 300"
     ).stdout.strip()
 
 
@@ -79,7 +79,7 @@ def test_jobs_without_a_controller_are_found_and_cancelled(slurm: SlurmSite, tmp
     write_record(tmp_path / "demo" / "cluster.json", record)
     ours, unknown = submit(slurm, UID), submit(slurm, OTHER)
     plain = slurm.run(
-        "sbatch", "--parsable", "--job-name=hel-01234567-head", "--wrap=sleep 300"
+        "sbatch", "--parsable", "--job-name=hel-01234567-head", "--output=/dev/null", "--wrap=sleep 300"
     ).stdout.strip()
 
     jobs, stranger, kept = doctor(tmp_path, slurm)
