@@ -21,7 +21,7 @@ def start(host: str, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         another_host.command(host, *words),
         env=another_host.environment(host),
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -32,6 +32,7 @@ def test_one_head_runs_and_the_other_host_says_where(tmp_path: Path) -> None:
     path = tmp_path / "cluster.yaml"
     path.write_text(CLUSTER.format(name="twohosts", workers=1, orphan_timeout_s=60, idle_timeout_s=5))
     both = {host: start(host, "up", str(path), "--detach") for host in HOSTS}
+    another_host.begin(both.values())
     outputs = {host: one.communicate(timeout=90)[0] for host, one in both.items()}
     record = read_record(places_of("twohosts").record)
     assert record is not None, outputs
@@ -45,6 +46,6 @@ def test_one_head_runs_and_the_other_host_says_where(tmp_path: Path) -> None:
             f"twohosts was started on {record.host}" in outputs[loser]
         )
     finally:
-        output, _ = down.communicate(timeout=90)
+        output, _ = down.communicate("\n", timeout=90)
     assert down.returncode == 0, output
     assert tagged_processes("HELIOSTAT_CLUSTER_UID", record.cluster_uid) == []

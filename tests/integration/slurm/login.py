@@ -64,13 +64,13 @@ class Login:
         return path
 
     def start(self, *words: str, host: str = "") -> subprocess.Popen[str]:
-        """Start a command; with `host` as if it were on another login node with the same home folder."""
+        """Start a command; with `host` as on another login node, held back until `another_host.begin`."""
         here = [sys.executable, "-m", "heliostat.cli.main", *words]
         environment = self.site.environment
         return subprocess.Popen(
             another_host.command(host, *words) if host else here,
             env=another_host.environment(host, environment) if host else environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if host else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -13,6 +13,7 @@ import pytest
 from heliostat.cli.head_queue import lease_of
 from heliostat.cli.queued_head import applied_spec
 from heliostat.config.record import ClusterRecord
+from tests import another_host
 from tests.integration.slurm.login import NAME, Login, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -23,6 +24,7 @@ LATER = ", sbatch: ['--begin=now+1hour']"
 def test_of_two_hosts_one_starts_the_head_and_the_other_says_who_has_it(login: Login) -> None:
     path = login.file(head=LATER)
     both = [login.start("up", str(path), "--detach", host=host) for host in ("login1", "login2")]
+    another_host.begin(both)
     outputs = [one.communicate(timeout=60)[0] for one in both]
     record = login.record
     assert record is not None
