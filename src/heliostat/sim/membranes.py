@@ -36,7 +36,7 @@ from heliostat.sim.faults import Mischief
 from heliostat.sim.loop import VirtualLoop
 from heliostat.sim.process import Process
 from heliostat.sim.trace import Trace
-from heliostat.sim.witness import Drained, Witness
+from heliostat.sim.witness import Drained, Witness, lies_of
 
 T = TypeVar("T")
 
@@ -195,8 +195,10 @@ class ProviderMembrane:
     def _lied(self, rows: Sequence[BackendInstance]) -> Sequence[BackendInstance]:
         around = self._around
         if around.strikes("stale listing", self.name):
+            around.witness.troubled(lies_of(self.name), around.loop.time())
             return around.mischief.draw("stale listing").choice(self._past)[1]
         if rows and around.strikes("missing rows", self.name):
+            around.witness.troubled(lies_of(self.name), around.loop.time())
             chance = around.mischief.draw("missing rows")
             return [row for row in rows if chance.random() < 0.5]
         if rows and around.strikes("doubled rows", self.name):

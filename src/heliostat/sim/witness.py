@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,11 @@ from heliostat.ports.journal import Event
 
 CALLS_KEPT_S = 60.0
 """Calls are counted over the last minute."""
+
+
+def lies_of(backend: str) -> str:
+    """Return the name of a backend's listings, where they show less than there is, in `troubled_at_s`."""
+    return f"lies of {backend}"
 
 
 @dataclass(frozen=True)
@@ -85,8 +91,8 @@ class Witness:
         self.troubled_at_s[whose] = now_s
 
     def untroubled_s(self, now_s: float, *whose: str) -> float:
-        """Return for how long none of these has been in trouble."""
-        return now_s - max((self.troubled_at_s.get(one, 0.0) for one in whose), default=0.0)
+        """Return for how long none of these has been in trouble; endless if none ever was."""
+        return now_s - max(self.troubled_at_s.get(one, -math.inf) for one in whose)
 
     def asked(self, backend: str, change: Change, now_s: float) -> None:
         """Hear of a change that is about to reach a backend."""

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from heliostat.model.plan import Why
+from heliostat.planner.limits import LOST_AFTER_S
 from heliostat.sim.checks.view import View
+from heliostat.sim.witness import lies_of
 from heliostat.sim.world.machine import Machine, Phase
 
 ADOPT_S = 100.0
 """A backend where nothing moves is listed every 60 s (`Timing.listing_slow_s`), which may fail once."""
+
+HONEST_S = 60.0
+"""Two listings that lack an instance may be the last lie and one before it, each up to a minute old."""
 
 DOUBLE_S = 120.0
 """Of two that have started, one has ended by then: a start, the look at the claim, and the end."""
@@ -39,6 +45,31 @@ class Known:
             known_s = min(view.now_s - self._unknown_since_s[str(one)], untroubled_s)
             if known_s > ADOPT_S:
                 yield f"{one} is not in the journal for {known_s:.0f} s"
+
+
+class NotLost:
+    """Unknown is not empty: nothing is given up as lost that is there, and that listings would have shown.
+
+    A listing that lied, or lagged, is believed; one that failed says nothing.
+    """
+
+    name = "lost"
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._seen = 0
+        self._lags_s = {one.name: one.lag_s for one in view.scenario.backends}
+
+    def look(self) -> Iterator[str]:
+        view = self._view
+        recorded = view.witness.recorded
+        lost = {one.instance_id for one in recorded[self._seen :] if one.why == Why.LOST.value}
+        self._seen = len(recorded)
+        for one in view.ours if lost else ():
+            long_there = view.now_s - one.asked_s > LOST_AFTER_S + self._lags_s[one.backend]
+            honest_s = view.witness.untroubled_s(view.now_s, lies_of(one.backend), "clock")
+            if one.instance_id in lost and long_there and honest_s > LOST_AFTER_S + HONEST_S:
+                yield f"{one} is given up as lost, and is {one.phase.value}"
 
 
 class Single:

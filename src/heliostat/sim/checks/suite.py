@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from heliostat.sim.checks.calm import Bounded, Settles
-from heliostat.sim.checks.known import Known, Single
+from heliostat.sim.checks.known import Known, NotLost, Single
 from heliostat.sim.checks.legal import Legal, Surprises
 from heliostat.sim.checks.limits import Limits
 from heliostat.sim.checks.others import Others
@@ -14,7 +15,21 @@ from heliostat.sim.checks.view import Check, View
 from heliostat.sim.checks.wholes import Wholes
 from heliostat.sim.checks.work import Gentle, Told
 
-CHECKS = (Known, Single, Limits, Gentle, Told, Others, Patience, Wholes, Settles, Bounded, Legal, Surprises)
+CHECKS: tuple[Callable[[View], Check], ...] = (
+    Known,
+    NotLost,
+    Single,
+    Limits,
+    Gentle,
+    Told,
+    Others,
+    Patience,
+    Wholes,
+    Settles,
+    Bounded,
+    Legal,
+    Surprises,
+)
 
 EVERY_S = 1.0
 """Where nothing changes, checks of time look so often."""
