@@ -33,10 +33,7 @@ def downs(
     `DOWN_KEPT_S`.
     """
     fell = Counter(one.node_type for one in _fallen(after, snapshot, failed))
-    new = after.joined_at.keys() - before.joined_at.keys()
-    # As a rule nobody has just joined, and then nobody is to be counted.
-    instances = snapshot.instances if new else ()
-    joined = Counter(one.intent.node_type for one in instances if one.intent.instance_id in new)
+    joined = _joined(before, after, snapshot)
     found = {}
     for name in (one.name for one in policy.node_types):
         known = before.down.get(name)
@@ -46,6 +43,14 @@ def downs(
         if count:
             found[name] = Down(count, snapshot.now_s if fell[name] else known.at_s)
     return found
+
+
+def _joined(before: History, after: History, snapshot: Snapshot) -> Counter[str]:
+    """Count per type who joined in this round. As a rule nothing is down, and then it is no matter."""
+    if not before.down:
+        return Counter()
+    new = after.joined_at.keys() - before.joined_at.keys()
+    return Counter(one.node_type for one in snapshot.instances if one.instance_id in new)
 
 
 def _fallen(history: History, snapshot: Snapshot, failed: Iterable[Instance]) -> list[Instance]:
