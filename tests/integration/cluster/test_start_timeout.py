@@ -83,4 +83,4 @@ def status_line(found: Cluster) -> str | None:
     """Return what `heliostat status` says of the type while it waits; each failure makes that longer."""
     shown = found.command("status")
     assert shown.returncode == 0, shown.stderr
-    return next((line for line in shown.stdout.splitlines() if "after failures" in line), None)
+    return next((line for line in shown.stdout.splitlines() if "tried again in" in line), None)
