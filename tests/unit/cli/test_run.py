@@ -105,3 +105,14 @@ def test_down_says_so(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     assert invoke("down", "--timeout", "1m").stdout == "demo is down\n"
     assert json.loads(invoke("down", "demo", "--json").stdout) == {"cluster_name": "demo", "down": True}
     assert asked == [60.0, 180.0]
+
+
+@pytest.mark.usefixtures("steps")
+def test_down_that_is_cut_short_says_how_to_go_on(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(start, "stop_cluster", interrupted)
+    result = invoke("down", "demo")
+    assert result.exit_code == 130
+    assert "`heliostat down demo` sees to it that nothing of it is left" in result.stderr

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from heliostat.cli.clusters import pick
+from heliostat.cli.foreground import INTERRUPTED_CODE
 from heliostat.cli.options import DURATION, cluster_argument, json_option
-from heliostat.cli.output import progress, show_json
+from heliostat.cli.output import progress, show_json, tell
 
 
 @click.command("down", short_help="Take a cluster down.")
@@ -26,9 +29,14 @@ def command(*, cluster: str | None, timeout: float, as_json: bool) -> None:
     from heliostat.cli.start import stop_cluster
 
     record = pick(cluster)
-    with progress(keep=True) as say:
-        say(f"taking {record.cluster_name} down")
-        stop_cluster(record, say=say, timeout_s=timeout)
+    name = record.cluster_name
+    try:
+        with progress(keep=True) as say:
+            say(f"taking {name} down")
+            stop_cluster(record, say=say, timeout_s=timeout)
+    except KeyboardInterrupt:
+        tell(f"heliostat: not waited for; `heliostat down {name}` sees to it that nothing of it is left")
+        sys.exit(INTERRUPTED_CODE)
     if as_json:
         show_json({"cluster_name": record.cluster_name, "down": True})
     else:
