@@ -68,6 +68,7 @@ def start(
     record, made = (waiting, None) if waiting else _recorded(path, spec, places=places, options=options)
     try:
         if waiting is not None:
+            _say_what_is_not_heard(path, places, options, say)
             _take_over(waiting, places=places, options=options, say=say)
         if made is not None:
             record = _submitted(record, made, path=places.record, queue=queue)
@@ -87,6 +88,17 @@ def start(
         raise HeliostatError(
             f"{words}the head of {spec.name} is still asked for: `heliostat down {spec.name}` ends it"
         ) from error
+
+
+def _say_what_is_not_heard(path: Path, places: StatePlaces, options: StartOptions, say: Say) -> None:
+    """Say what an `up` asks in vain, since the head that it waits for was asked for by another."""
+    way_out = "`heliostat down` and `up` ask anew"
+    if dump_for_state(path) != places.config.read_text(encoding="utf-8"):
+        say(f"{path} has changed, but the head waits as it was asked for: {way_out}")
+    asked = {"--workers": options.workers, "--idle-after": options.idle_after_s, "--port": options.port}
+    given = [name for name, value in asked.items() if value is not None]
+    if given:
+        say(f"{', '.join(given)}: only heard when the head is asked for; {way_out}")
 
 
 def _take_over(waiting: ClusterRecord, *, places: StatePlaces, options: StartOptions, say: Say) -> None:

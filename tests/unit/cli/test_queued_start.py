@@ -72,6 +72,17 @@ def test_detached_it_returns_at_once_and_a_later_up_takes_it_up(site: Site) -> N
     assert not is_attached(site.places)
 
 
+def test_what_a_later_up_asks_in_vain_is_said(site: Site) -> None:
+    site.up(detach=True, queued_is_enough=True)
+    site.up(detach=True, queued_is_enough=True)
+    assert [one for one in site.said if "ask anew" in one] == []
+    site.path.write_text("cluster_name: demo\nmax_workers: 9\n")
+    site.up(detach=True, queued_is_enough=True, workers=2, port=7000)
+    said = [one for one in site.said if "ask anew" in one]
+    assert said[0].startswith(f"{site.path} has changed, but the head waits as it was asked for")
+    assert said[1].startswith("--workers, --port: only heard when the head is asked for")
+
+
 def test_one_that_runs_is_not_started_twice(site: Site) -> None:
     at_look(site, 1, site.head_begins)
     site.up()
