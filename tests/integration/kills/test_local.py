@@ -26,7 +26,9 @@ def left(cluster_uid: str) -> Sequence[str]:
 @pytest.mark.timeout(2700)
 def test_nothing_leaks_joins_twice_or_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tally = Tally("local")
-    full_assault(tmp_path, text, tally=tally, left=left)
-    with capsys.disabled():
-        print(tally.text())
+    try:
+        full_assault(tmp_path, text, tally=tally, left=left)
+    finally:
+        with capsys.disabled():
+            print(tally.text())
     tally.check()

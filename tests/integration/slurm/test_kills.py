@@ -55,7 +55,9 @@ def test_nothing_leaks_joins_twice_or_is_lost(
         return CLUSTER.format(name=f"{name}-{os.getpid()}")
 
     tally = Tally("slurm")
-    full_assault(tmp_path, text, tally=tally, left=left)
-    with capsys.disabled():
-        print(tally.text())
+    try:
+        full_assault(tmp_path, text, tally=tally, left=left)
+    finally:
+        with capsys.disabled():
+            print(tally.text())
     tally.check()
