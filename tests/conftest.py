@@ -16,6 +16,8 @@ from tools import processes
 RUN_TAG = "HELIOSTAT_TEST_RUN"
 # Ray's daemons notice within seconds that their head is gone; what is there after that was forgotten.
 LEFTOVERS_S = 20.0
+PROPERTY_TIMEOUT_S = 300
+"""For tests of many examples. One that is stopped in coverage's own code leaves its lock held, and the run hangs."""
 TRACKER = "from multiprocessing.resource_tracker import main"
 
 examples.load(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
@@ -46,6 +48,13 @@ def private_folder() -> Iterator[Path]:
 def pytest_configure(config: pytest.Config) -> None:
     # A fresh tag for each run, inherited by whatever it starts: that is how leftovers are found.
     os.environ[RUN_TAG] = f"{os.getpid()}-{os.urandom(4).hex()}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        many = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        if many and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(PROPERTY_TIMEOUT_S))
 
 
 @pytest.hookimpl(trylast=True)
