@@ -24,6 +24,9 @@ def is_feasible(work: Work, scenario: Scenario) -> bool:
     if work.gang and work.gang.strategy is GangStrategy.STRICT_PACK:
         bundle, wanted = bundle.times(wanted), 1
     fitting = [one for one in scenario.policy.node_types if _holds(one, work, bundle, scenario)]
+    # Nobody knows how long a task will take, so it may go to where it can't be finished, again and again.
+    if any(_ends_too_soon(one, work, scenario) for one in fitting):
+        return False
     return any(_room(one, scenario) >= wanted for one in fitting)
 
 
@@ -31,9 +34,12 @@ def _holds(node_type: NodeType, work: Work, bundle: Resources, scenario: Scenari
     backend = backend_of(node_type, scenario)
     if node_type.name in backend.dead_types or not work.bundle.allows(node_type.labels):
         return False
-    if backend.lease_s is not None and work.work_s + work.pins_s > backend.lease_s / LEASES_PER_WORK:
-        return False
     return bundle.fits_in(node_type.resources)
+
+
+def _ends_too_soon(node_type: NodeType, work: Work, scenario: Scenario) -> bool:
+    lease_s = backend_of(node_type, scenario).lease_s
+    return lease_s is not None and work.work_s + work.pins_s > lease_s / LEASES_PER_WORK
 
 
 def _room(node_type: NodeType, scenario: Scenario) -> int:

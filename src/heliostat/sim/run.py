@@ -166,6 +166,7 @@ class _Simulation:
                 self.world.ray.scheduler.cancel(one)
         if not self._is_going_down():
             self._met()
+        if not self._is_going_down():
             self._gone()
             self.wrapper.go_down("the run is over")
         self._down()
@@ -177,7 +178,7 @@ class _Simulation:
 
     def _met(self) -> None:
         within_s = MET_S + sum(one.work_s for one in self._unfinished())
-        if self._until(lambda: not self._unfinished(), within_s):
+        if self._until(lambda: not self._unfinished() or self._is_going_down(), within_s):
             names = ", ".join(f"{one} {one.bundle}" for one in self._unfinished()[:5])
             self.suite.fail("met", f"after {within_s:.0f} s without faults these are not done: {names}")
 

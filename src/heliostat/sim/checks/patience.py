@@ -50,14 +50,16 @@ class Patience:
         yield from self._at_once()
 
     def _at_once(self) -> Iterator[str]:
-        alone = {
-            key
-            for asked in self._view.witness.launches.values()
-            if not asked.together
-            for key in asked.instance_ids
-        }
-        started = [one for one in self._view.ours if one.phase is not Phase.QUEUED]
-        running = Counter(one.node_type for one in started if one.instance_id in alone)
-        for name in self._dead:
-            if running[name] > FIRST_TRY:
-                yield f"{name} never came up, and {running[name]} of it run at once"
+        """Count what runs of a dead type; where the backend itself throttles, of each launch of it."""
+        view = self._view
+        counts: Counter[str] = Counter()
+        for one in view.ours:
+            asked = view.witness.launches.get(one.launch_id)
+            if one.node_type not in self._dead or asked is None or asked.together:
+                continue
+            # What was given up already, as it never came up, may be followed before it has ended.
+            if one.phase is not Phase.QUEUED and one.instance_id not in view.witness.releases:
+                counts[one.launch_id if self._dead[one.node_type] else one.node_type] += 1
+        for name, count in counts.items():
+            if count > FIRST_TRY:
+                yield f"{name} never came up, and {count} of it run at once"
