@@ -17,7 +17,7 @@ RUN_TAG = "HELIOSTAT_TEST_RUN"
 # Ray's daemons notice within seconds that their head is gone; what is there after that was forgotten.
 LEFTOVERS_S = 20.0
 PROPERTY_TIMEOUT_S = 300
-"""For tests of many examples. One that is stopped in coverage's own code leaves its lock held, and the run hangs."""
+"""For tests of many examples. One that is stopped in coverage's code leaves its lock held: the run hangs."""
 TRACKER = "from multiprocessing.resource_tracker import main"
 
 examples.load(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
