@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -97,6 +98,8 @@ def test_workers_of_a_head_that_died_go_when_its_successor_begins(login: Login) 
     until(lambda: worker not in login.living() or None, "end of the old worker", 40)
     until(lambda: login.record is not None and login.record.session_name, "head", 90)
     assert json.loads(login.run("status", "--json"))["cluster_uid"] == second.cluster_uid
+    # Nobody is left on its node to do so.
+    shutil.rmtree(f"/tmp/hel-{first.cluster_uid[:8]}", ignore_errors=True)
     log = (login.places.logs / "head.slurm.log").read_text()
     assert f"head: 1 jobs of {NAME} were left in Slurm, and are cancelled" in log
     login.run("down", NAME)
