@@ -29,7 +29,7 @@ from heliostat.providers.slurm.outlook import Outlook
 from heliostat.providers.slurm.refusals import trouble
 from heliostat.providers.slurm.runner import LocalRunner, Runner, SshRunner
 from heliostat.providers.slurm.script import NOTICE_PART, submission
-from heliostat.providers.slurm.site import Site, longest_s, probe, problems
+from heliostat.providers.slurm.site import Site, longest_s, probe, problems, usual_s
 from heliostat.providers.slurm.stopping import Order
 from heliostat.providers.slurm.submitting import (
     SUBMITTED_AT_ONCE,
@@ -159,7 +159,7 @@ class SlurmProvider:
     async def rehearse(self, request: LaunchRequest, *, head_host: str, wait_s: float) -> tuple[bool, str]:
         if wrong := await self._wrong(request.node_type):
             return False, wrong
-        around = await self._surroundings()
+        around = await self._surroundings(request.node_type)
         job = job_options(self._options, request.node_type.options)
         most_s = longest_s(job, await self._known_site())
         return await tried(
@@ -298,7 +298,7 @@ class SlurmProvider:
                 raise InvalidRequest("this starts workers; `heliostat up` submits a head")
             if wrong := await self._wrong(request.node_type):
                 raise InvalidRequest(wrong)
-            around = await self._surroundings()
+            around = await self._surroundings(request.node_type)
         except ProviderError as error:
             return Submitted(failed=dict.fromkeys(request.instance_ids, error))
         submitted = await submit(request, around, self._runner, turn=self._submitting, now_s=self._now_s())
@@ -320,14 +320,19 @@ class SlurmProvider:
             except ProviderError as error:
                 log.warning("array's throttle not lifted", array=array_id, error=str(error))
 
-    async def _surroundings(self) -> Surroundings:
+    async def _surroundings(self, node_type: NodeType) -> Surroundings:
         site = await self._known_site()
+        job = job_options(self._options, node_type.options)
         if not self._ready:
             await self._command(("mkdir", "-p", self._log_dir))
             self._ready = True
         bootstrap = Path(self._context.bootstrap_path).read_text(encoding="utf-8")
-        known = self._around(bootstrap)
-        return replace(known, kill_wait_s=site.kill_wait_s, max_array_size=site.max_array_size)
+        return replace(
+            self._around(bootstrap),
+            kill_wait_s=site.kill_wait_s,
+            max_array_size=site.max_array_size,
+            usual_s=usual_s(job, site) if job.time_limit_s is None else math.inf,
+        )
 
     def _around(self, bootstrap: str) -> Surroundings:
         """Return what is known without asking the site."""
@@ -396,7 +401,7 @@ class SlurmProvider:
         request = LaunchRequest("trial", query.node_type, 1, {})
         try:
             options = job_options(self._options, query.node_type.options)
-            (ask,) = asks(request, await self._surroundings(), now_s=self._now_s())
+            (ask,) = asks(request, await self._surroundings(query.node_type), now_s=self._now_s())
             made = submission(options, part(ask, 0, 1))
             command, deadline_s = test_only_command(made.argv), self._options.command_deadline_s
             answer = await self._runner.run(command, stdin=made.script, deadline_s=deadline_s)

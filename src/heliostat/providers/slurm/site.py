@@ -162,6 +162,12 @@ def longest_s(job: JobOptions, site: Site) -> float:
     return min((one.max_time_s for one in _chosen(job, site)[0]), default=math.inf)
 
 
+def usual_s(job: JobOptions, site: Site) -> float:
+    """Return the time limit of a job that asks for none, the shortest of those its partitions give."""
+    limits = (one.default_time_s or one.max_time_s for one in _chosen(job, site)[0])
+    return min(limits, default=math.inf)
+
+
 def _of_type(node_type: NodeType, job: JobOptions, site: Site, *, for_ever: bool) -> Iterator[Shortcoming]:
     chosen, unknown = _chosen(job, site)
     yield from (lack for lack in (*unknown, *_of_account(job, site)) if not (for_ever and lack.may_pass))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -21,7 +22,10 @@ SUBMITTED_AT_ONCE = 4
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What every submission of a cluster needs; `lease_end_s` is the head's own end, if it has one."""
+    """What a submission of a cluster needs; `lease_end_s` is the head's own end, if it has one.
+
+    `usual_s` is the time limit of a job that asks for none; infinite where the type has one of its own.
+    """
 
     identity: ClusterIdentity
     options: SlurmOptions
@@ -31,6 +35,7 @@ class Surroundings:
     kill_wait_s: float = 30.0
     max_array_size: int = 1001
     lease_end_s: float | None = None
+    usual_s: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ def asks(request: LaunchRequest, around: Surroundings, *, now_s: float) -> list[
         work_dir=around.options.work_dir,
         bootstrap=around.bootstrap,
         kill_wait_s=around.kill_wait_s,
-        time_limit_s=None if around.lease_end_s is None else around.lease_end_s - now_s,
+        time_limit_s=_cap_s(around, now_s=now_s),
     )
     if request.together:
         return [whole]
@@ -74,6 +79,14 @@ def asks(request: LaunchRequest, around: Surroundings, *, now_s: float) -> list[
         # Each array has a throttle of its own, and none lets nobody run.
         whole = replace(whole, at_once=max(1, request.at_once // len(firsts)))
     return [part(whole, first, min(size, request.count - first)) for first in firsts]
+
+
+def _cap_s(around: Surroundings, *, now_s: float) -> float | None:
+    """Return the time that a job may have at most, so that it ends with its head; None for any time."""
+    if around.lease_end_s is None:
+        return None
+    # A job that asks for no time must not ask for more than it would get: a partition may not allow that.
+    return min(around.lease_end_s - now_s, around.usual_s)
 
 
 def part(ask: Ask, first: int, count: int) -> Ask:

@@ -26,6 +26,7 @@ from heliostat.providers.slurm.site import (
     probe,
     problems,
     troubles,
+    usual_s,
 )
 
 CAPTURED = Path(__file__).parent / "captured"
@@ -369,6 +370,12 @@ def test_the_longest_job_is_what_all_its_partitions_allow() -> None:
     found = {one: longest_s(JobOptions(partition=one), SITE) for one in ((), ("gpu",), ("gpu", "debug"))}
     assert found == {(): 86400, ("gpu",): 216000, ("gpu", "debug"): 600}
     assert longest_s(JobOptions(), replace(SITE, partitions=())) == math.inf
+
+
+def test_a_job_that_asks_for_no_time_gets_its_partitions_default_else_the_most() -> None:
+    found = {one: usual_s(JobOptions(partition=one), SITE) for one in ((), ("gpu",), ("gpu", "debug"))}
+    assert found == {(): 3600, ("gpu",): 216000, ("gpu", "debug"): 600}
+    assert usual_s(JobOptions(), replace(SITE, partitions=())) == math.inf
 
 
 def test_how_many_jobs_a_node_holds() -> None:
