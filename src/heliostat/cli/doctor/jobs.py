@@ -18,7 +18,8 @@ from heliostat.cli.leftovers import brief_runner, cancelled
 from heliostat.cli.preparing import Say
 from heliostat.cli.queued_end import waiting_or_gone
 from heliostat.cli.queued_head import applied_spec, head_look
-from heliostat.config.record import ClusterRecord
+from heliostat.cli.successor import SuccessorPlaces
+from heliostat.config.record import ClusterRecord, read_record
 from heliostat.ports.errors import HeliostatError, Unavailable
 from heliostat.providers.slurm.asking import listed
 from heliostat.providers.slurm.jobs import Job, parse_squeue, squeue_command
@@ -72,12 +73,37 @@ def _head(record: ClusterRecord, *, say: Say) -> list[Finding]:
     if look is not None and not look.is_over:
         return []
     places = places_of(record)
-    why = f"the job of its head is over{f' ({look.detail})' if look and look.detail else ''}"
+    ended = f"is over{f' ({look.detail})' if look and look.detail else ''}"
+    after = SuccessorPlaces(places.folder)
+    if _is_of(after, record):
+        # It never began, so it has no workers; the cluster that it was to follow may run.
+        return [_successor(record, after, f"the job of its next head {ended}")]
 
     def fix() -> None:
         waiting_or_gone(record, places=places, say=say)
 
-    return [Finding("record", record.cluster_name, f"{places.record}, and workers if any", why, fix)]
+    return [
+        Finding(
+            "record",
+            record.cluster_name,
+            f"{places.record}, and workers if any",
+            f"the job of its head {ended}",
+            fix,
+        )
+    ]
+
+
+def _successor(record: ClusterRecord, after: SuccessorPlaces, why: str) -> Finding:
+    def fix() -> None:
+        if _is_of(after, record):
+            after.remove()
+
+    return Finding("record", record.cluster_name, str(after.record), why, fix)
+
+
+def _is_of(after: SuccessorPlaces, record: ClusterRecord) -> bool:
+    waiting = read_record(after.record)
+    return waiting is not None and waiting.cluster_uid == record.cluster_uid
 
 
 def _strangers(host: Host, say: Say) -> list[Finding]:

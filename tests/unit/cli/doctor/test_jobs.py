@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 
 from heliostat.cli import leftovers
 from heliostat.cli.doctor import jobs
-from heliostat.config.record import HeadJob
+from heliostat.cli.head_queue import HeadLook
+from heliostat.cli.successor import SuccessorPlaces
+from heliostat.config.record import HeadJob, write_record
+from heliostat.model.instance import BackendState
 from heliostat.providers.slurm.runner import Output
 from heliostat.providers.slurm.tags import Tag, comment
 from tests.unit.cli.doctor.conftest import Doctor, Place
@@ -77,6 +81,25 @@ def test_the_record_of_a_head_whose_job_is_over(
     assert (code, found["kind"], cleared) == (0, "record", ["demo"])
     assert found["why"] == "the job of its head is over"
     assert record.job is not None
+
+
+def test_the_next_heads_record_goes_when_its_job_is_over_and_the_present_clusters_stays(
+    place: Place, doctor: Doctor, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = {UID: HeadLook("9", BackendState.RUNNING, "")}
+    monkeypatch.setattr(jobs, "head_look", lambda one: running.get(one.cluster_uid))
+    present = place.record("demo", UID, host="node7", job=HeadJob("9", "/x/head.log"))
+    after = SuccessorPlaces(place.state / "demo")
+    write_record(
+        after.record, replace(present, cluster_uid=OTHER, address="", job=HeadJob("10", "/x/head.log"))
+    )
+    after.config.write_text("")
+    code, (found,) = doctor("--fix")
+    assert (code, found["kind"], found["what"]) == (0, "record", str(after.record))
+    assert found["why"] == "the job of its next head is over"
+    assert doctor() == (0, [])
+    assert not after.config.exists()
+    assert (place.state / "demo" / "cluster.json").exists()
 
 
 def test_where_slurm_is_silent_the_record_stays(place: Place, doctor: Doctor, slurm: FakeSlurm) -> None:
