@@ -114,7 +114,10 @@ def test_where_slurm_is_silent_the_record_stays(place: Place, doctor: Doctor, sl
     assert doctor("--fix")[0] == 0
 
 
-def test_nor_does_it_go_where_the_jobs_do_not(place: Place, doctor: Doctor, slurm: FakeSlurm) -> None:
+def test_nor_does_it_go_where_the_jobs_do_not(
+    place: Place, doctor: Doctor, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leftovers, "PATIENCE_S", 0.0)
     place.record("demo", UID)
     add(slurm, 7, UID)
     slurm.refusals["scancel"] = Output(1, "", "scancel: error: Unable to contact slurm controller")
