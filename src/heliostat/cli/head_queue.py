@@ -19,7 +19,7 @@ from heliostat.config.record import ClusterRecord
 from heliostat.model.instance import BackendState
 from heliostat.model.node_type import ClusterSpec
 from heliostat.ports.errors import HeliostatError, ProviderError, Unavailable
-from heliostat.providers.slurm.asking import listed, submitted
+from heliostat.providers.slurm.asking import listed, looked, submitted
 from heliostat.providers.slurm.jobs import Job
 from heliostat.providers.slurm.members import members_of
 from heliostat.providers.slurm.options import SlurmOptions, parse_section
@@ -80,6 +80,11 @@ class HeadQueue:
         heads = [_look(job) for job in jobs]
         living = [one for one in heads if not one.is_over]
         return next(iter([*living, *heads]), None)
+
+    def shows_tag(self, job_id: str, cluster_uid: str) -> bool:
+        """Say whether a job that was just submitted has its tag; of what is not listed nothing is known."""
+        ask = looked(self._runner, self._options, cluster_uid=head_uid(cluster_uid))
+        return int(job_id) not in asyncio.run(ask).others
 
     def cancel(self, job_id: str, *, gently: bool = False) -> None:
         """End a job: at once, or by TERM to its batch script, which is the head's wrapper."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import platform
 import shlex
+import time
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 from heliostat.cli.attachment import attach, attached_file, detach, holder_elsewhere, is_attached, is_ours
 from heliostat.cli.head import LOCAL
-from heliostat.cli.head_queue import HEAD_LAUNCH_ID, SLURM, HeadQueue, head_uid, queue_of
+from heliostat.cli.head_queue import HEAD_LAUNCH_ID, SLURM, HeadQueue, head_uid, patiently, queue_of
 from heliostat.cli.head_script import HeadAsk, head_submission
 from heliostat.cli.preparing import (
     Say,
@@ -24,7 +25,7 @@ from heliostat.cli.preparing import (
     keep_workers,
     new_record,
 )
-from heliostat.cli.queued_end import take_back
+from heliostat.cli.queued_end import KILLED_TIMEOUT_S, take_back
 from heliostat.cli.queued_head import own_record
 from heliostat.cli.queued_wait import wait_until_running
 from heliostat.cli.successor import SuccessorPlaces
@@ -33,10 +34,11 @@ from heliostat.config.cluster_file import dump_for_state
 from heliostat.config.places import StatePlaces
 from heliostat.config.record import ClusterRecord, HeadJob, read_record, remove_record, write_record
 from heliostat.model.node_type import ClusterSpec
-from heliostat.ports.errors import HeliostatError, ProviderError
+from heliostat.ports.errors import HeliostatError, InvalidRequest, ProviderError, Unavailable
 from heliostat.providers.slurm.options import JobOptions, job_options, parse_section
 from heliostat.providers.slurm.script import Submission
 from heliostat.providers.slurm.tags import Tag
+from heliostat.providers.slurm.untagged import WHY
 
 
 def refuse_other_backends(spec: ClusterSpec) -> None:
@@ -71,7 +73,7 @@ def start(
             _say_what_is_not_heard(path, places, options, say)
             _take_over(waiting, places=places, options=options, say=say)
         if made is not None:
-            record = _submitted(record, made, path=places.record, queue=queue)
+            record = _submitted(record, made, path=places.record, queue=queue, say=say)
         assert record.job is not None
         say(f"the head is Slurm job {record.job.job_id}; its log is {record.job.log}")
         if options.queued_is_enough:
@@ -186,7 +188,7 @@ def submit_successor(
     made = head_submission(_job(spec), replace(ask, after_job=before.job_id), os.environ)
     after.config.write_text(dump_for_state(path), encoding="utf-8")
     write_record(after.record, record)
-    record = _submitted(record, made, path=after.record, queue=queue)
+    record = _submitted(record, made, path=after.record, queue=queue, say=say)
     assert record.job is not None
     say(f"the next head is Slurm job {record.job.job_id}, which begins when {before.job_id} has ended")
     return record
@@ -230,8 +232,10 @@ def _ask(record: ClusterRecord, spec: ClusterSpec, *, places: StatePlaces, optio
     )
 
 
-def _submitted(record: ClusterRecord, made: Submission, *, path: Path, queue: HeadQueue) -> ClusterRecord:
-    """Submit the job; a refusal removes the record at `path`.
+def _submitted(
+    record: ClusterRecord, made: Submission, *, path: Path, queue: HeadQueue, say: Say
+) -> ClusterRecord:
+    """Submit the job; a refusal, Slurm's or ours, removes the record at `path`.
 
     That is not written again: the job, once it runs, writes its own id there.
     """
@@ -245,4 +249,18 @@ def _submitted(record: ClusterRecord, made: Submission, *, path: Path, queue: He
             remove_record(path, record.cluster_uid)
             raise
         job_id = look.job_id
+    _refuse_untagged(job_id, record, path=path, queue=queue, say=say)
     return replace(record, job=replace(record.job, job_id=job_id))
+
+
+def _refuse_untagged(job_id: str, record: ClusterRecord, *, path: Path, queue: HeadQueue, say: Say) -> None:
+    """Cancel a job whose tag the site took away, and raise InvalidRequest: `down` would never find it."""
+    try:
+        if queue.shows_tag(job_id, record.cluster_uid):
+            return
+    except Unavailable:
+        return
+    until_s = time.monotonic() + KILLED_TIMEOUT_S
+    patiently(lambda: queue.cancel(job_id), say=say, until_s=until_s)
+    remove_record(path, record.cluster_uid)
+    raise InvalidRequest(f"the head's job {job_id} was cancelled: {WHY}")

@@ -95,18 +95,29 @@ async def test_where_nothing_tells_whose_a_job_is_it_goes_and_no_other_comes(
     site.cancel_all()
 
 
-def test_a_trial_says_so(changes_both: SlurmSite, tmp_path: Path) -> None:
-    (tmp_path / "cluster.yaml").write_text(FILE)
-    argv = [sys.executable, "-m", "heliostat.cli.main", "check", "cluster.yaml", "--try", "30s", "--json"]
-    done = subprocess.run(
-        argv,
-        cwd=tmp_path,
-        env=changes_both.environment,
+def heliostat(site: SlurmSite, folder: Path, text: str, *words: str) -> subprocess.CompletedProcess[str]:
+    (folder / "cluster.yaml").write_text(text)
+    return subprocess.run(
+        [sys.executable, "-m", "heliostat.cli.main", *words],
+        cwd=folder,
+        env=site.environment,
         capture_output=True,
         text=True,
         timeout=90,
         check=False,
     )
+
+
+def test_a_trial_says_so(changes_both: SlurmSite, tmp_path: Path) -> None:
+    done = heliostat(changes_both, tmp_path, FILE, "check", "cluster.yaml", "--try", "30s", "--json")
     assert done.returncode == 1
     assert WHY in str(json.loads(done.stdout)["problems"])
+    changes_both.wait_for(lambda: not changes_both.jobs(ended=False), "nothing of it is left")
+
+
+def test_nor_is_a_head_kept_that_nobody_would_find_again(changes_both: SlurmSite, tmp_path: Path) -> None:
+    head = FILE.replace("{backend: local}", "{backend: slurm}")
+    done = heliostat(changes_both, tmp_path, head, "up", "cluster.yaml", "--detach")
+    assert done.returncode == 1
+    assert WHY in done.stderr
     changes_both.wait_for(lambda: not changes_both.jobs(ended=False), "nothing of it is left")

@@ -62,7 +62,7 @@ def test_the_job_has_our_tag_its_script_and_no_secret(site: Site) -> None:
 def test_detached_it_returns_at_once_and_a_later_up_takes_it_up(site: Site) -> None:
     record = site.up(detach=True, queued_is_enough=True)
     assert (record.address, record.phase) == ("", "queued")
-    assert site.slurm.counts == {"sbatch": 1}
+    assert site.slurm.counts == {"sbatch": 1, "squeue": 1}
     at_look(site, 3, site.head_begins)
     again = site.up()
     assert again.cluster_uid == record.cluster_uid
@@ -96,6 +96,22 @@ def test_a_refusal_leaves_nothing(site: Site) -> None:
     with pytest.raises(InvalidRequest, match="partition"):
         site.up()
     site.nothing_is_left()
+
+
+def test_a_job_that_the_site_leaves_without_a_tag_is_not_kept(site: Site) -> None:
+    at_look(site, 1, lambda: site.slurm.change(comment="project 7"))
+    site.slurm.away = {("scancel", 1)}
+    with pytest.raises(InvalidRequest, match=r"the head's job 100 was cancelled: this site changes the name"):
+        site.up(detach=True, queued_is_enough=True)
+    assert site.slurm.cancelled == [("100",), ("100",)]
+    site.nothing_is_left()
+
+
+def test_a_slurm_that_can_not_say_so_now_is_no_reason_to_refuse(site: Site) -> None:
+    site.slurm.away = {("squeue", 1)}
+    record = site.up(detach=True, queued_is_enough=True)
+    assert record.job is not None
+    assert record.job.job_id == "100"
 
 
 def test_a_lost_answer_is_found_by_the_tag(site: Site) -> None:
