@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from heliostat.cli import foreground, start
+from heliostat.cli import foreground, preparing, start
 from heliostat.cli.attachment import attached_file
 from heliostat.cli.clusters import places_of
 from heliostat.cli.commands import up
@@ -24,6 +25,7 @@ from heliostat.journal import SqliteJournal
 from heliostat.ports.journal import Event
 from tests.unit.api.fakes import NOW_S, FakeOperations
 from tests.unit.cli.conftest import Invoke
+from tests.unit.cli.login_site import Site, at_look
 
 
 @pytest.fixture
@@ -63,6 +65,16 @@ def test_one_that_ends_with_another_up_says_so(
     monkeypatch.setattr(start, "start_cluster", refuse)
     said = invoke("up", str(file)).stderr
     assert said.endswith("takes it down; it belongs to the `heliostat up` on login2, and ends with it\n")
+
+
+def test_a_successor_is_told_as_data(invoke: Invoke, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_look(site, 1, site.head_begins)
+    site.up()
+    monkeypatch.setattr(preparing, "load_spec", lambda _: site.spec)
+    result = invoke("up", str(site.path), "--successor", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == {"cluster_name": "demo", "phase": "queued", "job_id": "101"}
+    assert "the next head is Slurm job 101" in result.stderr
 
 
 def test_options_reach_the_start_and_the_way_to_connect_is_said(

@@ -68,7 +68,7 @@ def command(  # noqa: PLR0913 - click gives each option its own
         workers=workers, idle_after_s=idle_after, port=port, detach=detach, queued_is_enough=detach
     )
     if successor:
-        _ask_for_successor(file, options)
+        _ask_for_successor(file, options, as_json=as_json)
         return
     with starting():
         record = _start(file, options)
@@ -95,26 +95,33 @@ def _start(file: Path, options: StartOptions) -> ClusterRecord:
         ) from error
 
 
-def _ask_for_successor(file: Path, options: StartOptions) -> None:
+def _ask_for_successor(file: Path, options: StartOptions, *, as_json: bool) -> None:
     from heliostat.cli import queued_start
     from heliostat.cli.preparing import load_spec
 
     spec = load_spec(file)
     with progress(keep=True) as say:
-        queued_start.submit_successor(
+        record = queued_start.submit_successor(
             file, spec, places=state_places(root(), spec.name), options=options, say=say
         )
+    if as_json:
+        show_json(_queued_facts(record))
 
 
 def _tell_that_it_waits(record: ClusterRecord, *, as_json: bool) -> None:
-    name, job_id = record.cluster_name, record.job.job_id if record.job else ""
+    name, facts = record.cluster_name, _queued_facts(record)
     if as_json:
-        show_json({"cluster_name": name, "phase": "queued", "job_id": job_id})
+        show_json(facts)
         return
-    click.echo(f"{name} waits for its head: Slurm job {job_id}")
+    click.echo(f"{name} waits for its head: Slurm job {facts['job_id']}")
     click.echo(f"look       heliostat status {name}")
     click.echo(f"wait       heliostat up {record.source}")
     click.echo(f"take down  heliostat down {name}")
+
+
+def _queued_facts(record: ClusterRecord) -> dict[str, str]:
+    job_id = record.job.job_id if record.job else ""
+    return {"cluster_name": record.cluster_name, "phase": "queued", "job_id": job_id}
 
 
 def _stay(record: ClusterRecord, *, as_json: bool) -> None:
