@@ -232,6 +232,16 @@ class TestFirstSuccess:
         world.change_row(behind, throttled=True)
         assert released(world.round())[behind] is Why.FAILED
 
+    def test_what_waits_behind_one_of_a_new_shape_that_never_joins_is_withdrawn(self) -> None:
+        world = World(policy=policy(kind(start_timeout_s=60.0)), demands=(demand(2, CPU=4),))
+        world.history = History()
+        hangs, behind = world.coming(ago_s=100), world.coming(ago_s=100)
+        world.intents[behind] = replace(world.intents[behind], launch_id=world.intents[hangs].launch_id)
+        world.change_row(hangs, state=BackendState.STARTING, started_at_s=world.now_s)
+        world.change_row(behind, throttled=True)
+        assert released(world.round(60.0)) == {}
+        assert released(world.round()) == {hangs: Why.START_TIMEOUT, behind: Why.FAILED}
+
 
 class TestBackoff:
     def world(self, failures: int = 2, left_s: float = 10.0) -> World:
