@@ -435,7 +435,7 @@ class Controller:
         old = self.memory.operator
         settings = old.without(gone)
         if settings != old:
-            self.ports.journal.record_operator(settings)
+            self.ports.journal.note_operator(settings)
             self.memory.operator = settings
 
     def _finished(self) -> bool:

@@ -90,13 +90,16 @@ class SqliteJournal:
         self._seq += len(numbered)
 
     def record_operator(self, settings: OperatorSettings) -> None:
-        self._write(Notes(values={"operator": _OPERATOR.dump_json(settings).decode()}))
+        self._write(Notes(values=_operator_values(settings)))
 
     def commit(self) -> None:
         self._write(Notes())
 
     def note_intents(self, intents: Sequence[InstanceIntent]) -> None:
         self._notes.add_intents(intents)
+
+    def note_operator(self, settings: OperatorSettings) -> None:
+        self._notes.values |= _operator_values(settings)
 
     def forget_intents(self, instance_ids: Sequence[str]) -> None:
         self._notes.forget(instance_ids)
@@ -257,6 +260,10 @@ def past_events(path: Path, kind: str, *, limit: int) -> list[Event]:
             return [_event(row) for row in connection.execute(query, (kind, limit))]
     except (sqlite3.Error, json.JSONDecodeError):
         return []
+
+
+def _operator_values(settings: OperatorSettings) -> dict[str, str]:
+    return {"operator": _OPERATOR.dump_json(settings).decode()}
 
 
 def _call(row: tuple[Any, ...]) -> ProviderCall:

@@ -103,6 +103,10 @@ class JournalMembrane:
         self._around.process.check()
         self._inner.record_operator(settings)
 
+    def note_operator(self, settings: OperatorSettings) -> None:
+        self._around.process.check()
+        self._inner.note_operator(settings)
+
     def add_usage(self, rows: Sequence[UsageRow]) -> None:
         self._around.process.check()
         self._inner.add_usage(rows)

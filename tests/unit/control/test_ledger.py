@@ -113,6 +113,23 @@ class TestAFullDisk:
         await stage.step(5)
         assert stage.provider.world.made == 0
 
+    async def test_what_people_asked_for_workers_that_are_no_more_goes_all_the_same(
+        self, stage: Stage
+    ) -> None:
+        await up_with(stage, 2)
+        (gone, stays) = sorted(stage.states())
+        for one in (gone, stays):
+            await stage.operations.protect(one, True)
+        stage.disk_is_full()
+        stage.provider.world.instances.pop(gone)
+        stage.ray.nodes[f"node-{gone}"] = replace(stage.ray.nodes[f"node-{gone}"], status=NodeStatus.DEAD)
+        await stage.step(60)
+        assert stage.controller.memory.operator.protected == {stays}
+        stage.disk_is_full(False)
+        await stage.step(1)
+        stage.restart()
+        assert stage.journal.operator().protected == {stays}
+
     async def test_down_is_not_refused(self, stage: Stage) -> None:
         await up_with(stage, 2)
         stage.disk_is_full()
