@@ -286,6 +286,7 @@ class Controller:
             intents=self._intents(),
             operator=self.memory.operator,
             drains={key: one.why for key, one in self.memory.drains.items()},
+            refused=frozenset(key for key, one in self.memory.drains.items() if one.text),
             utc_offset_s=self.ports.clock.utc_offset_s(),
         )
 

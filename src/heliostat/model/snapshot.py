@@ -75,8 +75,8 @@ class OperatorSettings:
 class Snapshot:
     """One round's observation. `ray` None means the GCS did not answer: unknown, not empty.
 
-    `drains` says why Ray was asked to drain instances, as far as that is remembered. Local time on
-    the head's host is `utc_offset_s` ahead of UTC.
+    `drains` says why Ray was asked to drain instances, as far as that is remembered; `refused` are those
+    of which it said no. Local time on the head's host is `utc_offset_s` ahead of UTC.
     """
 
     now_s: float
@@ -85,6 +85,7 @@ class Snapshot:
     intents: tuple[InstanceIntent, ...] = ()
     operator: OperatorSettings = field(default_factory=OperatorSettings)
     drains: Mapping[str, Why] = field(default_factory=dict)
+    refused: frozenset[str] = frozenset()
     utc_offset_s: float = 0.0
 
     @cached_property

@@ -79,8 +79,10 @@ class Drains:
             if not working or one.intent.instance_id in removals or one.intent.instance_id in leases:
                 yield one
 
-    def _dearest(self, one: Instance) -> tuple[float, float, str]:
-        return (-self.scene.price(one.node_type), -self._idle_s(one.node), one.instance_id)
+    def _dearest(self, one: Instance) -> tuple[bool, float, float, str]:
+        # One that Ray keeps must not take the turn of those that would go (`max_draining`).
+        kept = one.instance_id in self.scene.snapshot.refused
+        return (kept, -self.scene.price(one.node_type), -self._idle_s(one.node), one.instance_id)
 
     def _idle_s(self, node: RayNode | None) -> float:
         since_s = self.scene.history.idle_since.get(node.node_id) if node else None

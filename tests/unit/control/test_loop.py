@@ -139,6 +139,8 @@ async def test_rays_refusal_stands(stage: Stage) -> None:
     assert stage.kinds().count("refused") == 1
     # Asked again at times, not in every round.
     assert 2 <= len(stage.ray.drains) <= 5
+    assert stage.controller.memory.snapshot is not None
+    assert stage.controller.memory.snapshot.refused == set(stage.states())
     status = await stage.operations.status()
     assert "object_store_memory" in status.instances[0].stays
 

@@ -76,6 +76,16 @@ class TestHowMany:
         del world.rows[gone[0]], world.intents[gone[0]]
         assert len(drained(world.round())) == 1
 
+    def test_what_ray_keeps_leaves_its_turn_to_others(self) -> None:
+        world = idle_world(3, DrainLimit(1))
+        (first,) = drained(world.round())
+        world.refused = frozenset({first})
+        (second,) = drained(world.round())
+        assert second != first
+        world.refused = frozenset(world.intents)
+        # With none left that may agree it is asked again.
+        assert set(drained(world.round())) == {first}
+
     def test_a_backend_that_never_ends_it_blocks_nobody_for_long(self) -> None:
         world = idle_world(4, DrainLimit(1))
         made = world.round()

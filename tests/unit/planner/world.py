@@ -86,6 +86,7 @@ class World:
     offers: tuple[Offer, ...] = ()
     answers: tuple[Answer, ...] = ()
     drains: dict[str, Why] = field(default_factory=dict)
+    refused: frozenset[str] = frozenset()
     utc_offset_s: float = 0.0
     silent: dict[str, str] = field(default_factory=dict)
     ray_answers: bool = True
@@ -198,6 +199,7 @@ class World:
             tuple(self.intents.values()),
             self.operator,
             self.drains,
+            self.refused,
             self.utc_offset_s,
         )
 
