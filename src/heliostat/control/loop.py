@@ -415,10 +415,11 @@ class Controller:
 
     async def _forget(self) -> None:
         """Drop tombstones of what has been absent from fresh listings for long enough."""
+        listings, tombstone_s = self._listings(), self.timing.tombstone_s
         gone = [
             one.instance_id
             for one in self.memory.intents.values()
-            if is_over(one, self._listing(one), tombstone_s=self.timing.tombstone_s)
+            if is_over(one, listings.get(one.backend), tombstone_s=tombstone_s)
         ]
         if not gone:
             return
@@ -446,15 +447,13 @@ class Controller:
         if waited_s > self.timing.wind_down_s:
             log.error("not all went down", instances=sorted(self.memory.intents))
             return True
-        known = self.memory.intents.values()
-        return not self.memory.wanted() and all(is_absent(one, self._listing(one)) for one in known)
+        known, listings = self.memory.intents.values(), self._listings()
+        return not self.memory.wanted() and all(is_absent(one, listings.get(one.backend)) for one in known)
 
-    def _listing(self, intent: InstanceIntent) -> BackendView | None:
-        """Return the listing that may tell the instance's end: none does while the backend is asked."""
-        watch = self.watches.get(intent.backend)
-        if watch is None:
-            return None
-        return replace(watch.view, fresh=watch.view.fresh and not self.actors[intent.backend].busy)
+    def _listings(self) -> dict[str, BackendView]:
+        """Return the listings that may tell an instance's end: none does while its backend is asked."""
+        views = ((name, watch.view, self.actors[name].busy) for name, watch in self.watches.items())
+        return {name: replace(view, fresh=False) if busy else view for name, view, busy in views}
 
     # -- account and report -----------------------------------------------------
 

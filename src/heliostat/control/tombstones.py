@@ -14,8 +14,9 @@ def is_absent(intent: InstanceIntent, view: BackendView | None) -> bool:
     """
     if view is None:
         return True
-    listed = any(row.instance_id == intent.instance_id for row in view.rows)
-    return view.fresh and not listed and view.listed_at_s > (intent.released_at_s or 0.0)
+    return (
+        view.fresh and intent.instance_id not in view.ids and view.listed_at_s > (intent.released_at_s or 0.0)
+    )
 
 
 def is_over(intent: InstanceIntent, view: BackendView | None, *, tombstone_s: float) -> bool:

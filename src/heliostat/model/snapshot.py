@@ -51,6 +51,11 @@ class BackendView:
     offers: tuple[Offer, ...] = ()
     answers: tuple[Answer, ...] = ()
 
+    @cached_property
+    def ids(self) -> frozenset[str]:
+        """Return the ids of the instances that are listed; of one listing they are read once."""
+        return frozenset(row.instance_id for row in self.rows)
+
 
 @dataclass(frozen=True)
 class OperatorSettings:
