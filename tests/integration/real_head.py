@@ -35,20 +35,28 @@ class RealHead:
 
 @contextmanager
 def real_head(
-    prefix: str, *, resources: Mapping[str, float], labels: Mapping[str, str] | None = None
+    prefix: str,
+    *,
+    resources: Mapping[str, float],
+    labels: Mapping[str, str] | None = None,
+    port: int | None = None,
+    token: Path | None = None,
 ) -> Iterator[RealHead]:
-    """Run a head while the block runs; `prefix` is of its folder in /tmp, and short for the sockets' sake."""
+    """Run a head while the block runs; `prefix` is of its folder in /tmp, and short for the sockets' sake.
+
+    Its port and its token are its own unless others are given.
+    """
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
     # Every other variable of Ray would change what is tested.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    token_path = ensure_token({**environ, "RAY_AUTH_TOKEN_PATH": str(folder / "auth_token")})
+    token_path = ensure_token({**environ, "RAY_AUTH_TOKEN_PATH": str(token or folder / "auth_token")})
     options = HeadOptions(
         temp_dir=str(folder / "h"),
         token_path=token_path,
         node_type="head",
         resources=dict(resources),
         labels=dict(labels or {}),
-        port=free_port(),
+        port=port or free_port(),
         dashboard_port=free_port(),
         client_port=free_port(),
     )

@@ -82,6 +82,10 @@ class TokenRefused(StrangerCluster):
     """The head refuses our token: it is another's, or the token file was changed under us."""
 
 
+class StorageError(HeliostatError):
+    """The server that keeps the head's state can't be reached, or refuses us."""
+
+
 class JournalError(HeliostatError):
     """The journal can't be read or written: nothing may be started."""
 

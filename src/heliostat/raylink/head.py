@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from heliostat.model.gcs_storage import RECONNECT_VARIABLE, GcsStorage, namespace_of
 from heliostat.ports.errors import ConfigError
 from heliostat.raylink.free_port import near
+from heliostat.raylink.stored_head import own_options
 from heliostat.raylink.token import TOKEN_VARIABLE, auth_environment
 
 LOOPBACK = "127.0.0.1"
@@ -22,6 +24,12 @@ TEMP_DIR_CHARS = 38
 
 DROPPED_PREFIXES = ("RAY_OVERRIDE_",)
 """What a parent that is itself a Ray worker's or a launcher's child would force on our head."""
+
+HEAD_RECONNECT_S = 20
+"""A GCS that has lost its storage hangs for good (Ray 2.60). What is beside it ends after this time, so that
+the head can be started again within `head_timeout_s`, of which Ray's own 60 s would leave nothing."""
+
+STORAGE_VARIABLES = ("RAY_REDIS_ADDRESS", "RAY_REDIS_CA_CERT", "RAY_external_storage_namespace")
 
 DROPPED = frozenset(
     {
@@ -34,6 +42,8 @@ DROPPED = frozenset(
         "RAY_RAYLET_PID",
         "RAY_JOB_CONFIG_JSON_ENV_VAR",
         "RAY_START_HOOK",
+        # A head's state is where its own cluster file says, or nowhere.
+        *STORAGE_VARIABLES,
         # The token goes by its file.
         TOKEN_VARIABLE,
     }
@@ -48,7 +58,8 @@ class HeadOptions:
 
     `temp_dir` is a folder of this head's own on a local disk, at most `TEMP_DIR_CHARS` long.
     `node_ip` None lets Ray find this machine's address (Ray replaces a loopback one by it too).
-    `worker_ports` None means any free ports. `environment` is added to the head's.
+    `worker_ports` None means any free ports. `environment` is added to the head's. `storage` is where
+    the state of the cluster `cluster_uid` is kept; None: in the head's memory.
     """
 
     temp_dir: str
@@ -64,6 +75,8 @@ class HeadOptions:
     worker_ports: tuple[int, int] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     ray_args: tuple[str, ...] = ()
+    storage: GcsStorage | None = None
+    cluster_uid: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,8 +125,11 @@ def head_command(
                 f"Ray's sockets allow {TEMP_DIR_CHARS}"
             ]
         )
+    program: tuple[str, ...] = ("ray.scripts.scripts",)
+    if options.storage is not None:
+        program = ("heliostat.raylink.stored_head", *own_options(options.storage))
     return HeadCommand(
-        argv=(python, "-m", "ray.scripts.scripts", *_arguments(options, ports)),
+        argv=(python, "-m", *program, *_arguments(options, ports)),
         environment=head_environment(options, environment),
     )
 
@@ -128,7 +144,9 @@ def head_environment(options: HeadOptions, environment: Mapping[str, str]) -> di
     return {
         "RAY_USAGE_STATS_ENABLED": "0",
         **kept,
+        **({RECONNECT_VARIABLE: str(HEAD_RECONNECT_S)} if options.storage else {}),
         **options.environment,
+        **_storage_environment(options),
         **auth_environment(options.token_path),
         # Without it `request_resources()` never reaches the state that we read.
         "RAY_enable_autoscaler_v2": "1",
@@ -168,10 +186,26 @@ def _arguments(options: HeadOptions, ports: HeadPorts) -> list[str]:
         f"--max-worker-port={high}",
         f"--temp-dir={options.temp_dir}",
         *([f"--node-ip-address={options.node_ip}"] if options.node_ip else []),
+        *(
+            [f"--redis-username={options.storage.username}"]
+            if options.storage and options.storage.username
+            else []
+        ),
         *_resource_arguments(options.resources),
         *_label_arguments(options.labels),
         *options.ray_args,
     ]
+
+
+def _storage_environment(options: HeadOptions) -> dict[str, str]:
+    storage = options.storage
+    if storage is None:
+        return {}
+    return {
+        "RAY_REDIS_ADDRESS": storage.address,
+        "RAY_external_storage_namespace": namespace_of(options.cluster_uid),
+        **({"RAY_REDIS_CA_CERT": storage.ca_cert} if storage.tls else {}),
+    }
 
 
 def _resource_arguments(resources: Mapping[str, float]) -> list[str]:
