@@ -13,6 +13,7 @@ from typing import Any
 
 from heliostat.config.drain_limits import drain_limits
 from heliostat.config.errors import KeyPath, Problem, did_you_mean, found, one_of
+from heliostat.config.gcs_storage import wrong_keys
 from heliostat.config.positions import Document
 from heliostat.config.schema import ALLOWED, NOT_HONOURED, ClusterModel, NodeConfig, pattern
 
@@ -83,6 +84,8 @@ _OWN_VARIABLES = {
     "RAY_AUTH_TOKEN_PATH": "it is set for every node",
     "RAY_AUTH_MODE": "it is set for every node: a cluster without a token is open to anyone",
     "RAY_ADDRESS": "it is set for every node",
+    "RAY_REDIS_ADDRESS": "write provider.gcs_storage.address",
+    "RAY_external_storage_namespace": "each cluster has its own",
     "RAY_CLOUD_INSTANCE_ID": "it is set for every node",
     "RAY_NODE_TYPE_NAME": "it is set for every node",
     "CUDA_VISIBLE_DEVICES": "the backend gives each node its own GPUs",
@@ -98,7 +101,8 @@ def head_type_exists(checked: Checked) -> Iterator[Problem]:
 
 def nothing_written(checked: Checked) -> Iterator[Problem]:
     # Optional keys may be left out, but Ray's validator refuses a key with nothing behind it.
-    paths: list[KeyPath] = [("provider", "max_cost_usd_per_h"), ("provider", "defaults_from")]
+    optional = ("max_cost_usd_per_h", "defaults_from", "gcs_storage")
+    paths: list[KeyPath] = [("provider", key) for key in optional]
     for name in checked.node_types():
         paths += [(_TYPES, name, "max_workers"), (_TYPES, name, "idle_timeout_s")]
     for path in paths:
@@ -215,6 +219,11 @@ def _own(checked: Checked, root: KeyPath, *, pairs: Sequence[tuple[str, str]]) -
         yield checked.problem((*root, *parts), text)
 
 
+def gcs_storage(checked: Checked) -> Iterator[Problem]:
+    section = checked.mapping("provider", "gcs_storage")
+    yield from _own(checked, ("provider", "gcs_storage"), pairs=list(wrong_keys(section)))
+
+
 def environment_names(checked: Checked) -> Iterator[Problem]:
     for name in checked.mapping("provider", "environment"):
         path = ("provider", "environment", name)
@@ -254,6 +263,7 @@ CHECKS: tuple[Check, ...] = (
     label_syntax,
     backends_exist,
     backend_keys,
+    gcs_storage,
     environment_names,
     drain_limits_are_right,
     not_honoured,

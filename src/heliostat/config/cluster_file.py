@@ -17,8 +17,10 @@ from typing import Any
 from heliostat.config.checks import BackendChecker, BackendKeys, check_all
 from heliostat.config.drain_limits import drain_limits
 from heliostat.config.errors import Position, Problem, lines
+from heliostat.config.gcs_storage import parsed_address
 from heliostat.config.positions import Document, layered, parse, spread
-from heliostat.config.schema import ClusterModel, NodeTypeModel, validated
+from heliostat.config.schema import ClusterModel, GcsStorageModel, NodeTypeModel, validated
+from heliostat.model.gcs_storage import GcsStorage
 from heliostat.model.node_type import ClusterSpec, NodeType, Policy
 from heliostat.model.resources import Resources
 from heliostat.ports.errors import ConfigError
@@ -208,6 +210,24 @@ def _spec(model: ClusterModel, *, source: str) -> ClusterSpec:
         head_timeout_s=model.provider.head_timeout_s,
         environment=model.provider.environment,
         source=source,
+        gcs_storage=_gcs_storage(model.provider.gcs_storage),
+    )
+
+
+def _gcs_storage(model: GcsStorageModel | None) -> GcsStorage | None:
+    if model is None:
+        return None
+    parsed = parsed_address(model.address)
+    assert parsed is not None  # It has passed the checks.
+    tls, host, port = parsed
+    return GcsStorage(
+        host=host,
+        port=port,
+        tls=tls,
+        username=model.username,
+        password_file=os.path.expanduser(model.password_file),
+        password_env=model.password_env,
+        ca_cert=os.path.expanduser(model.ca_cert),
     )
 
 

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from heliostat.model.gcs_storage import GcsStorage
 from heliostat.ports.errors import HeliostatError
 
 FORMAT = 1
 """The version of the record's format. New keys with defaults leave it; what an older reader would
 misunderstand raises it, and such a reader refuses."""
 
-Built = TypeVar("Built", "ProcessMark", "HeadJob", "ClusterRecord")
+Built = TypeVar("Built", "ProcessMark", "HeadJob", GcsStorage, "ClusterRecord")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class ClusterRecord:
     chosen (empty: by Ray), `created_at_s` Unix seconds, `phase` a word of
     model.report.StatusReport; a process that does not run is None. `python` is the head's
     interpreter, `client_port` that of Ray's client server. While a head's job waits, `host`
-    and `address` are empty.
+    and `address` are empty. With a `gcs_storage` the record outlives a crash: the next `up` brings
+    this very cluster back.
     """
 
     cluster_name: str
@@ -79,6 +81,7 @@ class ClusterRecord:
     python: str = ""
     client_port: int = 0
     job: HeadJob | None = None
+    gcs_storage: GcsStorage | None = None
     wrapper: ProcessMark | None = None
     controller: ProcessMark | None = None
     head: ProcessMark | None = None
@@ -216,6 +219,8 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "float": _number,
     "ProcessMark | None": _object(ProcessMark),
     "HeadJob | None": _object(HeadJob),
+    "GcsStorage | None": _object(GcsStorage),
+    "bool": bool,
 }
 """How a field's JSON value is read, by its annotation."""
 

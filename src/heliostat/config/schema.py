@@ -54,6 +54,14 @@ class NodeTypeModel(_Closed):
     docker: dict[str, Any] = Field(default_factory=dict)
 
 
+class GcsStorageModel(_Closed):
+    address: str
+    username: str = ""
+    password_file: str = ""
+    password_env: str = ""
+    ca_cert: str = ""
+
+
 class ProviderModel(_Closed):
     backends: dict[str, dict[str, Any]]
     type: Literal["external"] = "external"
@@ -64,6 +72,7 @@ class ProviderModel(_Closed):
     gangs_across_backends: bool = False
     orphan_timeout_s: Seconds = 300.0
     head_timeout_s: Seconds = 60.0
+    gcs_storage: GcsStorageModel | None = None
     defaults_from: str | None = None
     environment: dict[str, str] = Field(default_factory=dict)
 
@@ -119,6 +128,12 @@ ALLOWED: Mapping[KeyPath, str] = {
     ("provider", "gangs_across_backends"): "true or false",
     ("provider", "orphan_timeout_s"): _SECONDS,
     ("provider", "head_timeout_s"): _SECONDS,
+    ("provider", "gcs_storage"): "a mapping with at least address: redis://<host>:<port>",
+    ("provider", "gcs_storage", "address"): "redis://<host>:<port>, or rediss://<host>:<port> for TLS",
+    ("provider", "gcs_storage", "username"): "text",
+    ("provider", "gcs_storage", "password_file"): "text: a file that begins with / or ~",
+    ("provider", "gcs_storage", "password_env"): "text: the name of a variable",
+    ("provider", "gcs_storage", "ca_cert"): "text: a file that begins with / or ~",
     ("provider", "defaults_from"): "text: a file, seen from the cluster file's folder",
     ("provider", "environment"): "a mapping of variables to text",
     ("provider", "environment", "*"): "text, so put it in quotes",
@@ -197,6 +212,13 @@ MISPLACED: Mapping[KeyPath, str] = {
     ("idle_timeout_s",): "not a key of the whole cluster; use idle_timeout_minutes (0.5 is allowed), "
     "or idle_timeout_s under a node type",
     ("backends",): "it belongs under provider",
+    ("gcs_storage",): "it belongs under provider",
+    (
+        "provider",
+        "gcs_storage",
+        "password",
+    ): "a secret has no place in a file that others read; write it to a "
+    "file of mode 0600 and name that in password_file, or name a variable in password_env",
     **{
         ("provider", key): _RAY_PROVIDER
         for key in (
@@ -224,6 +246,7 @@ MISPLACED: Mapping[KeyPath, str] = {
 _KNOWN: Mapping[KeyPath, type[BaseModel]] = {
     (): ClusterModel,
     ("provider",): ProviderModel,
+    ("provider", "gcs_storage"): GcsStorageModel,
     ("available_node_types", "*"): NodeTypeModel,
 }
 

@@ -43,6 +43,9 @@ def _fixed(old: ClusterSpec, new: ClusterSpec) -> list[SpecChange]:
     ):
         text = "provider.backends changed: the controller holds its backends for life; `down`, then `up`"
         found.append(SpecChange(text, refused=True))
+    if old.gcs_storage != new.gcs_storage:
+        text = "provider.gcs_storage changed: a head's state stays where it is; `down`, then `up`"
+        found.append(SpecChange(text, refused=True))
     return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from heliostat.model.drain_limit import DrainLimit
+from heliostat.model.gcs_storage import GcsStorage
 from heliostat.model.resources import Resources
 
 
@@ -69,6 +70,7 @@ class ClusterSpec:
     `backends` holds each backend's own section as plain JSON values. `orphan_timeout_s`
     is how long an idle worker outlives a controller it can't hear; `head_timeout_s` how
     long the controller waits for a head that does not answer before it cleans up.
+    `gcs_storage` None: a head that dies has lost its state.
     """
 
     name: str
@@ -79,3 +81,4 @@ class ClusterSpec:
     head_timeout_s: float = 60.0
     environment: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
+    gcs_storage: GcsStorage | None = None

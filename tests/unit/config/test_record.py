@@ -18,6 +18,7 @@ from heliostat.config.record import (
     remove_record,
     write_record,
 )
+from heliostat.model.gcs_storage import GcsStorage
 from heliostat.ports.errors import HeliostatError
 
 RECORD = ClusterRecord(
@@ -50,6 +51,12 @@ def test_a_process_is_a_number_and_a_start(tmp_path: Path) -> None:
     running = replace(RECORD, head=ProcessMark(12, 345), phase="running")
     write_record(tmp_path / "cluster.json", running)
     assert read_record(tmp_path / "cluster.json") == running
+
+
+def test_where_the_state_is_kept_is_written_too(tmp_path: Path) -> None:
+    kept = replace(RECORD, gcs_storage=GcsStorage("h", 6379, tls=True, password_file="/p", ca_cert="/c"))
+    write_record(tmp_path / "cluster.json", kept)
+    assert read_record(tmp_path / "cluster.json") == kept
 
 
 def test_a_head_may_be_a_job_with_a_lease(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from heliostat.config.schema import (
     ALLOWED,
     NOT_HONOURED,
     ClusterModel,
+    GcsStorageModel,
     NodeConfig,
     NodeTypeModel,
     ProviderModel,
@@ -26,6 +27,7 @@ DOCS = ROOT / "docs" / "cluster-file.md"
 MODELS: dict[KeyPath, type[BaseModel]] = {
     (): ClusterModel,
     ("provider",): ProviderModel,
+    ("provider", "gcs_storage"): GcsStorageModel,
     ("available_node_types", "*"): NodeTypeModel,
     ("available_node_types", "*", "node_config"): NodeConfig,
 }
