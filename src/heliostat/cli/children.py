@@ -16,19 +16,26 @@ from heliostat.cli.system import process_start_ticks, tagged_processes
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
+ORPHAN_SIGNAL = signal.SIGUSR2
+"""What the controller hears when its wrapper was killed: not TERM, which asks it to let all workers go."""
+
 POLL_S = 0.1
 REAP_S = 2.0
 
 
 @dataclass(frozen=True)
 class ChildSpec:
-    """What to start: `tag` is an environment variable that every descendant inherits."""
+    """What to start: `tag` is an environment variable that every descendant inherits.
+
+    `orphan_signal` is what it gets when this process dies.
+    """
 
     name: str
     argv: Sequence[str]
     environment: Mapping[str, str]
     log: Path
     tag: tuple[str, str] | None = None
+    orphan_signal: int = signal.SIGTERM
 
 
 class Child:
@@ -68,7 +75,7 @@ class Child:
 
 
 async def start_child(spec: ChildSpec) -> Child:
-    """Start `spec` in a process group of its own; it gets TERM when this process dies."""
+    """Start `spec` in a process group of its own; it gets its `orphan_signal` when this process dies."""
     with spec.log.open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             *spec.argv,
@@ -77,7 +84,7 @@ async def start_child(spec: ChildSpec) -> Child:
             stderr=log,
             env=dict(spec.environment),
             process_group=0,
-            preexec_fn=_dies_with_parent(os.getpid()),
+            preexec_fn=_hears_of_parents_death(os.getpid(), spec.orphan_signal),
         )
     return Child(spec, process)
 
@@ -143,11 +150,11 @@ def _signal(pid: int, number: int) -> None:
         return
 
 
-def _dies_with_parent(parent: int) -> Callable[[], None]:
+def _hears_of_parents_death(parent: int, number: int) -> Callable[[], None]:
     library = ctypes.CDLL(None, use_errno=True)
 
     def in_child() -> None:
-        library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        library.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
         # The parent may have died before the line above took effect.
         if os.getppid() != parent:
             os._exit(1)

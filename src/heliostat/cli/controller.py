@@ -25,6 +25,7 @@ import structlog
 from heliostat import __version__
 from heliostat.api.server import create_app, serve
 from heliostat.cli.backends import CompletedSource, backend_keys, completed, make
+from heliostat.cli.children import ORPHAN_SIGNAL
 from heliostat.cli.clusters import CONTROLLER_STARTS
 from heliostat.cli.driver_notes import note_for_drivers
 from heliostat.cli.head_lease import HeadLease, follow
@@ -55,6 +56,25 @@ log = structlog.get_logger(__name__)
 HEAD_START_S = 90.0
 """How long a head may take to come up, or to be found again, before the loop begins without it."""
 
+LEFT = "the wrapper is gone: head and workers are left as they are for the next `heliostat up`"
+
+
+class Ending:
+    """How this process is asked to end: `stop` by a signal, `orphaned` as well if its wrapper is gone."""
+
+    def __init__(self) -> None:
+        self.stop, self.orphaned = asyncio.Event(), asyncio.Event()
+
+    def listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop.set)
+        loop.add_signal_handler(ORPHAN_SIGNAL, self._lose_wrapper)
+
+    def _lose_wrapper(self) -> None:
+        self.orphaned.set()
+        self.stop.set()
+
 
 def config_source(record: ClusterRecord, places: StatePlaces) -> FileConfigSource:
     """Return the source of the applied copy; its relative paths are those of the user's file."""
@@ -83,9 +103,8 @@ def provider_context(
 async def run(folder: Path) -> None:
     """Run the cluster of the state folder `folder` until it is down."""
     collect_rarely()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    ending = Ending()
+    ending.listen()
     places = StatePlaces(folder)
     record, launch = read_record(places.record), LaunchFile.read(folder)
     if record is None:
@@ -98,7 +117,7 @@ async def run(folder: Path) -> None:
         ensure_private_dir(Path(record.runtime_dir), uid=os.getuid())
         # Before anything else: without a journal nothing may be started.
         with contextlib.closing(SqliteJournal(places.journal, cluster_uid=record.cluster_uid)) as journal:
-            await _run(places, record, launch=launch, journal=journal, stop=stop)
+            await _run(places, record, launch=launch, journal=journal, ending=ending)
 
 
 async def _run(
@@ -107,16 +126,17 @@ async def _run(
     *,
     launch: LaunchFile,
     journal: SqliteJournal,
-    stop: asyncio.Event,
+    ending: Ending,
 ) -> None:
     source = config_source(record, places)
     spec = source.load()
     lease = _lease(record, spec)
     context = partial(provider_context, record, spec, places=places, lease=lease)
     providers = make(spec, lambda name: context(backend=name))
-    ready, why = await asyncio.to_thread(_head, record, launch, stop=stop)
+    ready, why = await asyncio.to_thread(_head, record, launch, stop=ending.stop)
     if ready is not None and ready.session_name != record.session_name:
-        record = replace(record, session_name=ready.session_name)
+        # Read again: the wrapper may have started another head meanwhile, and written that down.
+        record = replace(read_record(places.record) or record, session_name=ready.session_name)
         write_record(places.record, record)
     ports = Ports(
         cluster=GcsCluster(_gcs_settings(record, launch)),
@@ -134,7 +154,7 @@ async def _run(
             # Whatever answers there later is not known to be ours, so nothing is asked of it.
             controller.go_down(why or "the head did not come up")
         async with _lease_followed(lease, record, launch, places=places, ports=ports):
-            await _control(controller, record, stop=stop)
+            await _control(controller, record, ending=ending)
     finally:
         for provider in providers.values():
             await provider.aclose()
@@ -211,9 +231,16 @@ def _keep(lease: HeadLease, record: ClusterRecord, places: StatePlaces) -> None:
     write_record(places.record, replace(now, job=replace(now.job, lease_end_s=end_s)))
 
 
-async def _control(controller: Controller, record: ClusterRecord, *, stop: asyncio.Event) -> None:
+async def _control(controller: Controller, record: ClusterRecord, *, ending: Ending) -> None:
+    controlling = asyncio.current_task()
+
     async def hear() -> None:
-        await stop.wait()
+        await ending.stop.wait()
+        if ending.orphaned.is_set() and record.gcs_storage is not None:
+            # Nobody told the cluster to end. The next `up` goes on from here.
+            assert controlling is not None
+            controlling.cancel(LEFT)
+            return
         controller.go_down(read_why(record.runtime_dir))
 
     socket_path = RuntimePlaces(Path(record.runtime_dir)).control_socket
@@ -319,6 +346,9 @@ def main() -> None:
         asyncio.run(run(Path(sys.argv[1])))
     except HeliostatError as error:
         log.error(str(error))
+        sys.exit(1)
+    except asyncio.CancelledError:
+        log.warning(LEFT)
         sys.exit(1)
 
 

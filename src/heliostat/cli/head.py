@@ -8,10 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from heliostat.cli.addresses import is_loopback, reachable_address
+from heliostat.model.gcs_storage import RECONNECT_VARIABLE
 from heliostat.model.node_type import ClusterSpec
 from heliostat.ports.errors import ConfigError
 from heliostat.providers.local import head_gpus, machine_gpus, visible_devices
-from heliostat.raylink.head import LOOPBACK, TEMP_DIR_CHARS, HeadOptions, choose_ports, head_command
+from heliostat.raylink.head import (
+    LOOPBACK,
+    STORAGE_VARIABLES,
+    TEMP_DIR_CHARS,
+    HeadOptions,
+    choose_ports,
+    head_command,
+)
 
 DEFAULT_PORT, DASHBOARD_PORT, CLIENT_PORT = 6379, 8265, 10001
 TEMP_ROOT = "/tmp"
@@ -19,7 +27,11 @@ TEMP_ROOT = "/tmp"
 
 TEMP_ROOT_CHARS = TEMP_DIR_CHARS - len("/hel-12345678")
 
-HEAD_ONLY = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "RAY_CLOUD_INSTANCE_ID", "RAY_NODE_TYPE_NAME")
+GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
+HEAD_ONLY = (
+    *(*GPU_VARIABLES, "RAY_CLOUD_INSTANCE_ID", "RAY_NODE_TYPE_NAME"),
+    *(*STORAGE_VARIABLES, RECONNECT_VARIABLE),
+)
 """What the head's environment has and the controller's must not inherit."""
 
 LOCAL = "local"
@@ -85,13 +97,15 @@ def plan_head(
         client_port=CLIENT_PORT - place.port_offset,
         node_ip=node_ip or None,
         environment={**spec.environment, **place.environment},
+        storage=spec.gcs_storage,
+        cluster_uid=cluster_uid,
     )
     ports = choose_ports(options)
     base = {**os.environ, "HELIOSTAT_CLUSTER_UID": cluster_uid}
     base.pop("HELIOSTAT_INSTANCE_ID", None)
     command = head_command(options, ports, environment=base)
     inherited = {k: v for k, v in command.environment.items() if k not in HEAD_ONLY}
-    inherited |= {k: os.environ[k] for k in HEAD_ONLY[:2] if k in os.environ}
+    inherited |= {k: os.environ[k] for k in GPU_VARIABLES if k in os.environ}
     return HeadPlan(
         argv=command.argv,
         environment=inherited,

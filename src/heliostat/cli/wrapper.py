@@ -2,8 +2,9 @@
 
 It starts both, restarts the controller when it dies, and ends both when the controller
 says that the cluster is down, when it is told to (TERM), or when the foreground `up` that
-it is attached to is gone. It holds no state and imports neither Ray nor the loop, so
-that little can go wrong in it; if it is killed all the same, both children get TERM.
+it is attached to is gone. A head that dies is started again where its state is kept. The wrapper
+itself holds no state and imports neither Ray nor the loop, so that little can go wrong in it; if it
+is killed all the same, the kernel tells both children.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from heliostat.cli.children import (
+    ORPHAN_SIGNAL,
     Child,
     ChildSpec,
     adopt_orphans,
@@ -26,18 +28,23 @@ from heliostat.cli.children import (
     reap_adopted,
     start_child,
 )
+from heliostat.cli.gcs_storage import DOWN, forget_storage
 from heliostat.cli.launch_file import LaunchFile
 from heliostat.cli.system import is_process, process_start_ticks
 from heliostat.cli.why_file import LEASE_ENDS, TOLD, write_why
 from heliostat.config.places import StatePlaces
 from heliostat.config.record import ProcessMark, read_record, remove_record, write_record
-from heliostat.raylink.address_file import release_address_file
+from heliostat.ports.errors import StorageError
+from heliostat.raylink.address_file import FILE_NAME, release_address_file
 
 RESTART_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""Pauses before a dead controller is started again; the first once it has lived for `STABLE_S`."""
+"""Pauses before a dead child is started again; the first once it has lived for `STABLE_S`."""
 
 STABLE_S = 60.0
 HEAD_GRACE_S = 15.0
+HEAD_REST_S = 3.0
+"""What a dead head has left may take so long to go by itself."""
+
 CONTROLLER_GRACE_S = 120.0
 ATTACHED_CHECK_S = 0.5
 TOUCH_CHECK_S = 5.0
@@ -66,14 +73,13 @@ class Wrapper:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._go_down, TOLD)
         loop.add_signal_handler(signal.SIGUSR1, self._go_down, LEASE_ENDS)
-        head = await start_child(self._head_spec())
-        self._record(head)
+        await self._start_head()
         guards = [
             asyncio.create_task(self._stop_controller()),
             asyncio.create_task(self._watch_attached()),
             asyncio.create_task(self._watch_touched()),
-            asyncio.create_task(self._watch_head(head)),
-            asyncio.create_task(reap_adopted(lambda: self._own_pids(head))),
+            asyncio.create_task(self._keep_head()),
+            asyncio.create_task(reap_adopted(self._own_pids)),
         ]
         try:
             await self._keep_controller()
@@ -85,11 +91,11 @@ class Wrapper:
             # A controller that could not finish its work leaves workers behind.
             uid = self._launch.cluster_uid
             await end_tagged(UID_TAG, uid, grace_s=WORKERS_GRACE_S, but=(HEAD_TAG, uid))
-            await head.end(grace_s=HEAD_GRACE_S)
+            await self._head.end(grace_s=HEAD_GRACE_S)
             self._clean()
 
-    def _own_pids(self, head: Child) -> set[int]:
-        return {head.pid, self._controller.pid if self._controller else 0}
+    def _own_pids(self) -> set[int]:
+        return {self._head.pid, self._controller.pid if self._controller else 0}
 
     def _record(self, head: Child) -> None:
         """Write down who we are: `down` and `list` must find this very process, not its number."""
@@ -113,12 +119,15 @@ class Wrapper:
             if code == 0 or self._stop.is_set():
                 return
             deaths = 0 if loop.time() - began_s > STABLE_S else deaths + 1
-            pause_s = RESTART_S[min(deaths, len(RESTART_S) - 1)]
+            pause_s = _pause_s(deaths)
             _say(f"the controller died ({_ended(code)}); starting it again in {pause_s:g} s")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), pause_s)
-            if self._stop.is_set():
+            if await self._told_to_stop_within(pause_s):
                 return
+
+    async def _told_to_stop_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
+        return self._stop.is_set()
 
     async def _stop_controller(self) -> None:
         await self._stop.wait()
@@ -162,15 +171,37 @@ class Wrapper:
             write_why(self._launch.runtime_dir, why)
         self._stop.set()
 
-    async def _watch_head(self, head: Child) -> None:
-        """Say that a head died. One that never answered won't come: nothing waits for it."""
-        code = await head.wait()
-        self._head_died = True
-        _say(f"Ray's head ended ({_ended(code)}); its log is {head.spec.log}")
-        # The controller writes the session down once the head has answered.
-        record = read_record(StatePlaces(self._folder).record)
-        if record is None or not record.session_name:
-            self._go_down("Ray's head never answered")
+    async def _keep_head(self) -> None:
+        """Say that a head died, and start it again if it has kept its state."""
+        loop = asyncio.get_running_loop()
+        deaths = 0
+        while True:
+            began_s = loop.time()
+            code = await self._head.wait()
+            self._head_died = True
+            _say(f"Ray's head ended ({_ended(code)}); its log is {self._head.spec.log}")
+            record = read_record(StatePlaces(self._folder).record)
+            # The controller writes the session down once the head has answered. One that never
+            # answered won't come: nothing waits for it.
+            if record is None or not record.session_name:
+                self._go_down("Ray's head never answered")
+                return
+            if record.gcs_storage is None:
+                return
+            deaths = 0 if loop.time() - began_s > STABLE_S else deaths + 1
+            # What is left of the old one holds the ports, which must stay the same for the workers.
+            await end_tagged(HEAD_TAG, self._launch.cluster_uid, grace_s=HEAD_REST_S)
+            if await self._told_to_stop_within(_pause_s(deaths)):
+                return
+            _say(f"starting the head again, with its state in {record.gcs_storage.address}")
+            await self._start_head()
+
+    async def _start_head(self) -> None:
+        # Ray would not start where its own note says that it did and a worker of this host still looks there.
+        Path(self._launch.head_temp_dir, FILE_NAME).unlink(missing_ok=True)
+        self._head = await start_child(self._head_spec())
+        self._head_died = False
+        self._record(self._head)
 
     def _head_spec(self) -> ChildSpec:
         launch = self._launch
@@ -181,7 +212,15 @@ class Wrapper:
     def _controller_spec(self) -> ChildSpec:
         argv = [sys.executable, "-m", "heliostat.cli.controller", str(self._folder)]
         log = Path(self._launch.log_dir, "controller.log")
-        return ChildSpec("controller", argv, _without_tags(os.environ), log)
+        environment = self._without_what_is_the_heads(os.environ)
+        return ChildSpec("controller", argv, environment, log, orphan_signal=ORPHAN_SIGNAL)
+
+    def _without_what_is_the_heads(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """Return what the controller may have, and so the workers that it starts: no tags, no secret."""
+        record = read_record(StatePlaces(self._folder).record)
+        secret = record.gcs_storage.password_env if record and record.gcs_storage else ""
+        dropped = (HEAD_TAG, "HELIOSTAT_INSTANCE_ID", secret)
+        return {name: value for name, value in environment.items() if name not in dropped}
 
     def _clean(self) -> None:
         places = StatePlaces(self._folder)
@@ -189,7 +228,7 @@ class Wrapper:
         LaunchFile.remove(self._folder)
         if self._launch.attached_file:
             Path(self._launch.attached_file).unlink(missing_ok=True)
-        remove_record(places.record, self._launch.cluster_uid)
+        self._forget(places)
         release_address_file(self._launch.address, os.environ)
         shutil.rmtree(self._launch.runtime_dir, ignore_errors=True)
         if self._head_died:
@@ -198,9 +237,21 @@ class Wrapper:
             shutil.rmtree(self._launch.head_temp_dir, ignore_errors=True)
         _say("the cluster is down")
 
+    def _forget(self, places: StatePlaces) -> None:
+        """Remove the record; it stays, as a cluster's that is down, until its state could be deleted."""
+        record = read_record(places.record)
+        if record is not None and record.cluster_uid == self._launch.cluster_uid:
+            try:
+                forget_storage(record)
+            except StorageError as error:
+                _say(f"{error}: `heliostat down {record.cluster_name}` again deletes them")
+                write_record(places.record, replace(record, phase=DOWN))
+                return
+        remove_record(places.record, self._launch.cluster_uid)
 
-def _without_tags(environment: Mapping[str, str]) -> dict[str, str]:
-    return {k: v for k, v in environment.items() if k not in (HEAD_TAG, "HELIOSTAT_INSTANCE_ID")}
+
+def _pause_s(deaths: int) -> float:
+    return RESTART_S[min(deaths, len(RESTART_S) - 1)]
 
 
 def _ended(code: int) -> str:

@@ -228,7 +228,7 @@ class Controller:
     async def _ray_state(self) -> RayState | None:
         began_s = self.ports.clock.monotonic_s()
         try:
-            if not self.session_name:
+            if not self.session_name or self.phase == "head lost":
                 await self.ports.cluster.connect()
             state = await self.ports.cluster.state()
             await self._greet(state)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 from heliostat.control.wiring import Identity
+from heliostat.model.gcs_storage import RECONNECT_VARIABLE
 from heliostat.model.history import History
 from heliostat.model.instance import LaunchRequest
 from heliostat.model.node_type import ClusterSpec, NodeType
@@ -31,7 +33,11 @@ def launch_request(
         node_type=node_type,
         count=count,
         start=start_document(node_type, spec=spec, identity=identity, session=session),
-        environment={**spec.environment, **_strings(node_type.options.get("environment"))},
+        environment={
+            **_patience_with_head(spec),
+            **spec.environment,
+            **_strings(node_type.options.get("environment")),
+        },
     )
 
 
@@ -53,6 +59,13 @@ def start_document(
         "log_monitor": node_type.options.get("log_monitor", True),
         "ray_args": node_type.options.get("ray_args", []),
     }
+
+
+def _patience_with_head(spec: ClusterSpec) -> Mapping[str, str]:
+    """Return what makes Ray on a worker wait for a head that comes back as long as the controller does."""
+    if spec.gcs_storage is None:
+        return {}
+    return {RECONNECT_VARIABLE: str(math.ceil(spec.head_timeout_s))}
 
 
 def _strings(value: object) -> Mapping[str, str]:

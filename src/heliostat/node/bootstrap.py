@@ -634,10 +634,15 @@ class Child:
         if time.monotonic() < self.next_look_s:
             return
         self.next_look_s = time.monotonic() + HEARTBEAT_LOOK_S
-        with contextlib.suppress(Failed):
+        try:
             beat = self.get(b"heartbeat", NAMESPACE).encode()
-            if beat != self.heartbeat:
-                self.heartbeat, self.heard_s = beat, time.monotonic()
+        except Failed:
+            # A head that stays away ends Ray here in the end. One that comes back gives its controller time
+            # to be heard, so the silence counts from then on.
+            self.heard_s = time.monotonic()
+            return
+        if beat != self.heartbeat:
+            self.heartbeat, self.heard_s = beat, time.monotonic()
         limit_s = float(self.document.get("orphan_timeout_s", 300))
         if time.monotonic() - self.heard_s > limit_s:
             self.drain(IDLE_TERMINATION, f"no controller was heard for {limit_s:g} s", 0)

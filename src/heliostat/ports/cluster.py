@@ -43,7 +43,10 @@ class Cluster(Protocol):
     """Ray's GCS. Each call has a deadline; one that passes it raises ClusterUnreachable."""
 
     async def connect(self) -> None:
-        """Wait for nothing: read session and versions once; StrangerCluster if not ours."""
+        """Wait for nothing: read session and versions; StrangerCluster if not ours.
+
+        Called at first, and whenever the head has been silent: another may answer there now.
+        """
         ...
 
     async def state(self) -> RayState: ...

@@ -86,7 +86,7 @@ class GcsCluster:
         return self._session
 
     async def connect(self) -> None:
-        """Read who answers, once. Afterwards our reports' version is past any that Ray has seen.
+        """Read who answers. Afterwards our reports' version is past any that Ray has seen.
 
         A cluster without a uid is taken as ours and gets it; StrangerCluster when its
         session or uid is another's, or when it refuses the token.

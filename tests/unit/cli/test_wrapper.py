@@ -1,19 +1,26 @@
-"""What makes a head's wrapper go down: an `up` elsewhere that fell silent, and the end of its job."""
+"""What makes a head's wrapper go down: an `up` elsewhere that fell silent, the end of its job; and what
+does not: the death of a head that keeps its state.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from heliostat.cli import wrapper
+from heliostat.cli.children import end_tagged, start_child
 from heliostat.cli.launch_file import LaunchFile
+from heliostat.cli.system import process_start_ticks
 from heliostat.cli.why_file import LEASE_ENDS, TOLD, read_why
 from heliostat.cli.wrapper import Wrapper
 from heliostat.config.places import StatePlaces
 from heliostat.config.record import ClusterRecord, read_record, write_record
+from heliostat.model.gcs_storage import GcsStorage
 
 
 @pytest.fixture(autouse=True)
@@ -90,3 +97,117 @@ def test_only_its_own_record_goes(tmp_path: Path, uid: str, stays: bool) -> None
     made(tmp_path, attached_file=str(attached))._clean()
     assert (read_record(places.record) is not None) is stays
     assert not attached.exists()
+
+
+# -- a head that dies
+
+
+KEPT = GcsStorage("127.0.0.1", 1, password_env="VALKEY_PASSWORD")
+DIES_ONCE = """
+echo "$$" >> "$1"
+if [ "$(wc -l < "$1")" = 1 ]; then sleep 300 & echo "$!" >> "$1.left"; exit 3; fi
+exec sleep 300
+"""
+
+
+@dataclass
+class WithHead:
+    """A wrapper whose head is a script that dies at its first start, and leaves a process behind."""
+
+    wrapper: Wrapper
+    places: StatePlaces
+    uid: str
+
+    @property
+    def starts(self) -> list[int]:
+        path = self.places.folder / "starts"
+        return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+    def left(self) -> int:
+        return int((self.places.folder / "starts.left").read_text())
+
+
+@pytest.fixture
+async def with_head(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[WithHead]:
+    monkeypatch.setattr(wrapper, "RESTART_S", (0.01,))
+    places, uid = StatePlaces(tmp_path), f"u{os.getpid()}{tmp_path.name}"
+    record = ClusterRecord("demo", uid, "a@b", 1.0, "f", "h", "/r", "/t", "2", "3")
+    write_record(places.record, replace(record, **request.param))
+    argv = ["/bin/sh", "-c", DIES_ONCE, "head", str(tmp_path / "starts")]
+    launch = LaunchFile(argv, {}, str(tmp_path / "temp"), "", uid, str(tmp_path / "run"), str(tmp_path))
+    one = Wrapper(tmp_path, launch)
+    one._head = await start_child(one._head_spec())
+    yield WithHead(one, places, uid)
+    await one._head.end(grace_s=5)
+    await end_tagged(wrapper.HEAD_TAG, uid, grace_s=5)
+
+
+@pytest.mark.parametrize("with_head", [{"gcs_storage": KEPT, "session_name": "session_1"}], indirect=True)
+async def test_a_head_that_keeps_its_state_is_started_again_once_the_old_one_is_gone(
+    with_head: WithHead, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keeping = asyncio.create_task(with_head.wrapper._keep_head())
+    while len(with_head.starts) < 2:
+        assert not keeping.done()
+        await asyncio.sleep(0.01)
+    assert process_start_ticks(with_head.left()) is None, "it would have held the ports"
+    said = capsys.readouterr().out
+    while (record := read_record(with_head.places.record)) is None or record.head is None:
+        await asyncio.sleep(0.01)
+    keeping.cancel()
+    assert record.head.pid == with_head.starts[1]
+    assert "Ray's head ended (exit code 3)" in said
+    assert "starting the head again, with its state in redis://127.0.0.1:1" in said
+    assert not with_head.wrapper._stop.is_set()
+
+
+@pytest.mark.parametrize("with_head", [{"session_name": "session_1"}], indirect=True)
+async def test_one_that_has_lost_its_state_is_not(with_head: WithHead) -> None:
+    await asyncio.wait_for(with_head.wrapper._keep_head(), 10)
+    assert len(with_head.starts) == 1
+    # The controller waits for it, and then lets the workers go.
+    assert not with_head.wrapper._stop.is_set()
+
+
+@pytest.mark.parametrize("with_head", [{"gcs_storage": KEPT}], indirect=True)
+async def test_one_that_never_answered_is_the_end_of_the_cluster(with_head: WithHead) -> None:
+    await asyncio.wait_for(with_head.wrapper._keep_head(), 10)
+    assert len(with_head.starts) == 1
+    assert with_head.wrapper._stop.is_set()
+
+
+@pytest.mark.parametrize("with_head", [{"gcs_storage": KEPT, "session_name": "session_1"}], indirect=True)
+async def test_one_that_is_told_to_go_down_meanwhile_stays_down(
+    with_head: WithHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wrapper, "RESTART_S", (60.0,))
+    keeping = asyncio.create_task(with_head.wrapper._keep_head())
+    with_head.wrapper._stop.set()
+    await asyncio.wait_for(keeping, 10)
+    assert len(with_head.starts) == 1
+
+
+@pytest.mark.parametrize("with_head", [{"gcs_storage": KEPT}], indirect=True)
+async def test_the_controller_does_not_have_the_password(
+    with_head: WithHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALKEY_PASSWORD", "secret")
+    assert "VALKEY_PASSWORD" in with_head.wrapper._head_spec().environment
+    assert "VALKEY_PASSWORD" not in with_head.wrapper._controller_spec().environment
+
+
+def test_a_state_that_can_not_be_deleted_is_remembered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = StatePlaces(tmp_path)
+    record = ClusterRecord("demo", "u1", "a@b", 1.0, "f", "h", "/r", "/t", "2", "3", gcs_storage=KEPT)
+    write_record(places.record, record)
+    made(tmp_path)._clean()
+    left = read_record(places.record)
+    assert left is not None
+    assert left.phase == "down"
+    said = capsys.readouterr().out
+    assert "keys RAYheliostat-u1@* of demo may be left in redis://127.0.0.1:1: " in said
+    assert "`heliostat down demo` again deletes them" in said

@@ -429,6 +429,26 @@ async def test_a_strangers_head_is_left_at_once(stage: Stage) -> None:
     assert stage.provider.world.instances == {}
 
 
+async def test_a_head_that_was_silent_is_asked_who_it_is(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await up_with(stage, 1)
+    stage.ray.silent = True
+    await stage.step(5)
+    assert stage.controller.phase == "head lost"
+
+    async def another() -> None:
+        raise StrangerCluster("the Ray cluster at 127.0.0.1:6379 is not ours: it belongs to u2")
+
+    # It answers, even with our session's name; but its uid is another's.
+    stage.ray.silent = False
+    monkeypatch.setattr(stage.ray, "connect", another)
+    await stage.step(3)
+    assert stage.controller.going_down is not None
+    assert stage.controller.going_down.endswith("it belongs to u2")
+    assert stage.provider.world.instances == {}
+
+
 def test_a_stranger_is_not_asked_without_a_pause(tmp_path: Path) -> None:
     loop = VirtualLoop()
 

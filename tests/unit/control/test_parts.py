@@ -9,8 +9,11 @@ import pytest
 from heliostat.control.idle_watch import IdleWatch
 from heliostat.control.measures import WINDOW, Measures
 from heliostat.control.spec_changes import changes
+from heliostat.control.start_document import launch_request
 from heliostat.control.usage import SECONDS_AT_MOST, usage
+from heliostat.control.wiring import Identity
 from heliostat.model.drain_limit import DrainLimit
+from heliostat.model.gcs_storage import RECONNECT_VARIABLE, GcsStorage
 from heliostat.model.instance import Instance, InstanceIntent, InstanceState, Intent, NodeStatus
 from heliostat.model.resources import Resources
 from heliostat.ports.journal import added_up
@@ -124,6 +127,32 @@ def test_values_that_may_be_secret_are_not_in_the_sentences() -> None:
     said = " ".join(one.text for one in changes(old, new))
     assert "a.node_config.environment changed" in said
     assert "secret" not in said
+
+
+KEPT = GcsStorage("h", 6379)
+
+
+def test_a_running_cluster_keeps_its_state_where_it_is() -> None:
+    old, new = spec(GPU), replace(spec(GPU), gcs_storage=KEPT)
+    for before, after in ((old, new), (new, old), (new, replace(new, gcs_storage=GcsStorage("h", 6380)))):
+        (change,) = changes(before, after)
+        assert change.refused
+        assert "gcs_storage changed" in change.text
+    assert changes(new, new) == []
+
+
+@pytest.mark.parametrize(
+    ("storage", "theirs", "waits_s"),
+    [(None, {}, None), (KEPT, {}, "21"), (KEPT, {RECONNECT_VARIABLE: "7"}, "7")],
+)
+def test_workers_wait_for_a_head_that_comes_back_as_long_as_the_controller(
+    storage: GcsStorage | None, theirs: dict[str, str], waits_s: str | None
+) -> None:
+    found = replace(spec(GPU), gcs_storage=storage, head_timeout_s=20.5, environment={"A": "b", **theirs})
+    identity = Identity("test", "u1", "127.0.0.1:6379", "", "2.60.0", "3.11", 1)
+    request = launch_request("l1", 1, node_type=GPU, spec=found, identity=identity, session="session_1")
+    assert request.environment.get(RECONNECT_VARIABLE) == waits_s
+    assert request.environment["A"] == "b"
 
 
 def test_a_changed_limit_of_drains_is_a_sentence() -> None:

@@ -379,3 +379,28 @@ def test_a_watch_outlives_what_nobody_expects_and_says_it_once(capsys: pytest.Ca
     printed = capsys.readouterr().out
     assert printed.count("bootstrap: an error that was not expected") == 1
     assert "KeyError: 'nothing'" in printed
+
+
+def test_a_head_that_was_away_gives_its_controller_time_to_be_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    child = child_with(NewGcs(lambda: None))
+    child.document, child.heartbeat, child.heard_s = {"orphan_timeout_s": 10}, b"7", 100.0
+    drained: list[tuple[object, ...]] = []
+    monkeypatch.setattr(child, "drain", lambda *told: drained.append(told))
+
+    def looks(at_s: float, *, answers: bool) -> int:
+        def get(key: bytes, namespace: bytes) -> str:
+            if not answers:
+                raise Failed(bootstrap.UNREACHABLE, "the head does not answer")
+            return "7"
+
+        monkeypatch.setattr(bootstrap.time, "monotonic", lambda: at_s)
+        monkeypatch.setattr(child, "get", get)
+        child.next_look_s = 0.0
+        child.watch_controller()
+        return len(drained)
+
+    assert looks(105.0, answers=True) == 0
+    assert looks(150.0, answers=False) == 0
+    # It came back, and so does its controller.
+    assert looks(151.0, answers=True) == 0
+    assert looks(161.0, answers=True) == 1
