@@ -13,6 +13,7 @@ import click
 
 from heliostat.api.client import ControllerClient, NotRunning
 from heliostat.api.transport import RelayTransport
+from heliostat.cli.gcs_storage import has_kept_state
 from heliostat.cli.output import tell
 from heliostat.cli.successor import present_record
 from heliostat.cli.system import is_process
@@ -139,8 +140,18 @@ def pick(cluster: str | None) -> ClusterRecord:
     except (ValueError, OSError) as error:
         raise NotRunning(f"no cluster can be called {name!r}") from error
     if record is None or not runs(record):
-        raise NotRunning(f"{name} does not run here: {_others()}")
+        raise NotRunning(f"{name} does not run here: {_way_back(record) or _others()}")
     return record
+
+
+def pick_to_end(cluster: str | None) -> ClusterRecord:
+    """Return the cluster of that name or file, be it one that crashed on this host; else as `pick`."""
+    if cluster is not None:
+        with contextlib.suppress(ValueError, OSError):
+            record = present_record(state_places(root(), name_of(cluster)))
+            if record is not None and record.host == socket.gethostname():
+                return record
+    return pick(cluster)
 
 
 def pick_client(cluster: str | None) -> ControllerClient:
@@ -183,6 +194,18 @@ def _only_one() -> ClusterRecord:
         raise NotRunning("no cluster runs here: `heliostat up FILE` starts one, `heliostat demo` shows one")
     names = ", ".join(record.cluster_name for record in found)
     raise click.UsageError(f"several clusters run here, say which: {names}")
+
+
+def _way_back(record: ClusterRecord | None) -> str:
+    """Say how a cluster goes on that crashed and has kept its state; nothing of any other."""
+    if record is None or record.host != socket.gethostname() or not has_kept_state(record):
+        return ""
+    return f"it crashed, and its state is kept: {way_back(record)}"
+
+
+def way_back(record: ClusterRecord) -> str:
+    name = record.cluster_name
+    return f"`heliostat up {record.source}` goes on with it, `heliostat down {name}` ends it"
 
 
 def _others() -> str:

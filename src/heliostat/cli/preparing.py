@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from heliostat.cli.backends import backend_keys
+from heliostat.cli.gcs_storage import refuse_unusable
 from heliostat.cli.system import SystemClock, abstract_lock, new_cluster_uid, owner, up_lock
 from heliostat.config.cluster_file import FileConfigSource
 from heliostat.config.places import (
@@ -91,10 +92,14 @@ def claimed(places: StatePlaces, record: ClusterRecord) -> Iterator[None]:
 
 
 def new_record(path: Path, spec: ClusterSpec, places: StatePlaces) -> ClusterRecord:
-    """Return the record of a cluster that is to be; its folder is there and can be written, its token too."""
+    """Return the record of a cluster that is to be.
+
+    Its folder is there and can be written, its token and the storage of its state too.
+    """
     ensure_private_dir(places.folder, uid=os.getuid())
     writable_or_refuse(places.folder)
     places.logs.mkdir(mode=0o700, exist_ok=True)
+    refuse_unusable(spec)
     return ClusterRecord(
         cluster_name=spec.name,
         cluster_uid=new_cluster_uid(),
@@ -107,6 +112,7 @@ def new_record(path: Path, spec: ClusterSpec, places: StatePlaces) -> ClusterRec
         ray_version=version("ray"),
         python_version=".".join(platform.python_version_tuple()[:2]),
         python=sys.executable,
+        gcs_storage=spec.gcs_storage,
     )
 
 

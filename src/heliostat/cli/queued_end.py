@@ -14,6 +14,7 @@ from dataclasses import replace
 from heliostat.api.client import NoAnswer, NotRunning
 from heliostat.cli.clusters import client_of, places_of
 from heliostat.cli.foreground import on_stop_signals, say_still_going_down
+from heliostat.cli.gcs_storage import forget_storage_or_say
 from heliostat.cli.head_queue import POLL_S, HeadLook, HeadQueue, patiently, queue_of
 from heliostat.cli.preparing import AlreadyRunning, Say
 from heliostat.cli.queued_head import applied_spec, forget, own_record
@@ -116,6 +117,7 @@ def _end(record: ClusterRecord, *, places: StatePlaces, queue: HeadQueue, say: S
     left = patiently(lambda: queue.cancel_workers(uid), say=say, until_s=until_s)
     if left:
         say(f"{left} workers of {record.cluster_name} were cancelled")
+    forget_storage_or_say(record, say)
     forget(record, places)
 
 

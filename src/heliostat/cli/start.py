@@ -5,6 +5,7 @@ Everything that can be refused is refused before the first process starts.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from pathlib import Path
 from heliostat.api.client import NoAnswer, NotRunning
 from heliostat.cli.clusters import client_of, places_of
 from heliostat.cli.foreground import on_stop_signals, say_still_going_down, stop_signals_held_back
+from heliostat.cli.gcs_storage import DOWN, forget_storage, forget_storage_or_say
 from heliostat.cli.head import LOCAL, HeadPlan, place_here, plan_head
 from heliostat.cli.launch_file import LaunchFile
 from heliostat.cli.preparing import (
@@ -31,6 +33,7 @@ from heliostat.cli.preparing import (
     one_at_a_time,
     runtime_of,
 )
+from heliostat.cli.resuming import leave, port_of, refuse_other_address, resumed, to_resume
 from heliostat.cli.successor import present_record
 from heliostat.cli.system import (
     end_tagged_now,
@@ -58,20 +61,21 @@ UID_TAG = "HELIOSTAT_CLUSTER_UID"
 def start_cluster(path: Path, *, options: StartOptions, say: Say) -> ClusterRecord:
     """Bring the cluster of a file up and return when its head answers and its loop runs.
 
-    A head that is a Slurm job may queue first (`queued_start.start`). Raises ConfigError for a
-    bad file, AlreadyRunning, or HeliostatError with the head's last log lines; whatever had
-    started is ended then.
+    A head that is a Slurm job may queue first (`queued_start.start`). A cluster that crashed and has
+    kept its state goes on (`resuming`). Raises ConfigError for a bad file, AlreadyRunning, or
+    HeliostatError with the head's last log lines; whatever had started is ended then.
     """
     spec = load_spec(path)
     places = state_places(state_root(os.environ, home=Path.home()), spec.name)
     with one_at_a_time(places):
-        queued = _refuse_if_running(places, say)
+        crashed = _crashed(places, spec, say)
+        queued = None if crashed else _refuse_if_running(places, say)
         if queued is not None or spec.head_type.backend != LOCAL:
             with stop_signals_held_back():
                 from heliostat.cli import queued_start
 
             return queued_start.start(path, spec, places=places, options=options, waiting=queued, say=say)
-        record, head = _prepare(path, spec=spec, places=places, options=options)
+        record, head = _prepare(path, spec=spec, places=places, options=options, crashed=crashed)
         for note in head.notes:
             say(note)
         wrapper = _spawn_wrapper(places, head)
@@ -79,8 +83,10 @@ def start_cluster(path: Path, *, options: StartOptions, say: Say) -> ClusterReco
             _wait_until_running(record, places=places, wrapper=wrapper, say=say)
             if note := claim_address_file(record.address, os.environ):
                 say(note)
-        except BaseException:
+        except BaseException as error:
             # Ctrl-C, too: nothing of a start that came to nothing stays behind.
+            if crashed is not None and (way_out := leave(record, wrapper)):
+                raise HeliostatError(f"{str(error) or 'interrupted'}\n{way_out}") from error
             _take_back(record, places=places, wrapper=wrapper, say=say)
             raise
     return read_record(places.record) or record
@@ -131,6 +137,14 @@ def _stop_far(record: ClusterRecord, *, say: Say, timeout_s: float) -> None:
     raise HeliostatError(f"{name} is still there on {host}; `heliostat down {name}` there says what is left")
 
 
+def _crashed(places: StatePlaces, spec: ClusterSpec, say: Say) -> ClusterRecord | None:
+    """Return a cluster of this host that crashed and goes on; raise HeliostatError where that must wait."""
+    record = present_record(places)
+    if record is None or record.job is not None or record.host != socket.gethostname() or _runs(record):
+        return None
+    return to_resume(record, spec, say=say)
+
+
 def _refuse_if_running(places: StatePlaces, say: Say) -> ClusterRecord | None:
     """Clear away what a crash has left; return the cluster of a head that waits in a queue.
 
@@ -156,15 +170,24 @@ def _refuse_if_running(places: StatePlaces, say: Say) -> ClusterRecord | None:
     if left:
         say(f"the last run of {record.cluster_name} crashed: {left} processes of it were ended")
     _cancel_jobs(record, places, say)
+    forget_storage_or_say(record, say)
     remove_record(places.record, record.cluster_uid)
     return None
 
 
 def _prepare(
-    path: Path, *, spec: ClusterSpec, places: StatePlaces, options: StartOptions
+    path: Path,
+    *,
+    spec: ClusterSpec,
+    places: StatePlaces,
+    options: StartOptions,
+    crashed: ClusterRecord | None,
 ) -> tuple[ClusterRecord, HeadPlan]:
-    record = replace(new_record(path, spec, places), host=socket.gethostname())
-    with claimed(places, record):
+    record = crashed and resumed(crashed, path)
+    if record is None:
+        record = replace(new_record(path, spec, places), host=socket.gethostname())
+    # The record of one that goes on is there, and stays whatever happens.
+    with claimed(places, record) if crashed is None else contextlib.nullcontext():
         # A journal that is refused leaves no runtime folder behind.
         keep_workers(places, spec=spec, cluster_uid=record.cluster_uid, workers=options.workers)
         runtime = runtime_of(record.owner, record.cluster_uid)
@@ -173,8 +196,10 @@ def _prepare(
             place_here(spec),
             cluster_uid=record.cluster_uid,
             token_path=Path(record.token_path),
-            port=options.port,
+            port=options.port or (port_of(crashed) if crashed else None),
         )
+        if crashed:
+            refuse_other_address(crashed, head.address)
         record = replace(
             record,
             runtime_dir=str(runtime.folder),
@@ -253,6 +278,7 @@ def _take_back(
         while wrapper.poll() is None and time.monotonic() < until_s:
             time.sleep(POLL_S)
         _end_rest(record, say)
+        forget_storage_or_say(record, say)
         # A wrapper that was told to end before it could hear so has not cleaned up.
         LaunchFile.remove(places.folder)
         remove_record(places.record, record.cluster_uid)
@@ -294,9 +320,14 @@ def _see_it_go(record: ClusterRecord, shown: str, say: Say) -> str:
 
 
 def _forget_crashed(record: ClusterRecord) -> None:
-    """Remove what says that the cluster runs, where its wrapper died before it could do so."""
+    """Remove what says that the cluster runs, where its wrapper died before it could do so.
+
+    Raises StorageError, and keeps the record, where its state can't be deleted.
+    """
     places = places_of(record)
     if (now := read_record(places.record)) is not None and now.cluster_uid == record.cluster_uid:
+        write_record(places.record, replace(now, phase=DOWN))
+        forget_storage(now)
         LaunchFile.remove(places.folder)
         remove_record(places.record, record.cluster_uid)
     shutil.rmtree(record.runtime_dir, ignore_errors=True)

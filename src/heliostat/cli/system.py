@@ -95,15 +95,19 @@ def _send(descriptor: int, number: int) -> None:
         return
 
 
-def tagged_processes(name: str, value: str) -> list[int]:
-    """Return the pids of our own processes whose environment has `name=value`.
+def tagged_processes(name: str, value: str | None = None) -> list[int]:
+    """Return the pids of our own processes whose environment has `name=value`; None: any value.
 
     Ray's agents and workers change their title, which overwrites the place where the system
     shows their environment; such a one counts if its session is a tagged process's.
     """
-    wanted = f"{name}={value}".encode()
+    begins, whole = f"{name}=".encode(), f"{name}={value}".encode()
     environments = {pid: environment_of(pid) for pid in own_pids()}
-    tagged = [pid for pid, found in environments.items() if wanted in found]
+    tagged = [
+        pid
+        for pid, found in environments.items()
+        if (any(one.startswith(begins) for one in found) if value is None else whole in found)
+    ]
     sessions = {_session(pid) for pid in tagged} - {None}
     hidden = [pid for pid, found in environments.items() if not any(b"=" in one for one in found)]
     return sorted({*tagged, *(pid for pid in hidden if _session(pid) in sessions)})
@@ -144,24 +148,29 @@ END_GRACE_S = 3.0
 END_POLL_S = 0.05
 
 
-def end_tagged_now(name: str, value: str) -> int:
+def end_tagged_now(name: str, value: str, *, but: str | None = None) -> int:
     """End every process of ours with `name=value` in its environment; return how many there were.
 
-    TERM first, KILL for what is left after `END_GRACE_S`. Never this process itself.
+    TERM first, KILL for what is left after `END_GRACE_S`. Never this process itself, nor one of a session
+    in which one has a variable `but`.
     """
-    found = _others(name, value)
+    found = _others(name, value, but)
     for number in (signal.SIGTERM, signal.SIGKILL):
-        for pid in _others(name, value):
+        for pid in _others(name, value, but):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         until_s = time.monotonic() + END_GRACE_S
-        while _others(name, value) and time.monotonic() < until_s:
+        while _others(name, value, but) and time.monotonic() < until_s:
             time.sleep(END_POLL_S)
     return len(found)
 
 
-def _others(name: str, value: str) -> list[int]:
-    return [pid for pid in tagged_processes(name, value) if pid != os.getpid()]
+def _others(name: str, value: str, but: str | None) -> list[int]:
+    # By session: a process that changes its title may keep the one variable and lose the other (seen).
+    spared = {_session(pid) for pid in tagged_processes(but)} if but else set()
+    return [
+        pid for pid in tagged_processes(name, value) if pid != os.getpid() and _session(pid) not in spared
+    ]
 
 
 def controller_lock(cluster_uid: str) -> str:

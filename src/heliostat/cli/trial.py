@@ -14,6 +14,7 @@ from typing import Any
 
 from heliostat.cli import files
 from heliostat.cli.backends import completed, make
+from heliostat.cli.gcs_storage import refuse_unusable
 from heliostat.cli.head import LOCAL, head_host
 from heliostat.cli.system import RandomIds, owner
 from heliostat.config.places import StatePlaces, ensure_private_dir, state_places, state_root
@@ -28,7 +29,7 @@ from heliostat.model.resources import Resources
 from heliostat.model.snapshot import BackendView, RayState, Snapshot
 from heliostat.node import BOOTSTRAP_PATH
 from heliostat.planner import fold, plan
-from heliostat.ports.errors import ConfigError, HeliostatError
+from heliostat.ports.errors import ConfigError, HeliostatError, StorageError
 from heliostat.ports.provider import ClusterIdentity, Preview, Probe, Provider, ProviderContext, Rehearse
 
 PROBE_TIMEOUT_S = 60.0
@@ -130,7 +131,7 @@ async def _examine(spec: ClusterSpec, folder: str) -> Trial:
 
 
 async def _problems(spec: ClusterSpec, providers: Mapping[str, Provider]) -> list[str]:
-    found = _of_head(spec)
+    found = [*_of_head(spec), *_of_storage(spec)]
     for name, provider in providers.items():
         probe: object = provider
         if isinstance(probe, Probe):
@@ -157,6 +158,15 @@ def _of_head(spec: ClusterSpec) -> list[str]:
         return error.problems
     except HeliostatError as error:
         return [f"{spec.head_type.name}: {error}"]
+    return []
+
+
+def _of_storage(spec: ClusterSpec) -> list[str]:
+    """Return what keeps the head from keeping its state; a key is written and deleted to see it."""
+    try:
+        refuse_unusable(spec)
+    except StorageError as error:
+        return [f"provider.gcs_storage: {error}"]
     return []
 
 

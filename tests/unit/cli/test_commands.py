@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from heliostat.cli import start
 from heliostat.cli.main import COMMANDS
-from heliostat.config.record import ClusterRecord, write_record
+from heliostat.config.record import ClusterRecord, read_record, write_record
+from heliostat.model.gcs_storage import GcsStorage
 from heliostat.model.report import FailureReport
 from heliostat.ports.errors import Refused
 from tests.unit.api.fakes import NOW_S, FakeOperations, instance, report
 from tests.unit.cli.conftest import Invoke, record_cluster
+from tests.valkey import valkey
 
 NAMES = [name for section in COMMANDS.values() for name in section]
 pytestmark = pytest.mark.usefixtures("state")
@@ -278,3 +281,61 @@ def test_env_is_for_a_shell_to_read(invoke: Invoke, cluster: ClusterRecord, stat
     assert "export RAY_AUTH_TOKEN_PATH='/home/ada/a b/token'" in lines
     assert "export HELIOSTAT_CLUSTER=demo" in lines
     assert json.loads(invoke("env", "--json").output)["RAY_ADDRESS"] == "127.0.0.1:6379"
+
+
+@pytest.fixture
+def crashed(cluster: ClusterRecord, state: Path) -> ClusterRecord:
+    """A cluster whose wrapper is gone and whose head had kept its state."""
+    assert cluster.wrapper is not None
+    gone = replace(cluster.wrapper, start_ticks=cluster.wrapper.start_ticks + 1)
+    storage = GcsStorage("127.0.0.1", 1)
+    record = replace(cluster, wrapper=gone, gcs_storage=storage, session_name="session_1")
+    write_record(state / "demo" / "cluster.json", record)
+    return record
+
+
+def test_a_crash_says_how_the_cluster_goes_on(invoke: Invoke, crashed: ClusterRecord) -> None:
+    result = invoke("status", "demo")
+    assert result.exit_code == 1
+    assert "it crashed, and its state is kept: `heliostat up" in result.stderr
+    assert "`heliostat down demo` ends it" in result.stderr
+
+
+def test_what_a_crash_left_can_be_taken_down(
+    invoke: Invoke, crashed: ClusterRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[ClusterRecord] = []
+    monkeypatch.setattr(start, "stop_cluster", lambda record, **_: ended.append(record))
+    assert invoke("down", "demo").exit_code == 0
+    assert ended == [crashed]
+    assert invoke("down", "other").exit_code == 1
+    assert invoke("down").exit_code == 1
+
+
+def test_down_after_a_crash_deletes_what_the_cluster_had_stored(
+    invoke: Invoke, crashed: ClusterRecord, state: Path, tmp_path: Path
+) -> None:
+    mine, other = (f"RAYheliostat-{uid}@KV" for uid in ("u-of-nobody", "u-of-another"))
+    with valkey(tmp_path / "valkey", password="sesame") as server:
+        with server.link() as link:
+            for key in (mine, other):
+                link.call("HSET", key, "field", "value")
+        path = state / "demo" / "cluster.json"
+        record = replace(crashed, cluster_uid="u-of-nobody", runtime_dir=str(state / "none"))
+        write_record(path, replace(record, gcs_storage=server.storage))
+        assert invoke("down", "demo").exit_code == 0
+        assert server.names() == [other]
+    assert read_record(path) is None
+
+
+def test_a_state_that_can_not_be_deleted_keeps_its_record(
+    invoke: Invoke, crashed: ClusterRecord, state: Path
+) -> None:
+    path = state / "demo" / "cluster.json"
+    write_record(path, replace(crashed, cluster_uid="u-of-nobody", runtime_dir=str(state / "none")))
+    result = invoke("down", "demo")
+    assert result.exit_code == 1
+    assert "keys RAYheliostat-u-of-nobody@* of demo may be left in redis://127.0.0.1:1: " in result.stderr
+    left = read_record(path)
+    assert left is not None
+    assert left.phase == "down"

@@ -9,8 +9,9 @@ import pytest
 from heliostat.cli.backends import make
 from heliostat.cli.clusters import root
 from heliostat.cli.files import load
-from heliostat.cli.trial import _all_types, _context, _of_head, _previews
+from heliostat.cli.trial import _all_types, _context, _of_head, _of_storage, _previews
 from heliostat.config.places import state_places
+from heliostat.model.node_type import ClusterSpec
 
 CLUSTER = """
 cluster_name: demo
@@ -49,6 +50,26 @@ def test_a_network_that_this_host_does_not_have_is_a_problem(path: Path) -> None
     assert "ib7" in problem
     path.write_text(CLUSTER.format(network="127.0.0.0/8"))
     assert _of_head(load(path)) == []
+
+
+def test_a_storage_that_does_not_take_us_is_a_problem(path: Path) -> None:
+    text = CLUSTER.format(network="127.0.0.0/8")
+    assert _of_storage(_loaded(path, text)) == []
+    kept = text.replace("{type: external,", "{type: external, gcs_storage: {address: 'redis://127.0.0.1:1'},")
+    (problem,) = _of_storage(_loaded(path, kept))
+    assert problem == "provider.gcs_storage: redis://127.0.0.1:1: Connection refused"
+
+
+def test_a_head_that_is_a_job_has_its_password_in_a_file(path: Path) -> None:
+    storage = "gcs_storage: {address: 'redis://127.0.0.1:1', password_env: VALKEY_PASSWORD}"
+    text = CLUSTER.format(network="127.0.0.0/8").replace("external,", f"external, {storage},")
+    (problem,) = _of_storage(_loaded(path, text.replace("head_node_type: head", "head_node_type: cpu")))
+    assert "does not see the variable VALKEY_PASSWORD: name a password_file" in problem
+
+
+def _loaded(path: Path, text: str) -> ClusterSpec:
+    path.write_text(text)
+    return load(path)
 
 
 HEAD_AS_JOB = """

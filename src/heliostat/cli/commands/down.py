@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from heliostat.cli.clusters import pick
+from heliostat.cli.clusters import pick_to_end
 from heliostat.cli.foreground import INTERRUPTED_CODE
 from heliostat.cli.options import DURATION, cluster_argument, json_option
 from heliostat.cli.output import progress, show_json, tell
@@ -19,7 +19,8 @@ from heliostat.cli.output import progress, show_json, tell
 def command(*, cluster: str | None, timeout: float, as_json: bool) -> None:
     """Take a cluster down: workers, controller and head. It asks nothing.
 
-    CLUSTER is a name or a cluster file; it is not needed when only one runs here.
+    CLUSTER is a name or a cluster file; it is not needed when only one runs here. One that crashed
+    is named: what is left of it ends.
 
     \b
     Examples:
@@ -28,7 +29,7 @@ def command(*, cluster: str | None, timeout: float, as_json: bool) -> None:
     """
     from heliostat.cli.start import stop_cluster
 
-    record = pick(cluster)
+    record = pick_to_end(cluster)
     name = record.cluster_name
     try:
         with progress(keep=True) as say:
