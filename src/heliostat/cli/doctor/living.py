@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from heliostat.cli.gcs_storage import has_kept_state
 from heliostat.cli.launch_file import LaunchFile
 from heliostat.cli.successor import SuccessorPlaces
 from heliostat.cli.system import (
@@ -93,7 +94,15 @@ class Host:
         name = str(folder)
         return any(name in word for one in self.processes for word in one.argv)
 
+    @cached_property
+    def kept(self) -> tuple[ClusterRecord, ...]:
+        """Return the clusters of this host that crashed and have kept their state: the next `up` goes on."""
+        return tuple(one for one in self.records if has_kept_state(one) and self._has_no_keeper(one))
+
     def _is_gone(self, record: ClusterRecord) -> bool:
+        return not has_kept_state(record) and self._has_no_keeper(record)
+
+    def _has_no_keeper(self, record: ClusterRecord) -> bool:
         if record.host != socket.gethostname() or any(
             one.cluster_uid == record.cluster_uid for one in self.keepers
         ):

@@ -7,9 +7,11 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from heliostat.cli.clusters import way_back
 from heliostat.cli.doctor.finding import Finding
 from heliostat.cli.doctor.living import Host
 from heliostat.cli.durations import humanise
+from heliostat.cli.gcs_storage import forget_storage
 from heliostat.cli.launch_file import LaunchFile
 from heliostat.config.places import StatePlaces
 from heliostat.config.record import ClusterRecord, remove_record
@@ -23,7 +25,7 @@ UNUSED_S = 180 * 86_400.0
 
 def records(host: Host) -> list[Finding]:
     """Return the records that say of a cluster which is gone that it runs, and those that can't be read."""
-    found = [_record(one, host) for one in host.gone]
+    found = [*(_record(one, host) for one in host.gone), *(_kept(one, host) for one in host.kept)]
     return found + [
         Finding("record", "", text, "what runs of its cluster can't be told", hint="see there")
         for text in host.problems
@@ -65,12 +67,20 @@ def _record(record: ClusterRecord, host: Host) -> Finding:
     places = StatePlaces(host.root / record.cluster_name)
 
     def fix() -> None:
+        forget_storage(record)
         remove_record(places.record, record.cluster_uid)
         if not places.record.exists():
             LaunchFile.remove(places.folder)
 
     pid = f" (pid {record.wrapper.pid})" if record.wrapper else ""
     return Finding("record", record.cluster_name, str(places.record), f"its wrapper{pid} is gone", fix)
+
+
+def _kept(record: ClusterRecord, host: Host) -> Finding:
+    """Return a cluster that waits for the next `up`: nothing of it is astray, and nobody may have noticed."""
+    what = str(StatePlaces(host.root / record.cluster_name).record)
+    why = "it crashed, and has kept its state and perhaps its workers"
+    return Finding("record", record.cluster_name, what, why, hint=way_back(record))
 
 
 def _unused(folder: Path, age_s: float) -> Finding:

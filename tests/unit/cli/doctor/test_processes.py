@@ -13,8 +13,10 @@ import pytest
 
 from heliostat.cli.doctor import processes
 from heliostat.cli.system import SystemClock, abstract_lock, controller_lock, process_start_ticks, up_lock
-from heliostat.config.record import HeadJob, ProcessMark
+from heliostat.config.record import HeadJob, ProcessMark, write_record
+from heliostat.model.gcs_storage import GcsStorage
 from tests.unit.cli.doctor.conftest import Doctor, Place, kinds
+from tests.valkey import valkey
 
 UID, OTHER = "0123456789abcdef" * 2, "fedcba9876543210" * 2
 
@@ -164,3 +166,32 @@ def test_a_socket_that_somebody_listens_at_is_a_cluster_that_lives(place: Place,
     code, found = doctor("--fix")
     assert (code, kinds(found)) == (0, ["runtime folder"])
     assert not folder.exists()
+
+
+KEPT = GcsStorage("127.0.0.1", 1)
+
+
+def test_a_cluster_that_has_kept_its_state_waits_for_the_next_up(place: Place, doctor: Doctor) -> None:
+    place.record("demo", UID, gcs_storage=KEPT, session_name="session_1")
+    worker = place.start(UID, "bootstrap.py", instance="la.0")
+    for _ in range(2):
+        code, (found,) = doctor("--fix")
+        assert (code, found["kind"], found["cluster"]) == (1, "record", "demo")
+        assert found["why"] == "it crashed, and has kept its state and perhaps its workers"
+        assert "`heliostat up" in found["hint"]
+    assert place.lives(worker)
+
+
+def test_keys_that_are_left_of_one_that_is_down_go_with_its_record(place: Place, doctor: Doctor) -> None:
+    record = place.record("demo", UID, gcs_storage=KEPT, session_name="session_1", phase="down")
+    path = place.state / "demo" / "cluster.json"
+    _, (found,) = doctor("--fix")
+    assert f"keys RAYheliostat-{UID}@* of demo may be left in redis://127.0.0.1:1" in found["outcome"]
+    assert path.exists()
+    with valkey(place.folder / "valkey", password="sesame") as server:
+        with server.link() as link:
+            link.call("HSET", f"RAYheliostat-{UID}@KV", "field", "value")
+        write_record(path, replace(record, gcs_storage=server.storage))
+        assert doctor("--fix")[0] == 0
+        assert server.names() == []
+    assert not path.exists()
