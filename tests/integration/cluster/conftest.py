@@ -117,10 +117,12 @@ def cluster(folder: Path, text: str, **options: object) -> Iterator[Cluster]:
     path = folder / "cluster.yaml"
     path.write_text(text)
     record = start_cluster(path, options=StartOptions(**options), say=print)  # type: ignore[arg-type]
+    found = Cluster(record, path)
     try:
-        yield Cluster(record, path)
+        yield found
     finally:
-        stop_cluster(record, say=print)
+        # Its record may be another by then: a cluster that crashed has come back.
+        stop_cluster(found.record, say=print)
         assert tagged_processes("HELIOSTAT_CLUSTER_UID", record.cluster_uid) == []
         assert not Path(record.runtime_dir).exists()
 
