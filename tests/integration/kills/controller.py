@@ -20,7 +20,7 @@ from heliostat.ports.provider import Provider
 from heliostat.providers.local import lifecycle
 from heliostat.providers.local import provider as local
 from heliostat.providers.slurm import runner
-from tests.integration.kills.failpoints import ADOPTION, DOWN, VARIABLE, Failpoints
+from tests.integration.kills.failpoints import ADOPTION, DOWN, HISTORY, VARIABLE, Failpoints
 
 Names = Callable[..., Iterable[str]]
 
@@ -41,9 +41,10 @@ def main() -> None:
 
 def wrapped(ports: Ports, points: Failpoints) -> Ports:
     journal, cluster = ports.journal, ports.cluster
-    put = Wrap(points)
-    put.around(journal, "record_intents", before=_decided, after=_journalled)
-    put.around(journal, "record_history", after=_named("history written"))
+    put, noted = Wrap(points), Noted()
+    put.around(journal, "note_intents", after=noted.adoptions)
+    put.around(journal, "record_history", after=noted.history)
+    put.around(journal, "record_intents", before=_decided, after=noted.journalled)
     put.around(journal, "forget_intents", after=_named("forgotten"))
     put.around_async(cluster, "drain", before=_named("drain decided"), after=_named("drain agreed"))
     put.around_async(cluster, "report", after=_named("report sent"))
@@ -110,23 +111,37 @@ class Wrap:
             self._points.reach(name)
 
 
+class Noted:
+    """What the journal was only given to note: it is on the disk with the next intents that it records."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+
+    def adoptions(self, intents: Sequence[InstanceIntent]) -> list[str]:
+        if any(one.adopted for one in intents):
+            self._names.append(ADOPTION)
+        return []
+
+    def history(self, _: object) -> list[str]:
+        self._names.append(HISTORY)
+        return []
+
+    def journalled(self, intents: Sequence[InstanceIntent], *_: object, **__: object) -> list[str]:
+        names, self._names = self._names, []
+        return [*names, *(f"{kind} journalled" for kind in _kinds(intents))]
+
+
 def _named(name: str) -> Names:
     return lambda *_, **__: [name]
 
 
-def _decided(intents: Sequence[InstanceIntent], _: object) -> list[str]:
+def _decided(intents: Sequence[InstanceIntent], *_: object, **__: object) -> list[str]:
     return [f"{kind} decided" for kind in _kinds(intents)]
-
-
-def _journalled(intents: Sequence[InstanceIntent], _: object) -> list[str]:
-    return [f"{kind} journalled" for kind in _kinds(intents)]
 
 
 def _kinds(intents: Sequence[InstanceIntent]) -> list[str]:
     kinds = []
-    if any(one.intent is Intent.WANTED and one.adopted for one in intents):
-        kinds.append(ADOPTION.partition(" ")[0])
-    if any(one.intent is Intent.WANTED and not one.adopted for one in intents):
+    if any(one.intent is Intent.WANTED for one in intents):
         kinds.append("launch")
     released = [one for one in intents if one.intent is Intent.RELEASED]
     if released:

@@ -13,6 +13,8 @@ from pathlib import Path
 VARIABLE = "HELIOSTAT_TEST_FAILPOINTS"
 """Where the folder is; only a controller that a test has started looks for it."""
 
+HISTORY = "history written"
+
 EVERYWHERE: Mapping[str, str] = {
     "start": "nothing has been read",
     "before the first round": "the journal is open, and the backends are known",
@@ -29,8 +31,8 @@ EVERYWHERE: Mapping[str, str] = {
     "release begun": "before the first command to the backend",
     "release answered": "the backend has taken it, the loop has not heard it",
     "report sent": "Ray has the report of the round",
-    "history written": "what is remembered between rounds is on the disk",
-    "forgotten": "the tombstone is out of the journal, the claim still in the head",
+    HISTORY: "what is remembered between rounds is on the disk",
+    "forgotten": "the tombstone is noted as gone, the claim still in the head",
 }
 
 OF_BACKEND: Mapping[str, Mapping[str, str]] = {
