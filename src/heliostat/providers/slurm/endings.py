@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from heliostat.ports.errors import Unavailable
+from heliostat.ports.errors import ProviderError, Unavailable
 from heliostat.providers.slurm import stop_file
 from heliostat.providers.slurm.members import Member, Members
 from heliostat.providers.slurm.stopping import (
@@ -61,18 +61,29 @@ class Endings:
     async def carry_out(self, members: Members, *, also: Iterable[Order] = ()) -> None:
         """Tell whom it is time to tell, and cancel the second of two jobs for one instance.
 
-        What fails here is due again at the next listing.
+        What fails here is due again at the next listing. What Slurm refuses of one keeps no other from
+        ending: the first refusal is raised at the end. A Slurm that does not answer is not asked for more.
         """
-        # A step that runs has to be seen before it is told to end: else nobody knows that it ever ran.
-        await self._look_at_steps(members)
+        refused: list[ProviderError] = []
+        try:
+            # A step that runs has to be seen before it is told to end: else nobody knows that it ever ran.
+            await self._look_at_steps(members)
+        except ProviderError as error:
+            _noted(error, refused)
         now_s = self._monotonic_s()
         due = [*also, *orders(self._stops, members.chosen, now_s=now_s, grace_s=TERMINATE_GRACE_S)]
         # Of two that run the one that has not joined ends by itself: nobody here knows which it is.
         if waiting := [one for one in members.doubles if one.is_queued]:
             due.append(Order(("scancel", *compressed(waiting)), ()))
         for order in due:
-            await self._command(order.command)
+            try:
+                await self._command(order.command)
+            except ProviderError as error:
+                _noted(error, refused)
+                continue
             self._stops = told(self._stops, order, now_s=self._monotonic_s())
+        if refused:
+            raise refused[0]
 
     async def _look_at_steps(self, members: Members) -> None:
         """See which members have ended whose gangs go on; squeue is asked once more only if there are any."""
@@ -92,3 +103,9 @@ class Endings:
                 log.warning("what was ended could not be noted", error=str(error))
                 self._unsaved = True
         self._stops = new
+
+
+def _noted(error: ProviderError, refused: list[ProviderError]) -> None:
+    if isinstance(error, Unavailable):
+        raise error
+    refused.append(error)
