@@ -24,7 +24,7 @@ from tests.slurm_site import SlurmSite
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 STAND_IN = Path(__file__).parent / "stand_in.py"
-OPTIONS = {"time_limit": 10, "partition": "main", "network": "127.0.0.0/8", "command_deadline_s": 10}
+OPTIONS = {"time_limit": 10, "partition": "main", "network": "127.0.0.0/8", "command_deadline_s": 5}
 
 
 class ShowsAnOldListing(LocalRunner):
@@ -40,7 +40,7 @@ class ShowsAnOldListing(LocalRunner):
 
 class TestSlurmConforms(ProviderConformance):
     deadline_s = 90.0
-    crashes = 4
+    crashes = 3
     # Slurm has no idempotency key: a second job for an instance is cancelled while it waits, and
     # ends by itself where the first one has claimed the instance.
     doubles_gone_s = 5.0
