@@ -18,6 +18,7 @@ from heliostat.cli.system import tagged_processes
 from heliostat.config.record import ClusterRecord, read_record
 from heliostat.journal import last_event
 from heliostat.model.report import StatusReport
+from heliostat.ports.errors import HeliostatError
 from tests.integration.cluster.conftest import CLUSTER, Cluster, places_of, terminal, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -98,5 +99,5 @@ def test_it_goes_by_itself_after_its_last_driver_and_not_before(tmp_path: Path) 
 def _launch() -> LaunchFile | None:
     try:
         return LaunchFile.read(places_of(NAME).folder)
-    except FileNotFoundError:
+    except HeliostatError:
         return None
