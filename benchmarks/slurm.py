@@ -39,10 +39,9 @@ SBATCH_MOST = 5
 QUIET_MOST = 2.0
 
 
-def measured(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Run the parts that were asked for, one after another, each kind on a site of its own."""
+def measured(arguments: argparse.Namespace, folder: Path, found: dict[str, Any]) -> None:
+    """Run the parts that were asked for, one after another, each kind on a site of its own, into `found`."""
     parts = frozenset(arguments.part)
-    found: dict[str, Any] = {}
     if parts & {"react", "one"}:
         place = _made(folder / "cluster")
         with slurm_site.start(folder / "site") as site, cluster.started(site, place) as running:
@@ -56,7 +55,6 @@ def measured(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 found["calls_per_min"] = scale.calls_per_min(site, place)
     if "churn" in parts:
         found["churn"] = churned(folder, minutes=arguments.churn_minutes)
-    return found
 
 
 def churned(folder: Path, *, minutes: float) -> dict[str, float]:
@@ -97,7 +95,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="hel-bench-", dir="/tmp") as folder:
         # Jobs are of any user.
         Path(folder).chmod(0o711)
-        found = _rounded(measured(arguments, Path(folder)))
+        found: dict[str, Any] = {}
+        try:
+            measured(arguments, Path(folder), found)
+        except BaseException:
+            # A part that fails takes nothing with it that was measured before.
+            print(json.dumps(_rounded(found)), file=sys.stderr)
+            raise
+    found = _rounded(found)
     print(json.dumps(found) if arguments.json else "\n".join(f"{k:16} {v}" for k, v in found.items()))
     wrong = list(missed(found)) if arguments.check else []
     print(*wrong, sep="\n", end="\n" if wrong else "", file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from heliostat.control.loop import Controller
@@ -14,11 +14,11 @@ from heliostat.control.operations import Operations
 from heliostat.control.wiring import Identity, Ports, Timing
 from heliostat.journal import SqliteJournal
 from heliostat.journal.opening import connect_to_file
-from heliostat.model.instance import BackendInstance
+from heliostat.model.instance import BackendInstance, NodeStatus
 from heliostat.model.node_type import ClusterSpec
 from heliostat.testing.clock import ManualClock
 from heliostat.testing.fake import FakeProvider
-from tests.unit.control.world import FakeCluster, node_type, spec
+from tests.unit.control.world import FakeCluster, demand, node_type, spec
 
 IDENTITY = Identity("test", "uid", "127.0.0.1:6379", "", "2.60.0", "3.11", 1)
 
@@ -117,3 +117,17 @@ class Stage:
 
     def kinds(self) -> list[str]:
         return [one.kind for one in self.journal.events()]
+
+
+async def up_with(stage: Stage, count: int) -> None:
+    """Bring `count` busy workers up on demand."""
+    stage.busy = True
+    stage.ray.demands = (demand(count),)
+    await stage.step(8)
+    stage.ray.demands = ()
+    assert list(stage.states().values()) == ["running"] * count
+
+
+def let_idle(stage: Stage) -> None:
+    for key, node in stage.ray.nodes.items():
+        stage.ray.nodes[key] = replace(node, status=NodeStatus.IDLE, available=node.total)

@@ -19,26 +19,13 @@ from heliostat.ports.errors import (
 )
 from heliostat.ports.provider import Outcome
 from heliostat.testing.fake import Fault
-from tests.unit.control.stage import Stage
+from tests.unit.control.stage import Stage, let_idle, up_with
 from tests.unit.control.world import demand, node_type
 
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
     return Stage(tmp_path)
-
-
-async def up_with(stage: Stage, count: int) -> None:
-    stage.busy = True
-    stage.ray.demands = (demand(count),)
-    await stage.step(8)
-    stage.ray.demands = ()
-    assert list(stage.states().values()) == ["running"] * count
-
-
-def let_idle(stage: Stage) -> None:
-    for key, node in stage.ray.nodes.items():
-        stage.ray.nodes[key] = replace(node, status=NodeStatus.IDLE, available=node.total)
 
 
 class TestAFullDisk:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -46,7 +47,7 @@ class Trespass:
     machine: Machine
 
 
-class Backend:
+class Backend(ABC):
     """The truth of one backend. `machines` are all that ever were, `living` those not over yet, by native id.
 
     `strangers` are other clusters' and other users', which run for ever and take no room. `trespasses` must
@@ -155,12 +156,13 @@ class Backend:
         self._shut_until_s = max(self._shut_until_s, self.agenda.now_s() + seconds)
         self.agenda.after(seconds, self.opened)
 
+    @abstractmethod
     def opened(self) -> None:
         """Hear that new machines may start again."""
 
+    @abstractmethod
     def preempt(self, machine: Machine) -> None:
         """Take a machine back, as sites and markets do."""
-        raise NotImplementedError
 
     def die(self, machine: Machine) -> None:
         """Let the hardware of a machine fail, without a word to anyone."""

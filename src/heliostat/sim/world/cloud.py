@@ -151,6 +151,9 @@ class CloudBackend(Backend):
 
     # -- the weather ----------------------------------------------------------------------
 
+    def opened(self) -> None:
+        """Nothing has waited here: who asked meanwhile was refused."""
+
     def preempt(self, machine: Machine) -> None:
         """Give notice that the market takes a machine back, and then take it."""
         if machine.expires_s is None and machine.cause is None:
