@@ -99,17 +99,20 @@ def tagged_processes(name: str, value: str | None = None) -> list[int]:
     """Return the pids of our own processes whose environment has `name=value`; None: any value.
 
     Ray's agents and workers change their title, which overwrites the place where the system
-    shows their environment; such a one counts if its session is a tagged process's.
+    shows their environment; such a one counts if its session is ours alone.
     """
     begins, whole = f"{name}=".encode(), f"{name}={value}".encode()
     environments = {pid: environment_of(pid) for pid in own_pids()}
-    tagged = [
+    tagged = {
         pid
         for pid, found in environments.items()
         if (any(one.startswith(begins) for one in found) if value is None else whole in found)
-    ]
-    sessions = {_session(pid) for pid in tagged} - {None}
-    hidden = [pid for pid, found in environments.items() if not any(b"=" in one for one in found)]
+    }
+    hidden = {pid for pid, found in environments.items() if not any(b"=" in one for one in found)}
+    strange = {_session(pid) for pid in environments.keys() - tagged - hidden}
+    sessions = {one for pid in tagged if (one := _session(pid)) in tagged or one not in strange}
+    # Number 0 is every session that began outside this container, and the system's own threads.
+    sessions -= {None, 0}
     return sorted({*tagged, *(pid for pid in hidden if _session(pid) in sessions)})
 
 

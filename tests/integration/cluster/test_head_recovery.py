@@ -177,6 +177,8 @@ def test_after_a_crash_of_the_whole_head_the_next_up_goes_on(kept: Cluster) -> N
 
 def test_without_it_another_head_at_the_same_address_is_a_stranger(tmp_path: Path) -> None:
     forgetful = CLUSTER.format(name="forgetful", workers=1, idle_timeout_s=600, orphan_timeout_s=60)
+    # Longer than a stranger takes to start on a slow machine, or the cluster ends for want of any head.
+    forgetful = forgetful.replace("head_timeout_s: 20\n", "head_timeout_s: 60\n")
     with cluster(tmp_path, forgetful, workers=1, port=free_port()) as found:
         until(lambda: found.running() or None, "a worker", 90)
         kill(tagged_processes("HELIOSTAT_HEAD", found.record.cluster_uid))

@@ -1,13 +1,18 @@
-"""The adapter to this host: its local time."""
+"""The adapter to this host: its local time, and which of its processes are ours."""
 
 from __future__ import annotations
 
+import os
+import secrets
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from heliostat.cli.system import SystemClock
+from heliostat.cli.system import SystemClock, tagged_processes
 
 
 @pytest.fixture
@@ -22,3 +27,65 @@ def india(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("india")
 def test_how_far_local_time_is_ahead_of_utc() -> None:
     assert SystemClock().utc_offset_s() == 5.5 * 3600
+
+
+MARK = "HELIOSTAT_TEST_MARK"
+TAGGED_AND_HIDDEN = "env {mark} sleep 300 & echo $!; env -i sleep 300 & echo $!; wait"
+
+
+@contextmanager
+def session(value: str, *, leader: bool) -> Iterator[tuple[int, int, int]]:
+    """Run a shell in a session of its own; yield it, a tagged child, and one that shows no environment."""
+    tag = f"{MARK}={value}"
+    shell = subprocess.Popen(
+        ["/bin/sh", "-c", TAGGED_AND_HIDDEN.format(mark=tag)],
+        env={**os.environ, MARK: value} if leader else None,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert shell.stdout is not None
+    try:
+        tagged, hidden = (int(shell.stdout.readline()) for _ in range(2))
+        until_s = time.monotonic() + 20
+        while not all(_runs_sleep(pid) for pid in (tagged, hidden)):
+            assert time.monotonic() < until_s
+            time.sleep(0.01)
+        yield shell.pid, tagged, hidden
+    finally:
+        os.killpg(shell.pid, signal.SIGKILL)
+        shell.wait()
+        shell.stdout.close()
+
+
+def _runs_sleep(pid: int) -> bool:
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        return file.read().startswith(b"sleep")
+
+
+@pytest.fixture
+def value() -> str:
+    return secrets.token_hex(8)
+
+
+def test_what_hides_its_environment_is_ours_in_a_session_of_ours(value: str) -> None:
+    with session(value, leader=True) as pids:
+        assert set(tagged_processes(MARK, value)) == set(pids)
+
+
+def test_it_is_ours_when_the_leader_is_gone_and_nobody_else_is_there(value: str) -> None:
+    with session(value, leader=False) as (leader, *children):
+        os.kill(leader, signal.SIGKILL)
+        os.waitid(os.P_PID, leader, os.WEXITED | os.WNOWAIT)
+        assert set(tagged_processes(MARK, value)) == set(children)
+
+
+def test_what_hides_its_environment_in_a_users_session_is_theirs(value: str) -> None:
+    with session(value, leader=False) as (_, tagged, _hidden):
+        assert tagged_processes(MARK, value) == [tagged]
+
+
+def test_a_session_without_a_number_is_nobodys(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What entered a container from outside has session 0, and so have the system's own threads.
+    with session(value, leader=True) as (leader, tagged, _hidden), monkeypatch.context() as changed:
+        changed.setattr(os, "getsid", lambda _: 0)
+        assert tagged_processes(MARK, value) == sorted([leader, tagged])
