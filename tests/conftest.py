@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,13 +17,12 @@ from tools import processes
 RUN_TAG = "HELIOSTAT_TEST_RUN"
 # Ray's daemons notice within seconds that their head is gone; what is there after that was forgotten.
 LEFTOVERS_S = 20.0
-PROPERTY_TIMEOUT_S = 300
-"""For tests of many examples. One that is stopped in coverage's code leaves its lock held: the run hangs."""
+LEFT = "left_behind"
 TRACKER = "from multiprocessing.resource_tracker import main"
 
 examples.load(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-_left: list[processes.Process] = []
+_left: list[str] = []
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,25 +54,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         many = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
         if many and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(PROPERTY_TIMEOUT_S))
+            item.add_marker(examples.timeout())
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the run if a process that it started is still there; end it, by its pid."""
-    tag = f"{RUN_TAG}={os.environ[RUN_TAG]}".encode()
-    # Python's own tracker of shared memory is this process's child, and ends with it.
-    trackers = {one.key for one in processes.find(lambda _: True) if TRACKER in one.command}
-    _left[:] = processes.wait_until_gone(
-        lambda environ: tag in environ.split(b"\0"), known=trackers, timeout_s=LEFTOVERS_S
-    )
-    if _left:
-        processes.end(_left)
+    if not session.config.getoption("numprocesses", None):
+        tag = f"{RUN_TAG}={os.environ[RUN_TAG]}".encode()
+        # Python's own tracker of shared memory is this process's child, and ends with it.
+        trackers = {one.key for one in processes.find(lambda _: True) if TRACKER in one.command}
+        found = processes.wait_until_gone(
+            lambda environ: tag in environ.split(b"\0"), known=trackers, timeout_s=LEFTOVERS_S
+        )
+        processes.end(found)
+        _left[:] = [str(one) for one in found]
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[LEFT] = _left
+    elif _left:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Hear of what one of the processes that share a run has left behind: each looks for its own."""
+    _left.extend(getattr(node, "workeroutput", {}).get(LEFT, ()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if _left:
         terminalreporter.section("processes left behind", red=True)
         for process in _left:
-            terminalreporter.line(str(process))
+            terminalreporter.line(process)

@@ -7,6 +7,7 @@ again, on any day. What was drawn choice by choice comes with a line for `@repro
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,9 @@ USUAL, NIGHTLY = 60, 2000
 
 TIMES = 10
 """`many` is so many times more in a nightly run: what takes a minute in CI takes ten."""
+
+TIMEOUT_S, NIGHTLY_TIMEOUT_S = 300, 3600
+"""Of one test of many examples. One stopped in coverage's code leaves its lock held: the run hangs."""
 
 
 def load(profile: str) -> None:
@@ -45,3 +49,8 @@ def many(count: int) -> settings:
     phases = [phase for phase in settings.default.phases if phase is not Phase.shrink]
     times = 1 if settings.default.max_examples == USUAL else TIMES
     return settings(max_examples=count * times, phases=phases)
+
+
+def timeout() -> pytest.MarkDecorator:
+    """Return the mark of a test of many examples: how long it may take, here or in a nightly run."""
+    return pytest.mark.timeout(TIMEOUT_S if settings.default.max_examples == USUAL else NIGHTLY_TIMEOUT_S)

@@ -23,6 +23,7 @@ from tools import environment
 
 VERSIONS = environment.ROOT / "tools" / "ray-versions.txt"
 STEP_TIMEOUT_S = 3 * 3600
+EVERY_CORE = ("--numprocesses=auto", "--maxprocesses=8", "--dist=loadfile")
 
 
 def ray_versions() -> list[str]:
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         steps["nightly tests"] = partial(_pytest, environment.VENV, "-m", "nightly")
         more = {"HYPOTHESIS_PROFILE": "nightly"}
         steps["many examples"] = partial(
-            _pytest, environment.VENV, "tests/unit", "--timeout=1800", settings=more
+            _pytest, environment.VENV, "tests/unit", *EVERY_CORE, "--timeout=1800", settings=more
         )
     for version in versions:
         steps[f"Ray {version}"] = partial(_with_ray, version)

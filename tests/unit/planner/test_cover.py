@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from heliostat.planner.cover import cover
 from heliostat.planner.problem import MICRO, Group, Item, Problem, Solution, Source
 from heliostat.planner.simplex import Columns, Floats, Ints, relax
-from tests.examples import many
+from tests.examples import many, timeout
 from tests.unit.planner.optimum import cheapest, holds, holds_in_one_order
 from tests.unit.planner.problems import UNIT, devices_apart, limited, problems
 
@@ -71,6 +71,7 @@ def assert_it_adds_up(problem: Problem, answer: Solution) -> None:
 
 
 class TestAgainstTheOptimum:
+    @timeout()
     def test_never_below_it_and_near_it_and_all_that_fits_is_held(self) -> None:
         factors: list[float] = []
 

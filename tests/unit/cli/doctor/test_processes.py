@@ -70,13 +70,15 @@ def test_fix_ends_the_bootstrap_first_and_kills_what_is_left(
         {"wrapper": me()},
         {"host": "another-host"},
         {"host": "", "address": "", "job": HeadJob("12", "/x/head.log")},
-        {"wrapper": None, "created_at_s": SystemClock().now_s()},
+        {"wrapper": None, "created_at_s": None},
     ],
     ids=["its wrapper runs", "it is on another host", "its head is a job", "it is being started"],
 )
 def test_what_lives_or_may_live_is_not_touched(
     place: Place, doctor: Doctor, changes: dict[str, object]
 ) -> None:
+    if "created_at_s" in changes:
+        changes = {**changes, "created_at_s": SystemClock().now_s()}
     record = place.record("demo", UID, **changes)
     worker = place.start(UID, "bootstrap.py", instance="la.0")
     place.slot(Path(record.runtime_dir), "la.0", UID, pid=worker)
