@@ -48,7 +48,10 @@ class Operations(Protocol):
     async def pause(self, on: bool, /) -> dict[str, Any]: ...
 
     async def apply(self) -> dict[str, Any]:
-        """Take the state folder's `config.yaml` as it is now; return `{"changes": [sentences]}`."""
+        """Take the state folder's `config.yaml` as it is now, and try again what waits after failures.
+
+        Returns `{"changes": [sentences], "again": [sentences]}`.
+        """
         ...
 
     async def down(self) -> dict[str, Any]: ...

@@ -30,6 +30,7 @@ from heliostat.model.instance import ALIVE, Instance, OfferQuery
 from heliostat.model.node_type import NodeType
 from heliostat.model.report import StatusReport
 from heliostat.model.snapshot import OperatorSettings
+from heliostat.planner.failures import tried_anew
 from heliostat.ports.errors import ConfigError, ProviderError, Refused
 from heliostat.ports.journal import Event, Lifetime, ProviderCall, UsageRow, added_up
 from heliostat.ports.provider import Diagnose
@@ -181,7 +182,10 @@ class Operations:
         return {"paused": on}
 
     async def apply(self) -> dict[str, Any]:
-        """Take the cluster file as it is now; what a running node can't change, drifts."""
+        """Take the cluster file as it is now; what a running node can't change, drifts.
+
+        Whoever asks for it wants all that waits after failures to be tried again now.
+        """
         controller = self._controller
         try:
             spec = controller.ports.config_source.load()
@@ -192,11 +196,13 @@ class Operations:
         if fixed:
             raise Refused("refused", "; ".join(one.text for one in fixed))
         controller.use_spec(spec)
-        for one in sentences:
-            controller.event("apply", one.text)
+        memory = controller.memory
+        memory.history, again = tried_anew(memory.history, controller.ports.clock.now_s())
+        for text in (*(one.text for one in sentences), *again):
+            controller.event("apply", text)
         await controller.tell_ray_what_could_be()
         await controller.round()
-        return {"changes": [one.text for one in sentences]}
+        return {"changes": [one.text for one in sentences], "again": again}
 
     async def down(self) -> dict[str, Any]:
         self._controller.go_down("asked by hand")

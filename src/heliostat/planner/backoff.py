@@ -71,7 +71,7 @@ def backoff_text(backoff: Backoff, now_s: float) -> str:
     verb = "was refused" if backoff.refused else "failed"
     again = f"{'asked' if backoff.refused else 'tried'} again in {backoff.until_s - now_s:.0f} s"
     if backoff.permanent:
-        return f"{verb} for good, {again}, or when `heliostat apply` changes it"
+        return f"{verb} for good, {again} (`heliostat apply FILE` asks at once)"
     return f"{verb} {times}, {again}{', as the backend asks' if backoff.as_asked else ''}"
 
 

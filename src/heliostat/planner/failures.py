@@ -9,7 +9,7 @@ from heliostat.model.history import FAILURES_KEPT, Failure, History
 from heliostat.model.instance import Instance, InstanceState, Intent
 from heliostat.model.node_type import Policy
 from heliostat.model.snapshot import Snapshot
-from heliostat.planner.backoff import Attempt, after_failures
+from heliostat.planner.backoff import Attempt, after_failures, on_trial
 from heliostat.planner.health import downs
 from heliostat.planner.leases import is_over
 from heliostat.planner.over import lost, said, start_overdue, start_timeout_s
@@ -24,6 +24,21 @@ def forgiven(history: History, snapshot: Snapshot) -> History:
     accepted = accepted.difference(*(one.rejections for one in answers))
     left = {n: one for n, one in history.backoff.items() if not (one.refused and n in accepted)}
     return replace(history, backoff=left)
+
+
+def tried_anew(history: History, now_s: float) -> tuple[History, list[str]]:
+    """Return the history without waits and breakers, and a sentence for each that held something back."""
+    told = [
+        f"{name} is asked for again now, last failure: {one.last_error}"
+        for name, one in sorted(history.backoff.items())
+        if one.waits(now_s) or on_trial(one, now_s)
+    ]
+    told += [
+        f"{name} is asked again now, last refusal: {one.last_error}"
+        for name, one in sorted(history.breakers.items())
+        if one.until_s is not None
+    ]
+    return replace(history, backoff={}, breakers={}), told
 
 
 def failures(before: History, history: History, snapshot: Snapshot, policy: Policy) -> History:

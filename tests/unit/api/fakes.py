@@ -106,6 +106,7 @@ class FakeOperations:
         self.asked: list[tuple[object, ...]] = []
         self.refusal: Exception | None = None
         self.hang = False
+        self.applied: dict[str, Any] = {"changes": ["max_workers of gpu is 8 now, it was 4"], "again": []}
         self.added: dict[str, Any] = {"instance_ids": ["lw3aaaa.0"], "names": ["w3"], "floor": 1}
 
     async def status(self) -> StatusReport:
@@ -158,7 +159,7 @@ class FakeOperations:
         return self._done("pause", on, answer={"paused": on})
 
     async def apply(self) -> dict[str, Any]:
-        return self._done("apply", answer={"changes": ["max_workers of gpu is 8 now, it was 4"]})
+        return self._done("apply", answer=self.applied)
 
     async def down(self) -> dict[str, Any]:
         return self._done("down", answer={})

@@ -95,6 +95,14 @@ def test_apply_puts_the_file_in_place_and_says_what_changed(
     assert operations.asked == [("apply",)]
 
 
+def test_an_unchanged_file_tries_again_what_waits(
+    invoke: Invoke, file: Path, cluster: ClusterRecord, operations: FakeOperations
+) -> None:
+    operations.applied = {"changes": [], "again": ["gpu is asked for again now, last failure: no account"]}
+    said = invoke("apply", str(file)).stdout
+    assert said == "demo: nothing changed\ngpu is asked for again now, last failure: no account\n"
+
+
 def test_a_refused_file_leaves_the_former_one(
     invoke: Invoke, file: Path, cluster: ClusterRecord, state: Path, operations: FakeOperations
 ) -> None:

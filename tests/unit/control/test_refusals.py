@@ -93,6 +93,21 @@ async def test_what_is_wrong_for_good_is_asked_rarely_and_at_once_after_apply(st
     assert asked(stage) == [1, 1]
 
 
+async def test_an_unchanged_file_asks_at_once_for_what_waits(stage: Stage) -> None:
+    stage.provider.faults.append(Fault("launch", InvalidRequest("no such account"), times=1))
+    stage.ray.demands = (demand(1),)
+    await stage.step(10)
+    assert asked(stage) == [1]
+    answer = await stage.operations.apply()
+    again = "cpu is asked for again now, last failure: no such account"
+    assert answer == {"changes": [], "again": [again]}
+    await stage.settle()
+    assert asked(stage) == [1, 1]
+    assert [one.text for one in stage.journal.events() if one.kind == "apply"] == [again]
+    await stage.step(5)
+    assert (await stage.operations.apply())["again"] == []
+
+
 async def test_a_round_that_fails_forgets_no_answer(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.ray.demands = (demand(1),)
     await stage.step(1)
@@ -146,6 +161,15 @@ class TestBreaker:
             "the breaker of fake opens",
             "the breaker of fake closes",
         ]
+
+    async def test_apply_closes_it(self, stage: Stage) -> None:
+        stage.provider.faults.append(Fault("launch", Unavailable("down", retry_after_s=500.0), times=1))
+        stage.ray.demands = (demand(3),)
+        await stage.step(50)
+        assert asked(stage) == [3]
+        assert (await stage.operations.apply())["again"] == ["fake is asked again now, last refusal: down"]
+        await stage.settle()
+        assert asked(stage) == [3, 3]
 
     async def test_what_is_to_end_is_asked_for_as_ever(self, stage: Stage) -> None:
         stage.ray.demands = (demand(1),)

@@ -217,7 +217,7 @@ class TestForGood:
         world = self.world()
         (one,) = world.round().deferred
         assert one.text.startswith("cpu was refused for good, asked again in ")
-        assert one.text.endswith(" s, or when `heliostat apply` changes it: no such account")
+        assert one.text.endswith(" s (`heliostat apply FILE` asks at once): no such account")
         waited_s, _ = next_launch(world, within_s=1000)
         assert waited_s >= PERMANENT_FIRST_S
 

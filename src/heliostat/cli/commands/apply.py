@@ -26,6 +26,9 @@ def command(*, file: Path, as_json: bool) -> None:
     ones come in the new shape. What a running cluster can't take (the head's type, the
     backends) is refused, and nothing is changed.
 
+    What waits after failures or refusals is asked for at once, of an unchanged file too:
+    so it is what to do once an account or a quota is mended.
+
     \b
     Example:
       heliostat apply cluster.yaml
@@ -40,6 +43,9 @@ def command(*, file: Path, as_json: bool) -> None:
         click.echo(change)
     if not answer["changes"]:
         click.echo(f"{spec.name}: nothing changed")
+    # A controller of an earlier version says nothing of this.
+    for sentence in answer.get("again", ()):
+        click.echo(sentence)
 
 
 def _applied(record: ClusterRecord, file: Path) -> dict[str, Any]:

@@ -141,6 +141,9 @@ class SlurmProvider:
 
     def complete(self, node_type: NodeType) -> NodeType:
         self._jobs[node_type.name] = job_options(self._options, node_type.options)
+        # The file has been read, perhaps for `heliostat apply`: what spoke against the type may be mended.
+        self._site = None
+        self._untagged.trust(node_type.name)
         return replace(node_type, throttles=True)
 
     async def check(self, node_types: Sequence[NodeType]) -> Sequence[str]:

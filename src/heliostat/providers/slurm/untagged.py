@@ -57,6 +57,10 @@ class Untagged:
         """Return why no more jobs of a type are submitted, None if nothing speaks against it."""
         return f"{node_type}: {WHY}" if node_type in self._types else None
 
+    def trust(self, node_type: str) -> None:
+        """Let jobs of a type be submitted again: the site may have been mended."""
+        self._types.discard(node_type)
+
 
 def _rows(job_id: int, tag: Tag) -> Iterable[BackendInstance]:
     for member in range(tag.count):

@@ -41,11 +41,13 @@ def asking(site: Site, clock: list[float]) -> SlurmProvider:
     return SlurmProvider(context, runner=site, environment={}, monotonic_s=lambda: clock[0])
 
 
-async def offered(provider: SlurmProvider, partition: str) -> int | None:
-    options = {"partition": partition}
+def kind(partition: str) -> NodeType:
     one = Resources.of({"CPU": 1})
-    kind = NodeType("cpu", "slurm", one, shape_id="s1", max_workers=4, options=options)
-    (offer,) = await provider.offers([OfferQuery(kind, 4)])
+    return NodeType("cpu", "slurm", one, shape_id="s1", max_workers=4, options={"partition": partition})
+
+
+async def offered(provider: SlurmProvider, partition: str) -> int | None:
+    (offer,) = await provider.offers([OfferQuery(kind(partition), 4)])
     return offer.count
 
 
@@ -64,4 +66,14 @@ async def test_what_the_site_cures_is_seen_soon_and_counts_as_new_when_it_is_bac
     provider = asking(site, clock)
     assert await offered(provider, "quick") == 0
     site.debug, clock[0] = "quick", 31.0
+    assert await offered(provider, "quick") == 4
+
+
+async def test_it_is_looked_at_again_at_once_when_the_file_is_applied() -> None:
+    site, clock = Site(), [0.0]
+    provider = asking(site, clock)
+    assert await offered(provider, "quick") == 0
+    site.debug = "quick"
+    assert await offered(provider, "quick") == 0
+    provider.complete(kind("quick"))
     assert await offered(provider, "quick") == 4

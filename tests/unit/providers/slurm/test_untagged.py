@@ -104,6 +104,9 @@ async def test_a_job_that_can_not_be_known_again_goes_and_no_other_is_submitted(
     assert WHY in str(offer.why)
     assert await slurm.instances() == []
     assert (site.cancelled, site.counts["sbatch"]) == (["7"], 1)
+    # `heliostat apply` reads the file again: the site may have been mended.
+    slurm.complete(launch().node_type)
+    assert not (await slurm.apply(Change(launch=(launch("l3"),)))).failed_launches
 
 
 async def test_a_stray_job_is_cancelled_as_often_as_it_takes(tmp_path: Path) -> None:
