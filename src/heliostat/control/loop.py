@@ -302,7 +302,7 @@ class Controller:
         view = replace(view, rows=(*view.rows, *failed), answers=memory.answers.get(name, ()))
         if self.actors[name].busy_s() > UNDER_WAY_S:
             # Nothing may be called lost while the ask for it is still on its way.
-            view = replace(view, fresh=False, error=UNDER_WAY)
+            view = replace(view, fresh=False, under_way=view.fresh, error=view.error or UNDER_WAY)
         if self.actors[name].busy or watch.offers_from_s < memory.changed.get(name, float("-inf")):
             types = [one.name for one in self.policy.node_types if one.backend == name]
             view = replace(view, offers=tuple(Offer(one, 0, why=UNDER_WAY) for one in types))

@@ -14,6 +14,7 @@ from heliostat.model.instance import (
     Instance,
     InstanceIntent,
     InstanceState,
+    Intent,
     NodeStatus,
     Offer,
     RayNode,
@@ -21,6 +22,8 @@ from heliostat.model.instance import (
 from heliostat.model.plan import Why
 from heliostat.model.rejection import Answer
 from heliostat.model.states import derive
+
+_COMING_OR_UP = frozenset({BackendState.QUEUED, BackendState.STARTING, BackendState.RUNNING})
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class BackendView:
 
     Rows of a view that is not fresh are the last good ones: nothing may be terminated or
     relaunched because a row is missing from them. `listed_at_s` is when the listing began.
-    `answers` came of launches since the last round.
+    `answers` came of launches since the last round. `under_way`: it is not fresh only because the
+    last change has not been answered for long; who is listed as coming or up is so.
     """
 
     rows: tuple[BackendInstance, ...] = ()
@@ -50,6 +54,7 @@ class BackendView:
     error: str | None = None
     offers: tuple[Offer, ...] = ()
     answers: tuple[Answer, ...] = ()
+    under_way: bool = False
 
     @cached_property
     def ids(self) -> frozenset[str]:
@@ -153,9 +158,21 @@ def _joined(
     row: BackendInstance | None,
     node: RayNode | None,
 ) -> Instance:
-    backend_state = _backend_state(intent, snapshot.backends.get(intent.backend), row)
+    view = snapshot.backends.get(intent.backend)
+    if view is not None and view.under_way:
+        backend_state = _meanwhile(intent, row, node)
+    else:
+        backend_state = _backend_state(intent, view, row)
     node_status = node.status if node else (NodeStatus.NONE if snapshot.ray else NodeStatus.UNKNOWN)
     return Instance(intent, derive(intent.intent, backend_state, node_status), row, node)
+
+
+def _meanwhile(intent: InstanceIntent, row: BackendInstance | None, node: RayNode | None) -> BackendState:
+    """Return what is known while a change is under way: who is coming or up is, of nobody that it is over."""
+    if row is not None:
+        return row.state if row.state in _COMING_OR_UP else BackendState.UNKNOWN
+    asked_for = intent.intent is Intent.WANTED and node is None
+    return BackendState.ABSENT if asked_for else BackendState.UNKNOWN
 
 
 def _backend_state(

@@ -47,6 +47,26 @@ async def test_from_zero_and_back_to_zero(stage: Stage) -> None:
     assert stage.journal.intents() == ()
 
 
+async def test_a_slow_backend_is_no_news_of_each_instance(stage: Stage) -> None:
+    """What is listed stays what it is while a request is under way, and what is asked for is just that."""
+    stage.provider.queue_s = 1e6
+    stage.ray.demands = (demand(2),)
+    await stage.step(2)
+    stage.provider.faults.append(Fault("apply", None))
+    stage.ray.demands = (demand(3),)
+    for _ in range(20):
+        stage.clock.advance(1)
+        for watch in stage.controller.watches.values():
+            await watch.look()
+        await stage.controller.round()
+    assert stage.controller.actors["fake"].busy
+    assert list(stage.states().values()) == ["queued", "queued", "requested"]
+    texts = [one.text for one in stage.journal.events()]
+    assert [text for text in texts if "unknown" in text] == []
+    (report,) = (await stage.operations.status()).backends
+    assert (report.fresh, report.error) == (False, "the last request to this backend is still under way")
+
+
 async def test_a_launch_is_in_the_journal_before_the_provider_hears_of_it(stage: Stage) -> None:
     stage.provider.faults.append(Fault("apply", Unavailable("no answer"), times=None))
     stage.ray.demands = (demand(1),)

@@ -33,10 +33,11 @@ def state_of(
     intent: InstanceIntent = INTENT,
     row: BackendInstance | None = ROW,
     fresh: bool = True,
+    under_way: bool = False,
     listed_at_s: float = 200.0,
     ray: bool = True,
 ) -> InstanceState:
-    view = BackendView((row,) if row else (), listed_at_s, fresh)
+    view = BackendView((row,) if row else (), listed_at_s, fresh, under_way=under_way)
     state = RayState(1, "s", nodes) if ray else None
     (one,) = join(Snapshot(200.0, state, {"fake": view}, (intent,)))
     return one.state
@@ -123,3 +124,29 @@ def test_selectors_are_tried_one_after_another_and_not_in_holds_without_the_labe
     assert Bundle(CPU).allows({"zone": "b"})
     assert not Bundle(CPU, ((in_a, not_b),)).allows({"zone": "c"})
     assert str(Bundle(CPU, ((in_a, not_b),))) == "{CPU: 1} where zone in (a) and zone not in (b)"
+
+
+@pytest.mark.parametrize(
+    ("row", "state"),
+    [
+        (BackendState.QUEUED, InstanceState.QUEUED),
+        (BackendState.STARTING, InstanceState.STARTING),
+        (None, InstanceState.REQUESTED),
+        (BackendState.STOPPING, InstanceState.UNKNOWN),
+        (BackendState.FAILED, InstanceState.UNKNOWN),
+        (BackendState.ENDED, InstanceState.UNKNOWN),
+    ],
+)
+def test_while_a_change_is_under_way_nobody_is_called_over(
+    row: BackendState | None, state: InstanceState
+) -> None:
+    listed = replace(ROW, state=row) if row else None
+    assert state_of(row=listed, fresh=False, under_way=True) is state
+    assert state_of(row=listed, fresh=False) is InstanceState.UNKNOWN
+
+
+def test_nor_is_who_was_released_or_has_died() -> None:
+    released = replace(INTENT, intent=Intent.RELEASED, released_at_s=150.0)
+    assert state_of(intent=released, row=None, fresh=False, under_way=True) is InstanceState.STOPPING
+    dead = node(NodeStatus.DEAD)
+    assert state_of(dead, row=None, fresh=False, under_way=True) is InstanceState.STOPPING
