@@ -71,8 +71,18 @@ def _should_be_up(one: Instance, history: History, snapshot: Snapshot) -> bool:
     """Say whether it had begun, and nobody wanted it to go."""
     begun = InstanceState.STARTING in {one.state, history.states.get(one.instance_id)}
     begun |= one.instance_id in history.joined_at or bool(one.row and one.row.started_at_s)
-    wanted = one.instance_id not in history.drained and one.instance_id not in snapshot.operator.removals
-    return begun and wanted and not is_over(one, history, snapshot.now_s)
+    asked = one.instance_id in snapshot.operator.removals or _drained(one, history, snapshot)
+    return begun and not asked and not is_over(one, history, snapshot.now_s)
+
+
+def _drained(one: Instance, history: History, snapshot: Snapshot) -> bool:
+    """Say whether it went because it was drained. One that was idle, and not asked to go, died.
+
+    A controller that has just begun does not know whom it asked before: those count as dead.
+    """
+    asked = one.instance_id in snapshot.drains
+    was_draining = history.states.get(one.instance_id) is not InstanceState.RUNNING
+    return one.instance_id in history.drained and (asked or was_draining)
 
 
 def ailing(scene: Scene) -> Mapping[str, tuple[int, int]]:

@@ -90,6 +90,27 @@ class TestWhoIsDown:
             world.change_node(one, status=NodeStatus.DEAD)
         assert not ends(world)
 
+    @pytest.mark.parametrize("how", ["dead", "failed"])
+    def test_what_was_idle_and_went_without_being_asked(self, how: str) -> None:
+        world = World(policy=policy(kind(max_workers=100), max_workers=100))
+        several = [world.running(idle_s=30) for _ in range(5)]
+        world.rounds(3)
+        for one in several:
+            if how == "failed":
+                world.change_row(one, state=BackendState.FAILED, detail="NODE_FAIL")
+            else:
+                world.change_node(one, status=NodeStatus.DEAD)
+        assert not ends(world)
+
+    def test_not_what_was_idle_and_asked_to_go(self) -> None:
+        world = World(policy=policy(kind(max_workers=100), max_workers=100))
+        for _ in range(5):
+            world.running(idle_s=900)
+        made = world.round()
+        assert len(drained(made)) == 5
+        world.obey(made)
+        assert ends(world)
+
     def test_what_ray_no_longer_knows(self) -> None:
         world, several = world_of(5)
         for one in several:
