@@ -79,6 +79,7 @@ class _Gate:
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
         self._coming = Counter(one.node_type for one in scene.coming)
+        self._queued = scene.snapshot.counts[InstanceState.QUEUED]
         self._running = scene.snapshot.counts[InstanceState.RUNNING]
         self._probes = Counter(scene.probes)
 
@@ -108,8 +109,10 @@ class _Gate:
         tried = self._scene.history.has_come_up(name, node_type.shape_id)
         # Its backend itself lets the first few go before the others, which keep their place in its queue.
         tried = tried or (not gang and node_type.throttles)
-        # A gang can't be tried in part: it goes out whole, when nothing else of the type is out.
-        whole = gang and (not self._coming[name] or self._coming[name] + count <= FIRST_TRY)
+        # A gang can't be tried in part: it goes out whole, when nothing else of the type is out. What only
+        # queues is not tried yet, and may not be for hours; the gang's own place in the queue is not to wait.
+        out = self._coming[name] - (self._queued[name] if node_type.throttles else 0)
+        whole = gang and (out <= 0 or out + count <= FIRST_TRY)
         free = ENDLESS if tried or whole else FIRST_TRY - self._coming[name]
         passing = 0 if gang and free < ENDLESS else free
         return Stop(passing, Limiter.FIRST_SUCCESS, text, self._coming[name], FIRST_TRY)

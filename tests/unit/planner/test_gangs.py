@@ -8,7 +8,9 @@ import pytest
 
 from heliostat.model.demand import GangStrategy
 from heliostat.model.history import History
+from heliostat.model.instance import BackendState
 from heliostat.model.plan import Why
+from heliostat.model.snapshot import OperatorSettings
 from tests.unit.planner.world import World, bundle, demand, gang, kind, launched, launches, limiters, policy
 
 PACK, SPREAD = GangStrategy.PACK, GangStrategy.SPREAD
@@ -114,6 +116,16 @@ def test_a_gang_larger_than_the_first_try_waits_while_others_try() -> None:
     assert launched(made) == {}
     assert limiters(made) == ["FIRST_SUCCESS"]
     assert made.deferred[0].wanted == world.gangs[0]
+
+
+@pytest.mark.parametrize(("state", "goes"), [(BackendState.QUEUED, {"cpu": 4}), (BackendState.STARTING, {})])
+def test_a_gang_queues_beside_what_queues_where_the_backend_itself_throttles(
+    state: BackendState, goes: dict[str, int]
+) -> None:
+    world = World(policy=policy(kind(throttles=True)), gangs=(gang(STRICT_SPREAD, demand(5, CPU=4)),))
+    world.operator = OperatorSettings(protected=frozenset({world.coming(state=state, ago_s=1)}))
+    world.history = History()
+    assert launched(world.round()) == goes
 
 
 def test_two_gangs_that_share_new_nodes_are_held_back_together() -> None:
