@@ -38,9 +38,12 @@ def after_answer(known: Breaker | None, answer: Answer, now_s: float) -> Breaker
     if answer.some:
         return None
     counted = {name: one for name, one in answer.rejections.items() if one.about is not About.TYPE}
-    if not counted or (known is not None and known.is_open(now_s)):
+    if known is not None and known.is_open(now_s):
         # What was asked for before the breaker opened says nothing new.
         return known
+    if not counted:
+        # The one that was let through was refused for its type's own sake: whoever asks is answered again.
+        return _on_probation(known) if known is not None and answer.rejections else known
     known = known or Breaker()
     words = next(reversed(counted.values())).text
     seen = known.node_types.union(counted)
@@ -83,6 +86,13 @@ def _lapsed(known: Breaker, now_s: float) -> Breaker:
     if known.opened_at_s is None or known.until_s is None:
         return known
     if known.opened_at_s <= now_s < known.until_s + PROBATION_S:
+        return known
+    return _on_probation(known)
+
+
+def _on_probation(known: Breaker) -> Breaker:
+    """Return the breaker closed if it was half open, so that a single refusal opens it again."""
+    if known.opened_at_s is None:
         return known
     return replace(known, failures=BREAKER_FAILURES - 1, opened_at_s=None, until_s=None, as_asked=False)
 

@@ -170,13 +170,21 @@ class TestHalfOpen:
         assert again.is_open(world.now_s)
         assert (first.trips, again.trips) == (1, 2)
 
-    def test_if_it_is_refused_for_its_own_sake_another_is_tried(self) -> None:
-        world = self.world()
+    def test_if_it_is_refused_for_its_own_sake_the_others_go_until_one_is_refused(
+        self,
+    ) -> None:
+        world = self.world(policy=policy(kind(), kind("b", 2, gpus=1)))
         world.obey(world.round())
         world.answers = (said(FULL),)
-        world.rows.clear()
-        world.intents.clear()
-        assert launched(world.round()) == {"cpu": 1}
+        world.demands = (demand(3, GPU=1),)
+        made = world.round()
+        assert launched(made) == {"b": 3}
+        assert not world.history.breakers["fake"].is_half_open(world.now_s)
+        world.obey(made)
+        world.answers = (said(DOWN, "b"),)
+        world.round()
+        again = world.history.breakers["fake"]
+        assert (again.is_open(world.now_s), again.trips) == (True, 2)
 
     def test_if_it_meets_a_limit_of_its_type_the_backend_answers_again(self) -> None:
         world = self.world()
