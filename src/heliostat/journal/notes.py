@@ -84,7 +84,8 @@ class Notes:
         """Drop the oldest of what grows for as long as nothing can be written."""
         over = len(self.events) - most
         if over > 0:
-            self.lost += over
+            # The note itself takes the place of one more, and later that of the last note.
+            self.lost += over if self.lost else over + 1
             first = self.events[over]
             text = f"{self.lost} events before this were too many to keep while the journal can't be written"
             self.events[: over + 1] = [Event(first.at_s, "journal", text, seq=first.seq)]
