@@ -69,12 +69,16 @@ class Down:
 
 @dataclass(frozen=True)
 class Failure:
-    """One instance that failed, told once: the backend's own words, for `status` and `explain`."""
+    """One instance that failed, told once: the backend's own words, for `status` and `explain`.
+
+    `began`: it had left the queue. What was refused has not.
+    """
 
     instance_id: str
     node_type: str
     at_s: float
     error: str
+    began: bool = False
 
 
 @dataclass(frozen=True)

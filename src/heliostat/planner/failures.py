@@ -56,7 +56,7 @@ def failures(before: History, history: History, snapshot: Snapshot, policy: Poli
                 backoff.get(kind.name), _attempt(mine), shape_id=kind.shape_id, now_s=snapshot.now_s
             )
     new = [
-        Failure(one.instance_id, one.node_type, snapshot.now_s, error)
+        Failure(one.instance_id, one.node_type, snapshot.now_s, error, began=_began(one))
         for several in failed.values()
         for one, error in several
     ]
@@ -78,6 +78,10 @@ def _failed(history: History, snapshot: Snapshot, policy: Policy) -> dict[str, l
         if error is not None and one.instance_id not in told:
             failed.setdefault(one.node_type, []).append((one, error))
     return failed
+
+
+def _began(one: Instance) -> bool:
+    return one.state is InstanceState.STARTING or bool(one.row and one.row.started_at_s)
 
 
 def _attempt(failed: Sequence[tuple[Instance, str]]) -> Attempt:

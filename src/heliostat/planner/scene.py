@@ -21,7 +21,7 @@ from heliostat.model.instance import (
     RayNode,
 )
 from heliostat.model.node_type import NodeType, Policy
-from heliostat.model.plan import Release, Why
+from heliostat.model.plan import Release
 from heliostat.model.snapshot import BackendView, OperatorSettings, RayState, Snapshot
 from heliostat.planner.leases import Lease, lease_of
 from heliostat.planner.limits import RETRY_S
@@ -255,15 +255,11 @@ class Scene:
 
     @cached_property
     def _failed_launches(self) -> Mapping[str, str]:
-        """Return the launches of which something began and failed, or did not join in time, with its words.
+        """Return the launches of which something began and failed lately, with the words of the last.
 
         What was refused has not begun: the others of its launch may well do.
         """
-        failed = [one for one in self.in_states(InstanceState.FAILED) if one.row and one.row.started_at_s]
-        words = {one.intent.launch_id: (one.row.detail if one.row else None) or "failed" for one in failed}
-        overdue = {one.instance_id for one in self.endings if one.reason.why is Why.START_TIMEOUT}
-        late = [one for one in self.ended_instances if one.instance_id in overdue]
-        return {one.intent.launch_id: "it did not join in time" for one in late} | words
+        return {one.instance_id.rpartition(".")[0]: one.error for one in self.history.failures if one.began}
 
     def failed_before(self, instance: Instance) -> str:
         """Return the words of what failed ahead of it, of the same launch."""

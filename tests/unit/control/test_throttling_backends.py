@@ -78,6 +78,22 @@ async def test_what_waits_behind_failures_is_withdrawn(stage: Stage) -> None:
     assert any("waits behind the first of" in text and "setup line 2 failed" in text for text in reasons)
 
 
+async def test_what_failed_while_the_head_was_silent_counts_afterwards(stage: Stage) -> None:
+    stage.ray.demands = (demand(8),)
+    await stage.step(1)
+    stage.ray.silent = True
+    for one in list(stage.provider.world.instances.values()):
+        if not one.held:
+            stage.provider.fail(one.instance_id, detail="setup line 2 failed")
+    await stage.step(3)
+    # What has failed is released already; what waits behind it was none of a round's business without Ray.
+    waits = list(stage.provider.world.instances.values())
+    assert [one.held for one in waits] == [True] * (8 - FIRST_TRY)
+    stage.ray.silent = False
+    await stage.step(3)
+    assert stage.provider.world.instances == {}
+
+
 async def test_a_gang_is_asked_for_together_and_whole(stage: Stage) -> None:
     bundle = Bundle(ONE_CPU, anti_affinity="_PG_1")
     stage.ray.gangs = (Gang("ab" * 16, GangStrategy.STRICT_SPREAD, (Demand(bundle, 4),)),)
