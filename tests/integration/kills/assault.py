@@ -38,6 +38,8 @@ PASS_S = 420.0
 GONE_S = 180.0
 RANDOM_S = (0.2, 5.0)
 
+ASKED = "asked"
+
 WAVES = """
 @ray.remote(num_cpus=1, max_retries=-1)
 def work(number, path):
@@ -51,13 +53,16 @@ while not os.path.exists({stop!r}):
     assert ray.get([work.remote(one, {done!r}) for one in numbers]) == numbers
     first += {tasks}
     time.sleep({pause_s})
-print(first)
+print(f"{asked} {{first}}")
 """
 
 
 @dataclass
 class Tally:
-    """What came of it. `again` counts tasks that were done more than once: their node went while they ran."""
+    """What came of it. `again` counts tasks that were done more than once: their node went while they ran.
+
+    `in_backend` is the most that the search for what is left has found while there was work.
+    """
 
     backend: str
     kills: Counter[str] = field(default_factory=Counter)
@@ -65,6 +70,7 @@ class Tally:
     lost: int = 0
     again: int = 0
     instances: int = 0
+    in_backend: int = 0
     joined_twice: list[str] = field(default_factory=list)
     leaked: list[str] = field(default_factory=list)
     minutes: float = 0.0
@@ -75,6 +81,8 @@ class Tally:
     def check(self) -> None:
         """A controller that dies ends no work, so no task is even done again."""
         assert (self.leaked, self.joined_twice, self.lost, self.again) == ([], [], 0, 0), self.text()
+        # Who looks in the wrong place finds nothing, and nothing wrong.
+        assert min(self.in_backend, self.instances, self.tasks, self.kills.total()) > 0, self.text()
 
 
 @dataclass
@@ -91,11 +99,16 @@ class Assault:
         """Let tasks come and go in waves while the block runs; afterwards all are done and all is gone."""
         stop, done = folder / "stop", folder / "done"
         done.touch()
-        driver = self.found.driver(WAVES.format(stop=str(stop), done=str(done), tasks=tasks, pause_s=pause_s))
+        driver = self.found.driver(
+            WAVES.format(stop=str(stop), done=str(done), tasks=tasks, pause_s=pause_s, asked=ASKED)
+        )
         try:
+            self._find_workers()
             yield driver
             stop.touch()
-            asked = int(finished(driver, GONE_S).split()[-1])
+            # Ray prints, too: that the cluster grows and shrinks.
+            lines = finished(driver, GONE_S).splitlines()
+            (asked,) = [int(one.removeprefix(ASKED)) for one in lines if one.startswith(ASKED)]
         finally:
             driver.kill()
         times = Counter(map(int, done.read_text().split()))
@@ -105,6 +118,13 @@ class Assault:
         self.found.wait_empty(GONE_S)
         self._count_nodes()
         until(lambda: not self.left(self.found.record.cluster_uid) or None, "empty backend", 30)
+
+    def _find_workers(self) -> None:
+        """See that the search for what is left finds workers while there are some."""
+        found = until(
+            lambda: self.left(self.found.record.cluster_uid) or None, "workers in the backend", PASS_S
+        )
+        self.tally.in_backend = max(self.tally.in_backend, len(found))
 
     def at_each(self, names: Sequence[str], driver: subprocess.Popen[str]) -> None:
         """Kill the controller once at each of these places."""
