@@ -73,21 +73,21 @@ def one_at_a_time(places: StatePlaces) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def claimed(places: StatePlaces, record: ClusterRecord) -> Iterator[None]:
+def claimed(path: Path, record: ClusterRecord, *, did: str = "started") -> Iterator[None]:
     """Write the record down; while the block fails, take it back. What the block writes is the cluster's.
 
     Raises HeliostatError when an `up` on another host was faster: of several one gets through.
     """
-    if not create_record(places.record, record):
-        other = read_record(places.record)
+    if not create_record(path, record):
+        other = read_record(path)
         who = f"{other.owner} has" if other else "another `heliostat up` has"
         raise HeliostatError(
-            f"{who} just started {record.cluster_name}: `heliostat status {record.cluster_name}` shows it"
+            f"{who} just {did} {record.cluster_name}: `heliostat status {record.cluster_name}` shows it"
         )
     try:
         yield
     except BaseException:
-        remove_record(places.record, record.cluster_uid)
+        remove_record(path, record.cluster_uid)
         raise
 
 

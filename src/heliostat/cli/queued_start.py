@@ -25,14 +25,14 @@ from heliostat.cli.preparing import (
     keep_workers,
     new_record,
 )
-from heliostat.cli.queued_end import KILLED_TIMEOUT_S, take_back
+from heliostat.cli.queued_end import KILLED_TIMEOUT_S, SUBMITTING_S, take_back
 from heliostat.cli.queued_head import own_record
 from heliostat.cli.queued_wait import wait_until_running
 from heliostat.cli.successor import SuccessorPlaces
-from heliostat.cli.system import owner
+from heliostat.cli.system import SystemClock, owner
 from heliostat.config.cluster_file import dump_for_state
 from heliostat.config.places import StatePlaces
-from heliostat.config.record import ClusterRecord, HeadJob, read_record, remove_record, write_record
+from heliostat.config.record import ClusterRecord, HeadJob, read_record, remove_record
 from heliostat.model.node_type import ClusterSpec
 from heliostat.ports.errors import HeliostatError, InvalidRequest, ProviderError, Unavailable
 from heliostat.providers.slurm.options import JobOptions, job_options, parse_section
@@ -130,7 +130,7 @@ def _recorded(
     """Write down what is about to be submitted; whatever can be refused here leaves nothing behind."""
     record = _new(path, spec, places)
     made = head_submission(_job(spec), _ask(record, spec, places=places, options=options), os.environ)
-    with claimed(places, record):
+    with claimed(places.record, record):
         keep_workers(places, spec=spec, cluster_uid=record.cluster_uid, workers=options.workers)
         places.config.write_text(dump_for_state(path), encoding="utf-8")
         # Before the job is there: from then on the file says whether the cluster is attached.
@@ -179,19 +179,33 @@ def submit_successor(
     if before is None or before.is_over:
         raise HeliostatError(f"the head's job of {spec.name} is over: `heliostat up` starts the next one")
     after = SuccessorPlaces(places.folder)
-    known = read_record(after.record)
-    look = queue.look(known.cluster_uid) if known else None
-    if look is not None and not look.is_over:
-        raise HeliostatError(f"{spec.name} has a successor already: Slurm job {look.job_id}")
+    _refuse_another(after, queue)
     record = _new(path, spec, places)
     ask = _ask(record, spec, places=places, options=replace(options, detach=True))
     made = head_submission(_job(spec), replace(ask, after_job=before.job_id), os.environ)
-    after.config.write_text(dump_for_state(path), encoding="utf-8")
-    write_record(after.record, record)
+    with claimed(after.record, record, did="asked for the next head of"):
+        after.config.write_text(dump_for_state(path), encoding="utf-8")
     record = _submitted(record, made, path=after.record, queue=queue, say=say)
     assert record.job is not None
     say(f"the next head is Slurm job {record.job.job_id}, which begins when {before.job_id} has ended")
     return record
+
+
+def _refuse_another(after: SuccessorPlaces, queue: HeadQueue) -> None:
+    """Raise HeliostatError where a next head waits, or is about to; clear away one that is over."""
+    known = read_record(after.record)
+    if known is None:
+        return
+    look = queue.look(known.cluster_uid)
+    if look is not None and not look.is_over:
+        raise HeliostatError(f"{known.cluster_name} has a successor already: Slurm job {look.job_id}")
+    # Clocks of hosts differ, to either side.
+    if look is None and abs(SystemClock().now_s() - known.created_at_s) < SUBMITTING_S:
+        raise HeliostatError(
+            f"{known.owner} has just asked for the next head of {known.cluster_name}, and Slurm does not have"
+            f" it yet: if nothing comes of it, try again in {SUBMITTING_S:.0f} s"
+        )
+    remove_record(after.record, known.cluster_uid)
 
 
 def _new(path: Path, spec: ClusterSpec, places: StatePlaces) -> ClusterRecord:

@@ -187,7 +187,7 @@ def _prepare(
     if record is None:
         record = replace(new_record(path, spec, places), host=socket.gethostname())
     # The record of one that goes on is there, and stays whatever happens.
-    with claimed(places, record) if crashed is None else contextlib.nullcontext():
+    with claimed(places.record, record) if crashed is None else contextlib.nullcontext():
         # A journal that is refused leaves no runtime folder behind.
         keep_workers(places, spec=spec, cluster_uid=record.cluster_uid, workers=options.workers)
         runtime = runtime_of(record.owner, record.cluster_uid)

@@ -17,10 +17,10 @@ def test_the_first_has_it_and_the_second_says_who(cluster: ClusterRecord, state:
     places = places_of(cluster)
     places.record.unlink()
     mine, others = replace(cluster, cluster_uid="mine"), replace(cluster, owner="bob@login2")
-    with claimed(places, others):
+    with claimed(places.record, others):
         places.config.write_text("bob's")
     refused = pytest.raises(HeliostatError, match="bob@login2 has just started demo: `heliostat status demo`")
-    with refused, claimed(places, mine):
+    with refused, claimed(places.record, mine):
         places.config.write_text("mine")
     assert read_record(places.record) == others
     assert places.config.read_text() == "bob's"
@@ -29,6 +29,6 @@ def test_the_first_has_it_and_the_second_says_who(cluster: ClusterRecord, state:
 def test_what_fails_then_leaves_no_record(cluster: ClusterRecord) -> None:
     places = places_of(cluster)
     places.record.unlink()
-    with pytest.raises(KeyboardInterrupt), claimed(places, cluster):
+    with pytest.raises(KeyboardInterrupt), claimed(places.record, cluster):
         raise KeyboardInterrupt
     assert read_record(places.record) is None

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,9 +17,11 @@ from heliostat.cli.attachment import attached_file, is_attached, is_detached
 from heliostat.cli.head_queue import HEAD_LAUNCH_ID, queue_of
 from heliostat.cli.preparing import AlreadyRunning
 from heliostat.cli.successor import SuccessorPlaces
-from heliostat.config.record import ClusterRecord, HeadJob, write_record
+from heliostat.cli.system import SystemClock
+from heliostat.config.record import ClusterRecord, HeadJob, read_record, write_record
 from heliostat.ports.errors import AuthenticationFailed, HeliostatError, InvalidRequest, Unavailable
 from heliostat.providers.slurm.runner import Output
+from heliostat.providers.slurm.script import Submission
 from heliostat.providers.slurm.tags import parse_comment
 from tests.unit.cli.login_site import Site, at_look
 
@@ -235,6 +238,47 @@ def test_a_successor_queues_behind_the_head(site: Site) -> None:
     site.down()
     assert not SuccessorPlaces(site.places.folder).record.exists()
     site.nothing_is_left()
+
+
+class TestTwoThatAskForASuccessor:
+    @pytest.fixture
+    def other(self, site: Site) -> ClusterRecord:
+        """Return what another `up --successor` writes down before it submits."""
+        at_look(site, 1, site.head_begins)
+        first = site.up()
+        now_s = SystemClock().now_s()
+        return replace(first, cluster_uid="other", owner="bob@login2", created_at_s=now_s)
+
+    def refused(self, site: Site, words: str) -> None:
+        before = site.slurm.counts["sbatch"]
+        with pytest.raises(HeliostatError, match=words):
+            site.successor()
+        assert site.slurm.counts["sbatch"] == before
+
+    def test_one_that_has_not_submitted_yet_comes_first(self, site: Site, other: ClusterRecord) -> None:
+        write_record(SuccessorPlaces(site.places.folder).record, other)
+        self.refused(
+            site, "bob@login2 has just asked for the next head of demo, and Slurm does not have it yet"
+        )
+
+    def test_of_two_at_once_one_gets_through(
+        self, site: Site, other: ClusterRecord, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path, submission = SuccessorPlaces(site.places.folder).record, queued_start.head_submission
+
+        def meanwhile(*given: Any) -> Submission:
+            write_record(path, other)
+            return submission(*given)
+
+        monkeypatch.setattr(queued_start, "head_submission", meanwhile)
+        self.refused(site, "bob@login2 has just asked for the next head of demo: `heliostat status demo`")
+        assert read_record(path) == other
+
+    def test_one_of_which_nothing_came_is_in_nobodys_way(self, site: Site, other: ClusterRecord) -> None:
+        path = SuccessorPlaces(site.places.folder).record
+        write_record(path, replace(other, created_at_s=other.created_at_s - 2 * queued_start.SUBMITTING_S))
+        assert read_record(path) != site.successor()
+        assert site.slurm.counts["sbatch"] == 2
 
 
 def test_a_successor_needs_a_head_that_is_a_job(site: Site) -> None:
