@@ -13,7 +13,7 @@ from typing import Any
 
 from heliostat.model.instance import BackendState, LaunchRequest
 from heliostat.ports.errors import ProviderError, Unavailable
-from heliostat.providers.slurm.asking import listed, looked, submitted
+from heliostat.providers.slurm.asking import looked, submitted
 from heliostat.providers.slurm.jobs import Listing
 from heliostat.providers.slurm.logs import LOOK_BACK_LINES, log_path, tails, telling
 from heliostat.providers.slurm.members import Member, members_of
@@ -75,13 +75,12 @@ async def tried(
             trial_s = TRIAL_S if options.env is None else max(TRIAL_S, min(ENV_TRIAL_S, longest_s))
             ask = replace(ask, time_limit_s=trial_s)
             limit_s = time_limit_s(options, ask) or TRIAL_S
+            job_id: int | None = None
             try:
                 job_id = await submitted(submission(options, ask), runner, around.options)
                 return await _watched(Watch(job_id, said, around, runner, wait_s, limit_s, request.start))
             finally:
-                # Found by its launch, since sbatch may have acted without an answer.
-                with contextlib.suppress(ProviderError):
-                    await _cancel(request.launch_id, around, runner)
+                await _cancel(request.launch_id, around, runner, job_id=job_id)
     except (ProviderError, OSError) as error:
         return False, str(error)
 
@@ -163,12 +162,20 @@ async def _listing_of(watch: Watch) -> Listing:
     return await looked(watch.runner, watch.around.options, cluster_uid=uid)
 
 
-async def _cancel(launch_id: str, around: Surroundings, runner: Runner) -> None:
-    jobs = await listed(runner, around.options, cluster_uid=around.identity.cluster_uid)
-    mine = members_of(one for one in jobs if one.tag.launch_id == launch_id)
-    living = [one for one in mine.chosen.values() if not one.is_over]
-    if living:
-        await runner.run(("scancel", *compressed(living)), deadline_s=around.options.command_deadline_s)
+async def _cancel(launch_id: str, around: Surroundings, runner: Runner, *, job_id: int | None) -> None:
+    """Cancel what is left of a trial, found by its launch, since sbatch may have acted without an answer.
+
+    `job_id` is what it answered: all that tells of a job whose tag the site took away.
+    """
+    with contextlib.suppress(ProviderError):
+        ids = [] if job_id is None else [str(job_id)]
+        with contextlib.suppress(ProviderError):
+            listing = await looked(runner, around.options, cluster_uid=around.identity.cluster_uid)
+            mine = members_of(one for one in listing.jobs if one.tag.launch_id == launch_id)
+            living = compressed(one for one in mine.chosen.values() if not one.is_over)
+            ids = [*living, *(ids if job_id in listing.others else ())]
+        if ids:
+            await runner.run(("scancel", *ids), deadline_s=around.options.command_deadline_s)
 
 
 async def _called_back(said: Mapping[str, Any], expected: Mapping[str, object]) -> tuple[bool, str]:

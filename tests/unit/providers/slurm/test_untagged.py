@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from heliostat.model.instance import BackendState, Change, LaunchRequest, OfferQuery
 from heliostat.model.node_type import NodeType
@@ -54,6 +57,7 @@ class Site:
         self.counts: Counter[str] = Counter()
         self.cancelled: list[str] = []
         self.silent = False
+        self.lists = True
 
     async def run(self, argv: Sequence[str], *, stdin: str = "", deadline_s: float) -> Output:
         self.counts[argv[0]] += 1
@@ -61,6 +65,8 @@ class Site:
             if self.silent:
                 raise Unavailable("scancel did not answer")
             self.cancelled += argv[1:]
+        if argv[0] == "squeue" and not self.lists:
+            raise Unavailable("squeue did not answer")
         answers = {
             "sbatch": "7\n",
             "squeue": self._row() if self.counts["sbatch"] else "",
@@ -117,6 +123,21 @@ async def test_a_stray_job_is_cancelled_as_often_as_it_takes(tmp_path: Path) -> 
     assert len(await slurm.instances()) == 1
     site.silent = False
     await slurm.instances()
+    assert site.cancelled == ["7"]
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_a_trial_that_is_interrupted_leaves_no_job_either(tmp_path: Path, silent: bool) -> None:
+    site = Site()
+    slurm = provider(site, tmp_path)
+    trial = asyncio.ensure_future(slurm.rehearse(launch(), head_host="127.0.0.1", wait_s=60.0))
+    async with asyncio.timeout(10):
+        while not site.counts["sbatch"]:
+            await asyncio.sleep(0)
+    site.lists = not silent
+    trial.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await trial
     assert site.cancelled == ["7"]
 
 
