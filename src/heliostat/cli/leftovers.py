@@ -35,12 +35,15 @@ def cancel_jobs(record: ClusterRecord, *, places: StatePlaces, say: Say) -> None
 def cancelled(record: ClusterRecord, *, places: StatePlaces, say: Say) -> int:
     """Cancel what carries the cluster's tag in Slurm; return how many instances that were."""
     section = applied_spec(record, places).backends.get(SLURM)
-    if section is None:
-        return 0
-    options, until_s = parse_section(section), time.monotonic() + PATIENCE_S
+    return 0 if section is None else cancelled_at(parse_section(section), record.cluster_uid, say=say)
+
+
+def cancelled_at(options: SlurmOptions, cluster_uid: str, *, say: Say) -> int:
+    """Cancel what carries the tag at a site that is reached by `options`; return how many instances."""
+    until_s = time.monotonic() + PATIENCE_S
     with brief_runner(options) as runner:
         queue = HeadQueue(runner, options)
-        return patiently(lambda: queue.cancel_workers(record.cluster_uid), say=say, until_s=until_s)
+        return patiently(lambda: queue.cancel_workers(cluster_uid), say=say, until_s=until_s)
 
 
 @contextlib.contextmanager

@@ -6,21 +6,22 @@ import asyncio
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from heliostat.cli.clusters import places_of
 from heliostat.cli.doctor.finding import Finding
 from heliostat.cli.doctor.living import START_S, Host
 from heliostat.cli.head_queue import SLURM
-from heliostat.cli.leftovers import brief_runner, cancelled
+from heliostat.cli.leftovers import brief_runner, cancelled_at
 from heliostat.cli.preparing import Say
 from heliostat.cli.queued_end import waiting_or_gone
 from heliostat.cli.queued_head import applied_spec, head_look
 from heliostat.cli.successor import SuccessorPlaces
 from heliostat.config.record import ClusterRecord, read_record
-from heliostat.ports.errors import HeliostatError, Unavailable
+from heliostat.ports.errors import ConfigError, HeliostatError, Unavailable
 from heliostat.providers.slurm.asking import listed
 from heliostat.providers.slurm.jobs import Job, parse_squeue, squeue_command
 from heliostat.providers.slurm.members import members_of
@@ -52,7 +53,7 @@ def _asked(look: Callable[[ClusterRecord], list[Finding]], record: ClusterRecord
 
 
 def _workers(record: ClusterRecord, *, say: Say) -> list[Finding]:
-    section = applied_spec(record, places_of(record)).backends.get(SLURM)
+    section = _section(record, say)
     if section is None:
         return []
     options = parse_section(section)
@@ -63,9 +64,23 @@ def _workers(record: ClusterRecord, *, say: Say) -> list[Finding]:
         return []
 
     def fix() -> None:
-        cancelled(record, places=places_of(record), say=say)
+        cancelled_at(options, record.cluster_uid, say=say)
 
     return [Finding("job", record.cluster_name, living, "its cluster is gone", fix)]
+
+
+def _section(record: ClusterRecord, say: Say) -> Mapping[str, Any] | None:
+    """Return how the cluster reached Slurm, None if it did not.
+
+    Where its file can't be read any more this host's own Slurm is asked, if it has one: a record is not to
+    stay for ever. Workers that are elsewhere end by themselves, without a head.
+    """
+    try:
+        return applied_spec(record, places_of(record)).backends.get(SLURM)
+    except ConfigError as error:
+        name = record.cluster_name
+        say(f"the file of {name} can't be read, so only this host is asked for its jobs: {error}")
+        return {} if shutil.which("squeue") else None
 
 
 def _head(record: ClusterRecord, *, say: Say) -> list[Finding]:

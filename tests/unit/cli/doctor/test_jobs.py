@@ -114,6 +114,30 @@ def test_where_slurm_is_silent_the_record_stays(place: Place, doctor: Doctor, sl
     assert doctor("--fix")[0] == 0
 
 
+@pytest.mark.parametrize("config", [None, "cluster_name: [", "max_wrokers: 3"])
+def test_a_record_without_a_file_that_can_be_read_goes_all_the_same(
+    place: Place, doctor: Doctor, slurm: FakeSlurm, config: str | None
+) -> None:
+    place.record("demo", UID)
+    path = place.state / "demo" / "config.yaml"
+    path.unlink() if config is None else path.write_text(config)
+    add(slurm, 7, UID)
+    code, found = doctor("--fix")
+    assert (code, [(one["kind"], one["fixed"]) for one in found]) == (0, [("job", True), ("record", True)])
+    assert slurm.jobs == {}
+
+
+def test_where_there_is_no_slurm_either_nothing_is_asked(
+    place: Place, doctor: Doctor, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.record("demo", UID)
+    (place.state / "demo" / "config.yaml").unlink()
+    monkeypatch.setattr(jobs.shutil, "which", lambda _: None)
+    code, (found,) = doctor("--fix")
+    assert (code, found["kind"], found["fixed"]) == (0, "record", True)
+    assert slurm.counts == {}
+
+
 def test_nor_does_it_go_where_the_jobs_do_not(
     place: Place, doctor: Doctor, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
