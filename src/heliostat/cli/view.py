@@ -141,7 +141,7 @@ def _instance_row(one: InstanceReport, *, now_s: float) -> tuple[Cell, ...]:
 def why(one: InstanceReport, *, now_s: float) -> str:
     """Return what matters now: what keeps it, else why it came; then the backend's words and its end."""
     words = [one.stays or one.why]
-    if one.protected and "protect" not in words[0]:
+    if one.protected and "by hand" not in words[0]:
         words.insert(0, "protected")
     if one.state != "running" and one.detail:
         words.append(one.detail)

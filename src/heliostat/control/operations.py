@@ -134,6 +134,7 @@ class Operations:
                 memory.operator,
                 floors={**memory.operator.floors, wanted.name: old_floor},
                 protected=memory.operator.protected | set(ids),
+                added=memory.operator.added | set(ids),
             )
         )
         if not ids:
@@ -154,9 +155,8 @@ class Operations:
         until_s = None if deadline_s is None else self._controller.ports.clock.now_s() + deadline_s
         self._set(
             replace(
-                settings,
+                settings.unprotected([found.instance_id]),
                 floors={**settings.floors, found.node_type: max(0, floor)},
-                protected=settings.protected - {found.instance_id},
                 removals={**settings.removals, found.instance_id: until_s},
             )
         )
@@ -166,10 +166,8 @@ class Operations:
 
     async def protect(self, instance: str, on: bool, /) -> dict[str, Any]:
         found = self._existing(instance)
-        settings = self._controller.memory.operator
-        protected = (
-            settings.protected | {found.instance_id} if on else settings.protected - {found.instance_id}
-        )
+        settings = self._controller.memory.operator.unprotected([found.instance_id])
+        protected = settings.protected | {found.instance_id} if on else settings.protected
         removals = {k: v for k, v in settings.removals.items() if not (on and k == found.instance_id)}
         self._set(replace(settings, protected=protected, removals=removals))
         verb = "protected" if on else "no longer protected"

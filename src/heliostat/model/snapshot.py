@@ -68,17 +68,27 @@ class OperatorSettings:
 
     `floors` is a minimum per node type on top of the file (`add` raises it). `removals`
     maps an instance id to the Unix time by which it must be gone, or None for «when idle».
+    `added` are those of the `protected` that `add` has brought.
     """
 
     floors: Mapping[str, int] = field(default_factory=dict)
     protected: frozenset[str] = frozenset()
     removals: Mapping[str, float | None] = field(default_factory=dict)
     paused: bool = False
+    added: frozenset[str] = frozenset()
+
+    def unprotected(self, instance_ids: Collection[str]) -> OperatorSettings:
+        """Return the settings under which nothing keeps these instances by hand."""
+        return replace(
+            self,
+            protected=self.protected.difference(instance_ids),
+            added=self.added.difference(instance_ids),
+        )
 
     def without(self, instance_ids: Collection[str]) -> OperatorSettings:
         """Return what is left of it when these instances are no more."""
         removals = {key: until for key, until in self.removals.items() if key not in instance_ids}
-        return replace(self, protected=self.protected.difference(instance_ids), removals=removals)
+        return replace(self.unprotected(instance_ids), removals=removals)
 
 
 @dataclass(frozen=True)

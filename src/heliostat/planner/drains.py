@@ -186,7 +186,8 @@ class Drains:
     def _needed(self, one: Instance, node: RayNode) -> Reason | None:
         """Return what keeps the node whatever else holds."""
         if self.scene.protected(one):
-            return Reason(Why.PROTECTED, "protected by hand", {"protected": True})
+            how = "added" if one.instance_id in self.scene.operator.added else "protected"
+            return Reason(Why.PROTECTED, f"{how} by hand", {"protected": True})
         uses = self.settlement.uses.get(one.instance_id)
         if uses:
             return self._used_by(uses[0].want.key)

@@ -117,6 +117,7 @@ def test_a_types_note(one: TypeReport, expected: str) -> None:
         (instance("w1", stays="idle for 3 min of 5 min"), "idle for 3 min of 5 min"),
         (instance("w1", protected=True), "protected; 2 × {CPU: 1, GPU: 1} wait"),
         (instance("w1", protected=True, stays="protected by hand"), "protected by hand"),
+        (instance("w1", protected=True, stays="added by hand"), "added by hand"),
         (
             instance("12_3", state="queued", detail="Priority", expected_start_s=NOW_S + 3_600),
             "2 × {CPU: 1, GPU: 1} wait; Priority; expected in 60 min",

@@ -236,6 +236,11 @@ async def test_add_brings_one_more_that_stays_and_says_when_nothing_is_left(stag
     # What was added by hand stays, idle or not.
     await stage.step(30)
     assert list(stage.states().values()) == ["running"] * 2
+    assert [one.stays for one in (await stage.operations.status()).instances] == ["added by hand"] * 2
+    await stage.operations.protect(first["instance_ids"][0], True)
+    await stage.step(1)
+    stays = [one.stays for one in (await stage.operations.status()).instances]
+    assert stays == ["protected by hand", "added by hand"]
 
 
 async def test_add_over_the_maximum_is_refused_with_the_way_out(stage: Stage) -> None:
@@ -379,6 +384,7 @@ async def test_what_was_asked_for_gone_instances_is_forgotten(stage: Stage) -> N
     operator = stage.journal.operator()
     assert not operator.removals
     assert not operator.protected
+    assert not operator.added
 
 
 async def test_a_slow_ask_is_not_called_lost(stage: Stage) -> None:
