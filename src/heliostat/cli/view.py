@@ -92,7 +92,12 @@ def _nodes(count: int) -> str:
 
 def _silent(backend: BackendReport) -> Cell:
     words = f": {backend.error}" if backend.error else ""
-    text = f"backend {backend.name} has not answered for {humanise(backend.listed_s_ago)}{words}"
+    if backend.listed_s_ago > 0:
+        text = f"backend {backend.name} has not answered for {humanise(backend.listed_s_ago)}{words}"
+    elif words:
+        text = f"backend {backend.name} has not answered yet{words}"
+    else:
+        return Cell(f"backend {backend.name} is being asked for the first time", "yellow")
     return Cell(text, "bold red")
 
 

@@ -81,7 +81,8 @@ class FailureReport:
 
 @dataclass(frozen=True)
 class BackendReport:
-    """`breaker` says in words that it is open or half open; empty where it is closed."""
+    """`breaker` says in words that it is open or half open; empty where it is closed. `listed_s_ago` is 0
+    until it has answered once."""
 
     name: str
     fresh: bool

@@ -93,6 +93,14 @@ def test_an_empty_cluster_shows_no_empty_tables() -> None:
             {"backends": [BackendReport("slurm", False, 240.0, "squeue: timed out")]},
             "backend slurm has not answered for 4 min: squeue: timed out",
         ),
+        (
+            {"backends": [BackendReport("slurm", False, 0.0)]},
+            "backend slurm is being asked for the first time",
+        ),
+        (
+            {"backends": [BackendReport("slurm", False, 0.0, "squeue: timed out")]},
+            "backend slurm has not answered yet: squeue: timed out",
+        ),
     ],
 )
 def test_what_is_out_of_the_ordinary_is_in_the_header(changes: dict[str, object], expected: str) -> None:
