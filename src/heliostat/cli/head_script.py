@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from heliostat.ports.errors import InvalidRequest
+from heliostat.providers.slurm.arguments import Ask
 from heliostat.providers.slurm.options import JobOptions
 from heliostat.providers.slurm.script import (
     FUNCTIONS,
     LEASE,
     REQUEUE,
-    Ask,
     Submission,
     submission,
     surroundings,

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from heliostat.node import BOOTSTRAP_PATH
+from heliostat.providers.slurm.arguments import Ask
 from heliostat.providers.slurm.options import job_options, parse_section
-from heliostat.providers.slurm.script import Ask, submission
+from heliostat.providers.slurm.script import submission
 from heliostat.providers.slurm.tags import Tag
 from tests.slurm_site import SlurmSite
 

@@ -18,6 +18,7 @@ from heliostat.model.instance import BackendInstance, Change, LaunchRequest, Off
 from heliostat.model.node_type import NodeType
 from heliostat.ports.errors import InvalidRequest, ProviderError, Unavailable
 from heliostat.ports.provider import Outcome, ProviderContext
+from heliostat.providers.slurm.arguments import NOTICE_PART
 from heliostat.providers.slurm.asking import looked
 from heliostat.providers.slurm.endings import Endings
 from heliostat.providers.slurm.ends import Asking, Ends
@@ -28,7 +29,7 @@ from heliostat.providers.slurm.options import JobOptions, SlurmOptions, job_opti
 from heliostat.providers.slurm.outlook import Outlook
 from heliostat.providers.slurm.refusals import trouble
 from heliostat.providers.slurm.runner import LocalRunner, Runner, SshRunner
-from heliostat.providers.slurm.script import NOTICE_PART, submission
+from heliostat.providers.slurm.script import submission
 from heliostat.providers.slurm.site import Site, longest_s, probe, problems, usual_s
 from heliostat.providers.slurm.stopping import Order
 from heliostat.providers.slurm.submitting import (

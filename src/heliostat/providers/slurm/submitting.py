@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from heliostat.model.instance import LaunchRequest
 from heliostat.ports.errors import InvalidRequest, ProviderError, QuotaExceeded
 from heliostat.ports.provider import ClusterIdentity
+from heliostat.providers.slurm.arguments import Ask
 from heliostat.providers.slurm.asking import submitted
 from heliostat.providers.slurm.options import SlurmOptions, job_options
 from heliostat.providers.slurm.runner import Runner
-from heliostat.providers.slurm.script import Ask, Submission, submission
+from heliostat.providers.slurm.script import Submission, submission
 from heliostat.providers.slurm.tags import Tag
 
 SUBMITTED_AT_ONCE = 4

@@ -13,13 +13,14 @@ from typing import Any
 
 from heliostat.model.instance import BackendState, LaunchRequest
 from heliostat.ports.errors import ProviderError, Unavailable
+from heliostat.providers.slurm.arguments import time_limit_s
 from heliostat.providers.slurm.asking import looked, submitted
 from heliostat.providers.slurm.jobs import Listing
 from heliostat.providers.slurm.logs import LOOK_BACK_LINES, log_path, tails, telling
 from heliostat.providers.slurm.members import Member, members_of
 from heliostat.providers.slurm.options import job_options
 from heliostat.providers.slurm.runner import Runner
-from heliostat.providers.slurm.script import submission, time_limit_s
+from heliostat.providers.slurm.script import submission
 from heliostat.providers.slurm.stopping import compressed
 from heliostat.providers.slurm.submitting import Surroundings, asks
 from heliostat.providers.slurm.untagged import WHY

@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from heliostat.providers.slurm.arguments import Ask
 from heliostat.providers.slurm.options import job_options, parse_section
-from heliostat.providers.slurm.script import Ask, Submission, submission
+from heliostat.providers.slurm.script import Submission, submission
 from heliostat.providers.slurm.tags import Tag
 
 STAND_IN = """

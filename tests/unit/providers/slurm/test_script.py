@@ -7,9 +7,9 @@ import math
 import pytest
 
 from heliostat.ports.errors import InvalidRequest
+from heliostat.providers.slurm.arguments import notice_s, time_limit_s
 from heliostat.providers.slurm.logs import log_path
 from heliostat.providers.slurm.options import parse_section
-from heliostat.providers.slurm.script import notice_s, time_limit_s
 from heliostat.providers.slurm.tags import parse_comment
 from tests.unit.providers.slurm.scripts import arguments, ask, made
 
