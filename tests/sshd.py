@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from heliostat.providers.slurm.options import Ssh
+from heliostat.providers.slurm.keys import Ssh
 from tests.packages import lacking, which
 
 COMMANDS = ("ssh", "sshd", "ssh-keygen")

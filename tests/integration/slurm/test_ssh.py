@@ -15,7 +15,7 @@ from heliostat.model.resources import Resources
 from heliostat.ports.errors import AuthenticationFailed, Unavailable
 from heliostat.ports.provider import ClusterIdentity, Outcome, ProviderContext
 from heliostat.providers.slurm import create
-from heliostat.providers.slurm.options import Ssh
+from heliostat.providers.slurm.keys import Ssh
 from heliostat.providers.slurm.runner import CONTROL_PATH_MOST_BYTES, LocalRunner, Output, SshRunner
 from tests import sshd
 from tests.slurm_site import SlurmSite

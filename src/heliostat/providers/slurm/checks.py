@@ -10,11 +10,9 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from heliostat.providers.slurm.keys import JOB_PARSERS, OPTION_KEYS, SECTION_KEYS
 from heliostat.providers.slurm.options import (
     FIELDS,
-    JOB_PARSERS,
-    OPTION_KEYS,
-    SECTION_KEYS,
     JobOptions,
     WrongOption,
     job_conflict,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 
-from heliostat.providers.slurm.options import EnvironmentFile
+from heliostat.providers.slurm.keys import EnvironmentFile
 
 STALE_S = 180
 TOUCH_S = 20

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from heliostat.providers.slurm.options import time_s
+from heliostat.providers.slurm.keys import time_s
 from heliostat.providers.slurm.values import Wrong
 
 SEPARATOR = "\x1f"  # Can't be in a feature, a name or a state.

@@ -25,7 +25,7 @@ from typing import Final, Protocol
 
 from heliostat.ports.errors import AuthenticationFailed, ProviderError, Unavailable
 from heliostat.providers.slurm.jobs import ENVIRONMENT
-from heliostat.providers.slurm.options import Ssh
+from heliostat.providers.slurm.keys import Ssh
 
 OUTPUT_MOST_BYTES = 64 * 2**20
 SIZE_PERIOD_S = 0.5

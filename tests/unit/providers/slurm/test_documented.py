@@ -11,7 +11,8 @@ from heliostat.config.checks import BackendKeys
 from heliostat.config.cluster_file import load_cluster_file
 from heliostat.providers import local
 from heliostat.providers.slurm import check_options, check_section
-from heliostat.providers.slurm.options import OPTION_KEYS, SECTION_KEYS, job_options, parse_section
+from heliostat.providers.slurm.keys import OPTION_KEYS, SECTION_KEYS
+from heliostat.providers.slurm.options import job_options, parse_section
 
 PAGE = (Path(__file__).parents[4] / "docs" / "backends" / "slurm.md").read_text(encoding="utf-8")
 FILES = re.findall(r"^```yaml\n(provider:.*?)^```", PAGE, re.MULTILINE | re.DOTALL)

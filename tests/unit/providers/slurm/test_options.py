@@ -6,16 +6,8 @@ import math
 
 import pytest
 
-from heliostat.providers.slurm.options import (
-    Container,
-    EnvironmentFile,
-    JobOptions,
-    Ssh,
-    WrongOption,
-    job_options,
-    parse_section,
-    time_s,
-)
+from heliostat.providers.slurm.keys import Container, EnvironmentFile, Ssh, time_s
+from heliostat.providers.slurm.options import JobOptions, WrongOption, job_options, parse_section
 from heliostat.providers.slurm.passthrough import refusal
 from heliostat.providers.slurm.values import Wrong
 
