@@ -22,11 +22,10 @@ from heliostat.providers.slurm.arguments import NOTICE_PART
 from heliostat.providers.slurm.asking import looked
 from heliostat.providers.slurm.endings import Endings
 from heliostat.providers.slurm.ends import Asking, Ends
-from heliostat.providers.slurm.forecast import parse_test_only, test_only_command
 from heliostat.providers.slurm.logs import tails, tidy
 from heliostat.providers.slurm.members import Member, Members, members_of, row_of
+from heliostat.providers.slurm.offering import Offering
 from heliostat.providers.slurm.options import JobOptions, SlurmOptions, job_options, parse_section
-from heliostat.providers.slurm.outlook import Outlook
 from heliostat.providers.slurm.refusals import trouble
 from heliostat.providers.slurm.runner import LocalRunner, Runner, SshRunner
 from heliostat.providers.slurm.script import submission
@@ -37,7 +36,6 @@ from heliostat.providers.slurm.submitting import (
     Submitted,
     Surroundings,
     asks,
-    part,
     submit,
 )
 from heliostat.providers.slurm.trial import tried
@@ -91,7 +89,7 @@ class SlurmProvider:
         self._own = {name: environment[name] for name in OWN_VARIABLES if name in environment}
         self._log_runner = self._runner if self._options.ssh else None
         self._ends = Ends(self._log_dir, log_runner=self._log_runner)
-        self._outlook = Outlook()
+        self._offering = Offering(self._options, self._runner, self._surroundings)
         self._jobs: dict[str, JobOptions] = {}
         self._site: Site | None = None
         self._site_s = 0.0
@@ -241,7 +239,7 @@ class SlurmProvider:
         self._known = members_of(listing.jobs)
         self._untagged.saw(listing)
         self._remember(job.tag.launch_id for job in listing.jobs)
-        self._outlook.saw(listing.jobs, now_s=self._now_s())
+        self._offering.outlook.saw(listing.jobs, now_s=self._now_s())
         return self._known
 
     def _remember(self, launch_ids: Iterable[str]) -> None:
@@ -379,39 +377,15 @@ class SlurmProvider:
             self._again_s[node_type.name] = min(2 * newer_s, SITE_S)
         return found[0]
 
-    # Forecast.
+    # Offering.
 
     async def _offers(self, queries: Sequence[OfferQuery]) -> list[Offer]:
-        return [await self._offer(query, now_s=self._now_s()) for query in queries]
+        return [await self._offer(one) for one in queries]
 
-    async def _offer(self, query: OfferQuery, *, now_s: float) -> Offer:
-        node_type = query.node_type
-        if wrong := await self._wrong(node_type):
-            return Offer(node_type.name, 0, why=wrong)
-        # Only where waiting is weighed against money is it worth a trial.
-        if node_type.patience_s and query.count and self._outlook.wants_trial(node_type.name, now_s=now_s):
-            self._outlook.tried(node_type.name, await self._trial(query), now_s=now_s)
-        limit_s = job_options(self._options, node_type.options).time_limit_s
-        return Offer(
-            node_type.name,
-            query.count,
-            ready_at_s=self._outlook.ready_at_s(node_type.name, now_s=now_s),
-            price_usd_per_h=node_type.price_usd_per_h or None,
-            lease_s=limit_s if limit_s is not None and math.isfinite(limit_s) else None,
-        )
-
-    async def _trial(self, query: OfferQuery) -> float | None:
-        """Ask Slurm when a job of the type would start; None where it does not say."""
-        request = LaunchRequest("trial", query.node_type, 1, {})
-        try:
-            options = job_options(self._options, query.node_type.options)
-            (ask,) = asks(request, await self._surroundings(query.node_type), now_s=self._now_s())
-            made = submission(options, part(ask, 0, 1))
-            command, deadline_s = test_only_command(made.argv), self._options.command_deadline_s
-            answer = await self._runner.run(command, stdin=made.script, deadline_s=deadline_s)
-        except ProviderError:
-            return None
-        return parse_test_only(answer.stderr) if answer.code == 0 else None
+    async def _offer(self, query: OfferQuery) -> Offer:
+        if wrong := await self._wrong(query.node_type):
+            return Offer(query.node_type.name, 0, why=wrong)
+        return await self._offering.offer(query, now_s=self._now_s())
 
 
 def _runner(options: SlurmOptions, context: ProviderContext, environment: Mapping[str, str]) -> Runner:
