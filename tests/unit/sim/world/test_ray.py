@@ -168,6 +168,18 @@ def test_a_node_that_is_heard_again_in_time_has_lost_nothing(stage: Stage) -> No
 # -- placement groups
 
 
+def test_work_that_was_cancelled_while_its_node_was_cut_off_holds_nothing(stage: Stage) -> None:
+    node_id = stage.node(CPU=1)
+    (work,) = stage.work(10.0)
+    stage.ray.silence(node_id, Cause.DIED, notice_s=100.0)
+    stage.agenda.advance(20)
+    stage.ray.scheduler.cancel(work)
+    stage.ray.wake(node_id)
+    stage.agenda.advance(7)
+    node = shown(stage, node_id)
+    assert (work.state, node.status, node.available) == (WorkState.LOST, NodeStatus.IDLE, node.total)
+
+
 def test_a_group_is_placed_whole_or_not_at_all(stage: Stage) -> None:
     made = group(stage, TWO, TWO)
     stage.node("l1.0")

@@ -198,6 +198,9 @@ class Scheduler:
         if node.silent:
             node.held_back.append(lambda: self._finished(work, node))
             return
+        if work.work_id not in node.works:
+            # It was cancelled while the node, which had finished it, could not say so.
+            return
         self._taken_off(work, node)
         if work.pins_s > 0:
             node.pinned[work.work_id] = work
