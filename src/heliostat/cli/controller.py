@@ -39,11 +39,13 @@ from heliostat.control.garbage import collect_rarely
 from heliostat.control.loop import Controller
 from heliostat.control.measures import Measures
 from heliostat.control.operations import Operations
+from heliostat.control.steady_clock import SteadyClock
 from heliostat.control.wiring import Identity, Ports, Timing
 from heliostat.journal import SqliteJournal
 from heliostat.model.instance import Intent
 from heliostat.model.node_type import ClusterSpec
 from heliostat.node import BOOTSTRAP_PATH
+from heliostat.ports.clock import Clock
 from heliostat.ports.errors import ClusterUnreachable, HeliostatError, StrangerCluster, TokenRefused
 from heliostat.ports.journal import Event
 from heliostat.ports.provider import ClusterIdentity, ProviderContext, Recall
@@ -100,6 +102,16 @@ def provider_context(
     )
 
 
+def _on_clock(context: ProviderContext, clock: Clock) -> ProviderContext:
+    """Return a provider's context on the controller's clock."""
+
+    def lease_end_s() -> float | None:
+        end_s = context.lease_end_s()
+        return None if end_s is None else end_s - clock.host_time().ahead_s
+
+    return replace(context, lease_end_s=lease_end_s, now_s=clock.now_s)
+
+
 async def run(folder: Path) -> None:
     """Run the cluster of the state folder `folder` until it is down."""
     collect_rarely()
@@ -131,18 +143,19 @@ async def _run(
     source = config_source(record, places)
     spec = source.load()
     lease = _lease(record, spec)
+    clock = SteadyClock.after(journal, SystemClock())
     context = partial(provider_context, record, spec, places=places, lease=lease)
-    providers = make(spec, lambda name: context(backend=name))
+    providers = make(spec, lambda name: _on_clock(context(backend=name), clock))
     ready, why = await asyncio.to_thread(_head, record, launch, stop=ending.stop)
     if ready is not None and ready.session_name != record.session_name:
         # Read again: the wrapper may have started another head meanwhile, and written that down.
         record = replace(read_record(places.record) or record, session_name=ready.session_name)
         write_record(places.record, record)
     ports = Ports(
-        cluster=GcsCluster(_gcs_settings(record, launch)),
+        cluster=GcsCluster(_gcs_settings(record, launch, clock)),
         providers=providers,
         journal=journal,
-        clock=SystemClock(),
+        clock=clock,
         ids=RandomIds(),
         telemetry=Measures(),
         config_source=CompletedSource(source, providers),
@@ -202,7 +215,8 @@ async def _lease_followed(
             # A disk that is full costs the line, and must not end the watch.
             log.warning("the head's lease could not be noted", error=str(error))
 
-    following = asyncio.create_task(follow(lease, clock=ports.clock, tell=tell))
+    # Slurm, which takes nothing from a host whose clock is minutes off (munge), says it by this host's.
+    following = asyncio.create_task(follow(lease, clock=SystemClock(), tell=tell))
     try:
         yield
     finally:
@@ -298,13 +312,13 @@ def _head(record: ClusterRecord, launch: LaunchFile, *, stop: asyncio.Event) -> 
     return ready, ""
 
 
-def _gcs_settings(record: ClusterRecord, launch: LaunchFile) -> GcsSettings:
+def _gcs_settings(record: ClusterRecord, launch: LaunchFile, clock: Clock) -> GcsSettings:
     return GcsSettings(
         address=record.address,
         cluster_uid=record.cluster_uid,
         started_by=f"heliostat {__version__}",
         token=partial(read_token, Path(record.token_path)),
-        clock=SystemClock(),
+        clock=clock,
         session_name=record.session_name or None,
         log_dir=session_log_dir(launch.head_temp_dir, record.session_name) if record.session_name else None,
     )

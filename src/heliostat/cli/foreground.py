@@ -106,13 +106,14 @@ def _hold_live(record: ClusterRecord, client: ControllerClient, stop: threading.
 
 def _hold_in_lines(record: ClusterRecord, client: ControllerClient, stop: threading.Event) -> bool:
     """Print each event of this run once: what a log file wants of a live view."""
-    last = 0
+    last, ours = 0, False
     while not stop.is_set():
         round_s = ROUND_S
         try:
             for event in client.events(after=last, limit=EVENTS_PER_ROUND):
-                # The journal has the former runs of a cluster of this name, too.
-                if event.at_s >= record.created_at_s:
+                # The journal has the former runs of a cluster of this name, too, and then this one's alone.
+                ours = ours or event.at_s >= record.created_at_s
+                if ours:
                     click.echo(line(event))
                 last = max(last, event.seq)
         except HeliostatError:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import structlog
 
 from heliostat.cli.durations import humanise
-from heliostat.ports.clock import Clock
+from heliostat.ports.clock import HostClock
 from heliostat.ports.errors import ProviderError
 
 AHEAD_S = (3600.0, 900.0, 300.0)
@@ -46,7 +46,7 @@ class HeadLease:
             log.warning("the head's job was not found", error=str(error))
 
 
-async def follow(lease: HeadLease, *, clock: Clock, tell: Callable[[str], None]) -> None:
+async def follow(lease: HeadLease, *, clock: HostClock, tell: Callable[[str], None]) -> None:
     """Tell the end now, whenever it moves, and again each of `AHEAD_S` before it; until cancelled."""
     told_s = lease.end_s
     ahead = _announce(lease, clock=clock, tell=tell, moved=False)
@@ -63,7 +63,7 @@ async def follow(lease: HeadLease, *, clock: Clock, tell: Callable[[str], None])
             tell(lease_words(ahead.pop(0)))
 
 
-def _announce(lease: HeadLease, *, clock: Clock, tell: Callable[[str], None], moved: bool) -> list[float]:
+def _announce(lease: HeadLease, *, clock: HostClock, tell: Callable[[str], None], moved: bool) -> list[float]:
     """Tell the end; return the times before it at which it is to be told again."""
     left_s = _left_s(lease, clock)
     if left_s is not None or moved:
@@ -71,7 +71,7 @@ def _announce(lease: HeadLease, *, clock: Clock, tell: Callable[[str], None], mo
     return [one for one in AHEAD_S if left_s is not None and left_s - one > SOON_S]
 
 
-def _left_s(lease: HeadLease, clock: Clock) -> float | None:
+def _left_s(lease: HeadLease, clock: HostClock) -> float | None:
     return None if lease.end_s is None else lease.end_s - clock.now_s()
 
 

@@ -21,10 +21,19 @@ LAUNCH_ID_CHARS = 7
 
 
 class SystemClock:
-    """`ports.clock.Clock` on this machine."""
+    """`ports.clock.HostClock` on this machine: its wall clock may jump."""
 
     def now_s(self) -> float:
         return time.time()
+
+    def uptime_s(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def boot_id(self) -> str:
+        try:
+            return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        except OSError:
+            return ""
 
     def monotonic_s(self) -> float:
         return time.monotonic()

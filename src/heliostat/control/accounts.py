@@ -26,13 +26,14 @@ class Accounts:
         *,
         policy: Policy,
         prices: Mapping[str, float],
-        now_s: float,
+        wall_s: float,
         monotonic_s: float,
     ) -> None:
-        """Count what ran since the last call; `now_s` is Unix time, `prices` are in $/h by node type."""
+        """Count what ran since the last call; `wall_s` is Unix time, `prices` are in $/h by node type."""
         if self._until_s is not None:
-            self._rows += usage(instances, policy=policy, prices=prices, since_s=self._until_s, now_s=now_s)
-        self._until_s = now_s
+            seconds = monotonic_s - self._until_s
+            self._rows += usage(instances, policy=policy, prices=prices, seconds=seconds, wall_s=wall_s)
+        self._until_s = monotonic_s
         if self._rows and monotonic_s - self._written_s >= self._every_s:
             self._written_s = monotonic_s
             self.flush()

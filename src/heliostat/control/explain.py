@@ -35,7 +35,7 @@ def explain_cluster(scene: Scene) -> Answer:
     backends = backend_reports(scene)
     lines = [_type_line(one) for one in types]
     lines += [f"breaker: {one.breaker}" for one in backends if one.breaker]
-    lines += [f"{one.name}: {_instance_line(one, scene.now_s)}" for one in instances]
+    lines += [f"{one.name}: {_instance_line(one, scene.now_s + scene.ahead_s)}" for one in instances]
     lines += [_demand_line(one) for one in demands] or ["no demand waits"]
     lines += [f"next: {line}" for line in next_lines(scene)]
     plan = scene.plan
@@ -62,7 +62,7 @@ def explain_instance(
     report = next((one for one in instance_reports(scene) if one.instance_id == instance_id), None)
     if report is None and not events:
         return None
-    said = _instance_line(report, scene.now_s) if report else ""
+    said = _instance_line(report, scene.now_s + scene.ahead_s) if report else ""
     lines = [f"{report.name} ({report.instance_id}): {said}"] if report else []
     if report is not None:
         lines.append(f"why it came: {_came(scene, instance_id)}")
@@ -92,7 +92,7 @@ def explain_type(scene: Scene, name: str) -> Answer | None:
     lines += [f"breaker: {one.breaker}" for one in backends if one.breaker]
     if starts:
         lines.append(f"its last {len(starts)} starts took {', '.join(f'{s:.1f}' for s in starts)} s")
-    lines += [f"{one.name}: {_instance_line(one, scene.now_s)}" for one in instances]
+    lines += [f"{one.name}: {_instance_line(one, scene.now_s + scene.ahead_s)}" for one in instances]
     facts = {**_type_facts(scene, report), "instances": [asdict(one) for one in instances]}
     return {"subject": name, "kind": "node type", "lines": lines, "facts": facts}
 
@@ -184,7 +184,7 @@ def _came(scene: Scene, instance_id: str) -> str:
     return scene.memory.intents[instance_id].reason
 
 
-def _instance_line(one: InstanceReport, now_s: float) -> str:
+def _instance_line(one: InstanceReport, wall_s: float) -> str:
     parts = [f"{one.state} for {_ago(one.since_s)}"]
     if one.state == "stopping":
         parts.append(f"goes: {one.why}")
@@ -196,7 +196,7 @@ def _instance_line(one: InstanceReport, now_s: float) -> str:
     if one.detail:
         parts.append(one.detail)
     if one.state == "queued" and one.expected_start_s is not None:
-        parts.append(f"expected in {_ago(max(0.0, one.expected_start_s - now_s))}")
+        parts.append(f"expected in {_ago(max(0.0, one.expected_start_s - wall_s))}")
     return "; ".join(parts)
 
 

@@ -215,7 +215,7 @@ class Controller:
                 self.memory.instances,
                 policy=self.policy,
                 prices=history.prices,
-                now_s=snapshot.now_s,
+                wall_s=snapshot.now_s + self.ports.clock.host_time().ahead_s,
                 monotonic_s=self.ports.clock.monotonic_s(),
             )
             self._report()
@@ -288,6 +288,7 @@ class Controller:
             drains={key: one.why for key, one in self.memory.drains.items()},
             refused=frozenset(key for key, one in self.memory.drains.items() if one.text),
             utc_offset_s=self.ports.clock.utc_offset_s(),
+            host=self.ports.clock.host_time(),
         )
 
     def _intents(self) -> tuple[InstanceIntent, ...]:

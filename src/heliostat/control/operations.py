@@ -59,7 +59,7 @@ class Operations:
             dashboard_url=identity.dashboard_url,
             session_name=controller.session_name,
             controller_pid=identity.pid,
-            at_s=scene.now_s,
+            at_s=scene.now_s + scene.ahead_s,
             uptime_s=now_s - controller.started_s,
             paused=controller.memory.operator.paused,
             cluster_idle_s=controller.idle_watch.idle_s(now_s),
@@ -70,7 +70,7 @@ class Operations:
             demands=demand_reports(scene),
             next=next_lines(scene),
             backends=backend_reports(scene),
-            failures=failure_reports(*await self._failures(scene)),
+            failures=failure_reports(scene, *await self._failures(scene)),
             measures=controller.ports.telemetry.summary(),
             journal=controller.ledger.trouble,
             version=identity.version,
@@ -93,15 +93,17 @@ class Operations:
         return answer
 
     async def events(self, after: int, limit: int, instance: str | None, /) -> Sequence[Event]:
-        found = self._find(instance) if instance else None
-        instance_id = found.instance_id if found else instance
-        return self._controller.ports.journal.events(after_seq=after, limit=limit, instance_id=instance_id)
+        named = self._find(instance) if instance else None
+        instance_id = named.instance_id if named else instance
+        found = self._controller.ports.journal.events(after_seq=after, limit=limit, instance_id=instance_id)
+        return [replace(one, at_s=one.at_s + self._ahead_s()) for one in found]
 
     async def calls(self, limit: int, /) -> Sequence[ProviderCall]:
-        return self._controller.ports.journal.calls(limit=limit)
+        calls = self._controller.ports.journal.calls(limit=limit)
+        return [replace(one, began_s=one.began_s + self._ahead_s()) for one in calls]
 
     async def lifetimes(self, limit: int, /) -> Sequence[Lifetime]:
-        return self._controller.ports.journal.lifetimes(limit=limit)
+        return [one.moved(self._ahead_s()) for one in self._controller.ports.journal.lifetimes(limit=limit)]
 
     async def cost(self) -> dict[str, Any]:
         rows = [*self._controller.ports.journal.usage(), *self._controller.accounts.unwritten()]
@@ -162,7 +164,11 @@ class Operations:
         )
         self._controller.event("remove", "removal asked for by hand", instance_id=found.instance_id)
         await self._controller.round()
-        return {"instance_id": found.instance_id, "name": found.display_name, "until_s": until_s}
+        return {
+            "instance_id": found.instance_id,
+            "name": found.display_name,
+            "until_s": self._scene().wall_s(until_s),
+        }
 
     async def protect(self, instance: str, on: bool, /) -> dict[str, Any]:
         found = self._existing(instance)
@@ -216,7 +222,11 @@ class Operations:
 
     def _scene(self) -> Scene:
         controller = self._controller
-        return Scene(controller.policy, controller.memory, controller.ports.clock.now_s())
+        return Scene(controller.policy, controller.memory, controller.ports.clock.now_s(), self._ahead_s())
+
+    def _ahead_s(self) -> float:
+        """Return how far the host's wall clock, which people look at, is ahead of the controller's."""
+        return self._controller.ports.clock.host_time().ahead_s
 
     def _set(self, settings: OperatorSettings) -> None:
         self._controller.ports.journal.record_operator(settings)

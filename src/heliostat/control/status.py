@@ -38,11 +38,15 @@ _FOR = {
 
 @dataclass(frozen=True)
 class Scene:
-    """One round, as `status` and `explain` look at it."""
+    """One round, as `status` and `explain` look at it.
+
+    Points in time are told by the host's wall clock, which is `ahead_s` ahead of the controller's.
+    """
 
     policy: Policy
     memory: Memory
     now_s: float
+    ahead_s: float = 0.0
 
     @property
     def snapshot(self) -> Snapshot:
@@ -55,6 +59,10 @@ class Scene:
     @property
     def plan(self) -> Plan:
         return self.memory.plan
+
+    def wall_s(self, at_s: float | None) -> float | None:
+        """Return a time of the controller's clock as people see it."""
+        return None if at_s is None else at_s + self.ahead_s
 
     def shown(self) -> list[Instance]:
         """Return the instances people want to see: all that is not over, newest last."""
@@ -114,12 +122,14 @@ def backend_reports(scene: Scene) -> list[BackendReport]:
     return [_backend(scene, name, view) for name, view in sorted(scene.snapshot.backends.items())]
 
 
-def failure_reports(failures: Sequence[Failure], logs: Mapping[str, Sequence[str]]) -> list[FailureReport]:
+def failure_reports(
+    scene: Scene, failures: Sequence[Failure], logs: Mapping[str, Sequence[str]]
+) -> list[FailureReport]:
     return [
         FailureReport(
             instance_id=one.instance_id,
             node_type=one.node_type,
-            at_s=one.at_s,
+            at_s=one.at_s + scene.ahead_s,
             error=one.error,
             log=list(logs.get(one.instance_id, ())),
         )
@@ -170,8 +180,8 @@ def _instance(scene: Scene, one: Instance) -> InstanceReport:
         used=_visible(_used(node)) if node else {},
         activity=list(node.activity) if node else [],
         protected=one.instance_id in scene.memory.operator.protected,
-        expected_start_s=row.expected_start_s if row else None,
-        expires_at_s=row.expires_at_s if row else None,
+        expected_start_s=scene.wall_s(row.expected_start_s) if row else None,
+        expires_at_s=scene.wall_s(row.expires_at_s) if row else None,
     )
 
 
@@ -212,7 +222,7 @@ def _type(scene: Scene, node_type: NodeType) -> TypeReport:
         min_workers=node_type.min_workers,
         max_workers=node_type.max_workers,
         floor=scene.memory.operator.floors.get(node_type.name, 0),
-        backoff_until_s=backoff.until_s if backoff and backoff.waits(scene.now_s) else None,
+        backoff_until_s=scene.wall_s(backoff.until_s) if backoff and backoff.waits(scene.now_s) else None,
         last_error=backoff.last_error if backoff else "",
         held=_held(backoff, scene.now_s),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from heliostat.model.history import Breaker, Failure, History
+from heliostat.model.host_time import jump_text
 from heliostat.model.instance import Instance, InstanceState, Intent, NodeStatus
 from heliostat.model.node_type import Policy
 from heliostat.model.resources import SCALE
@@ -29,10 +30,12 @@ def round_events(
     policy: Policy,
     snapshot: Snapshot,
 ) -> list[Event]:
-    """Return what a round has seen: breakers and states that changed, nodes that have less than promised,
-    failures."""
+    """Return what a round has seen: a clock that jumped, breakers and states that changed, nodes that have
+    less than promised, failures."""
     now_s, failures = snapshot.now_s, new_failures(before, after)
+    jump = jump_text(before.host, after.host)
     return [
+        *([] if jump is None else [Event(now_s, "clock", jump)]),
         *breaker_events(before, after, now_s),
         *(_state_event(before.states.get(one.instance_id), one, snapshot) for one in changed),
         *shortfalls(before, after, changed, policy=policy, now_s=now_s),

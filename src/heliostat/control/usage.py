@@ -14,7 +14,7 @@ _PAID = {InstanceState.STARTING, InstanceState.RUNNING, InstanceState.DRAINING, 
 """From the machine's start to its end: time in a queue costs nothing."""
 
 SECONDS_AT_MOST = 60.0
-"""A longer gap between two rounds is an outage or a clock that jumped: nothing is charged for it."""
+"""A longer gap between two rounds is an outage: nothing is charged for it."""
 
 
 def usage(
@@ -22,17 +22,17 @@ def usage(
     *,
     policy: Policy,
     prices: Mapping[str, float],
-    since_s: float,
-    now_s: float,
+    seconds: float,
+    wall_s: float,
 ) -> list[UsageRow]:
-    """Return what ran between two rounds, in seconds, by the state seen at its end.
+    """Return what ran in the `seconds` between two rounds, by the state seen at their end.
 
+    It counts for the UTC day of `wall_s`, by the host's wall clock.
     `prices` are the last known ones, in $/h by node type; a type that is not among them is free of charge.
     """
-    seconds = now_s - since_s
     if not 0 < seconds <= SECONDS_AT_MOST:
         return []
-    day = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%d")
+    day = datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m-%d")
     return [_row(one, policy, prices, day=day, seconds=seconds) for one in instances if one.state in _PAID]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from heliostat.model.host_time import HostTime
 from heliostat.model.instance import InstanceState
 from heliostat.model.resources import Resources
 
@@ -115,6 +116,7 @@ class History:
     drained        instance ids that drained, or were idle, when Ray last showed them alive
     prices         node type -> the last known $/h of one instance, where it costs anything
     down           node type -> how many went down lately
+    host           how the controller's clock stood to its host's, for the next controller to go on with
     """
 
     waiting_since: Mapping[str, float] = field(default_factory=dict)
@@ -136,6 +138,7 @@ class History:
     shares: Mapping[str, Shares] = field(default_factory=dict)
     prices: Mapping[str, float] = field(default_factory=dict)
     down: Mapping[str, Down] = field(default_factory=dict)
+    host: HostTime | None = None
 
     def has_come_up(self, node_type: str, shape_id: str) -> bool:
         """Say whether this very shape of the type works: one that `apply` has changed is unproven."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from heliostat.model.demand import Constraint, Demand, Gang
+from heliostat.model.host_time import HostTime
 from heliostat.model.instance import (
     BackendInstance,
     BackendState,
@@ -96,7 +97,8 @@ class Snapshot:
     """One round's observation. `ray` None means the GCS did not answer: unknown, not empty.
 
     `drains` says why Ray was asked to drain instances, as far as that is remembered; `refused` are those
-    of which it said no. Local time on the head's host is `utc_offset_s` ahead of UTC.
+    of which it said no. Local time on the head's host is `utc_offset_s` ahead of `now_s`; `host` says how
+    its clock stands to `now_s`.
     """
 
     now_s: float
@@ -107,6 +109,7 @@ class Snapshot:
     drains: Mapping[str, Why] = field(default_factory=dict)
     refused: frozenset[str] = frozenset()
     utc_offset_s: float = 0.0
+    host: HostTime | None = None
 
     @cached_property
     def instances(self) -> tuple[Instance, ...]:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from heliostat.model.demand import Demand, Gang
 from heliostat.model.history import STARTS_KEPT, History
+from heliostat.model.host_time import noted
 from heliostat.model.instance import Instance, InstanceState, NodeStatus
 from heliostat.model.node_type import Policy
 from heliostat.model.snapshot import RayState, Snapshot
@@ -41,6 +42,7 @@ def fold(history: History, snapshot: Snapshot, policy: Policy) -> History:
         known = replace(known, shares=shares_of(known, snapshot.ray))
         known = _joins(known, instances, now_s=snapshot.now_s)
         known = _proofs(known, snapshot, policy)
+    known = replace(known, host=noted(known.host, snapshot.host))
     known = failures(history, forgiven(known, snapshot), snapshot, policy)
     known = _states(known, snapshot, instances)
     known = replace(known, breakers=breakers(known, snapshot, policy))

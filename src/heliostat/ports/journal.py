@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from heliostat.model.history import History
@@ -64,6 +64,20 @@ class Lifetime:
     joined_at_s: float | None = None
     ended_at_s: float | None = None
     end: str = ""
+
+    def moved(self, by_s: float) -> Lifetime:
+        """Return the same with all times so much later."""
+        started_s, joined_s, ended_s = (
+            None if one is None else one + by_s
+            for one in (self.started_at_s, self.joined_at_s, self.ended_at_s)
+        )
+        return replace(
+            self,
+            requested_at_s=self.requested_at_s + by_s,
+            started_at_s=started_s,
+            joined_at_s=joined_s,
+            ended_at_s=ended_s,
+        )
 
     @property
     def queue_s(self) -> float | None:

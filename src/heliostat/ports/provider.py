@@ -119,7 +119,9 @@ class ProviderContext:
     folder on this host's own file system, `log_dir` where instances' logs go;
     `bootstrap_path` the bootstrap's file; `head_resources` what the head takes on this
     host, in Ray's names and units. `lease_end_s` returns when the head itself must go (Unix
-    seconds; None: never), as it is known at that moment: nothing is to outlive it.
+    seconds; None: never), as it is known at that moment: nothing is to outlive it. `now_s` is the
+    controller's clock, which goes on where this host's is set: all times that a provider gets or gives are
+    of that one (None: there is no controller, and they are of this host's).
     """
 
     identity: ClusterIdentity
@@ -129,3 +131,4 @@ class ProviderContext:
     bootstrap_path: str
     head_resources: Mapping[str, float] = field(default_factory=dict)
     lease_end_s: Callable[[], float | None] = lambda: None
+    now_s: Callable[[], float] | None = None

@@ -116,12 +116,13 @@ class GcsCluster:
     async def drain(
         self, node_id: str, *, reason: DrainReason, message: str, deadline_s: float | None
     ) -> DrainReply:
-        """Ask Ray to drain a node; `deadline_s` in Unix seconds, None for none."""
+        """Ask Ray to drain a node; `deadline_s` in Unix seconds of our clock, None for none."""
         request = pb.DrainNodeRequest(
             node_id=bytes.fromhex(node_id),
             reason=DRAIN_REASON[reason],
             reason_message=message,
-            deadline_timestamp_ms=0 if deadline_s is None else int(deadline_s * 1000),
+            # Whoever reads it in Ray has a wall clock.
+            deadline_timestamp_ms=0 if deadline_s is None else int((deadline_s + self._ahead_s()) * 1000),
         )
         try:
             reply = await self._call("DrainNode", request)
@@ -143,6 +144,7 @@ class GcsCluster:
             version=self._version,
             seen_version=self._ray.version if self._ray else 0,
             now_s=now_s,
+            ahead_s=self._ahead_s(),
         )
         await self._call(
             "ReportAutoscalingState", pb.ReportAutoscalingStateRequest(autoscaling_state=message)
@@ -185,6 +187,9 @@ class GcsCluster:
             if self._metrics:
                 self._metrics.count_exception()
             raise
+
+    def _ahead_s(self) -> float:
+        return self._clock.host_time().ahead_s
 
     def _check_connected(self) -> None:
         if not self._connected:

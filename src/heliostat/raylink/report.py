@@ -24,8 +24,13 @@ FAILURES_SHOWN_S = 3600.0
 FAILURES_SHOWN = 20
 
 
-def autoscaling_state(report: RoundReport, *, version: int, seen_version: int, now_s: float) -> Any:
-    """Return the message; `version` must be larger than any before it, or Ray drops it in silence."""
+def autoscaling_state(
+    report: RoundReport, *, version: int, seen_version: int, now_s: float, ahead_s: float = 0.0
+) -> Any:
+    """Return the message; `version` must be larger than any before it, or Ray drops it in silence.
+
+    `now_s` is of the report's clock, and the times in the message of one that is `ahead_s` ahead of it.
+    """
     gangs = [one for one in wanted(report) if isinstance(one, Gang)]
     demands = [one for one in wanted(report) if isinstance(one, Demand)]
     constrained = [
@@ -34,9 +39,9 @@ def autoscaling_state(report: RoundReport, *, version: int, seen_version: int, n
     return pb.AutoscalingState(
         last_seen_cluster_resource_state_version=seen_version,
         autoscaler_state_version=version,
-        pending_instance_requests=pending_requests(report.instances),
+        pending_instance_requests=pending_requests(report.instances, ahead_s),
         pending_instances=pending_instances(report.instances, now_s=now_s),
-        failed_instance_requests=failed_requests(report.failures, now_s=now_s),
+        failed_instance_requests=failed_requests(report.failures, now_s=now_s, ahead_s=ahead_s),
         infeasible_resource_requests=[request_message(one.bundle) for one in demands],
         infeasible_gang_resource_requests=[gang_message(one) for one in gangs],
         infeasible_cluster_resource_constraints=[constraint_message(constrained)] if constrained else [],
@@ -51,7 +56,7 @@ def wanted(report: RoundReport) -> tuple[Demand | Gang, ...]:
     return tuple(dict.fromkeys((*said, *more)))
 
 
-def pending_requests(instances: Iterable[Instance]) -> list[Any]:
+def pending_requests(instances: Iterable[Instance], ahead_s: float = 0.0) -> list[Any]:
     """Return what was asked for and not listed yet, one entry per launch («2 launching»)."""
     asked = sorted(
         (one for one in instances if one.state is InstanceState.REQUESTED), key=lambda one: one.instance_id
@@ -62,7 +67,7 @@ def pending_requests(instances: Iterable[Instance]) -> list[Any]:
             instance_type_name=members[0].node_type,
             ray_node_type_name=members[0].node_type,
             count=len(members),
-            request_ts=int(members[0].intent.requested_at_s),
+            request_ts=int(members[0].intent.requested_at_s + ahead_s),
         )
         for members in launches
     ]
@@ -97,7 +102,7 @@ def details(instance: Instance, *, now_s: float) -> str:
     return f"{state}: {instance.intent.reason.partition(';')[0]}"
 
 
-def failed_requests(failures: Sequence[Failure], *, now_s: float) -> list[Any]:
+def failed_requests(failures: Sequence[Failure], *, now_s: float, ahead_s: float = 0.0) -> list[Any]:
     """Return the last failures that are not too old to matter, newest first."""
     recent = [one for one in failures if now_s - one.at_s <= FAILURES_SHOWN_S][-FAILURES_SHOWN:]
     return [
@@ -106,8 +111,8 @@ def failed_requests(failures: Sequence[Failure], *, now_s: float) -> list[Any]:
             ray_node_type_name=one.node_type,
             count=1,
             reason=one.error,
-            start_ts=int(one.at_s),
-            failed_ts=int(one.at_s),
+            start_ts=int(one.at_s + ahead_s),
+            failed_ts=int(one.at_s + ahead_s),
         )
         for one in reversed(recent)
     ]

@@ -104,7 +104,7 @@ class _Simulation:
             disk=self.disk,
             clock=SimClock(self.loop),
             ids=SimIds(),
-            provider=lambda name: self.world.provider(name, OURS),
+            provider=lambda name, now_s: self.world.provider(name, OURS, now_s=now_s),
             cluster=lambda session: self.world.cluster(OURS, session=session),
             mischief=self.mischief,
             witness=Witness(),

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from heliostat.control.loop import Controller
 from heliostat.control.measures import Measures
+from heliostat.control.steady_clock import SteadyClock
 from heliostat.control.wiring import Identity, Ports, Timing
 from heliostat.model.node_type import ClusterSpec
 from heliostat.ports.cluster import Cluster
@@ -43,14 +45,15 @@ HEAD_RETRY_S = 1.0
 @dataclass(frozen=True)
 class Host:
     """The head's host: what outlives its controllers. `provider` and `cluster` make fresh clients;
-    `cluster` gets the session that the cluster's record holds, None before the first contact."""
+    `provider` gets the controller's clock, `cluster` the session that the cluster's record holds, None
+    before the first contact."""
 
     loop: VirtualLoop
     spec: ClusterSpec
     disk: Disk
     clock: SimClock
     ids: SimIds
-    provider: Callable[[str], Provider]
+    provider: Callable[[str, Callable[[], float]], Provider]
     cluster: Callable[[str | None], Cluster]
     mischief: Mischief
     witness: Witness
@@ -118,11 +121,15 @@ class Wrapper:
         around = Surroundings(host.loop, process, host.mischief, host.witness, host.trace, host.away)
         cluster = ClusterMembrane(host.cluster(self._session), around)
         why = await self._greeted(cluster)
+        journal = JournalMembrane(host.disk.open(OURS.cluster_uid), around)
+        clock = SteadyClock.after(journal, host.clock)
         ports = Ports(
             cluster=cluster,
-            providers={name: self._provider(name, around) for name in sorted(host.spec.backends)},
-            journal=JournalMembrane(host.disk.open(OURS.cluster_uid), around),
-            clock=host.clock,
+            providers={
+                name: self._provider(name, around, clock.now_s) for name in sorted(host.spec.backends)
+            },
+            journal=journal,
+            clock=clock,
             ids=host.ids,
             telemetry=Measures(),
             config_source=_Spec(host.spec),
@@ -134,8 +141,9 @@ class Wrapper:
             controller.go_down(why)
         await controller.run()
 
-    def _provider(self, name: str, around: Surroundings) -> ProviderMembrane:
-        return ProviderMembrane(self.host.provider(name), around, lambda: self.host.provider(name))
+    def _provider(self, name: str, around: Surroundings, now_s: Callable[[], float]) -> ProviderMembrane:
+        make = partial(self.host.provider, name, now_s)
+        return ProviderMembrane(make(), around, make)
 
     async def _greeted(self, cluster: ClusterMembrane) -> str:
         """Wait for the head, as the controller's process does first; return why the cluster must go down."""

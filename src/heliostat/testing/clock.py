@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
+from heliostat.model.host_time import HostTime
+
 
 class ManualClock:
-    """Fulfils `ports.clock.Clock`; time passes by `advance` alone, and sleepers wake in order."""
+    """Fulfils `ports.clock.Clock`; time passes by `advance` alone, and sleepers wake in order.
+
+    `ahead_s` is how far the host's wall clock, which nobody here asks, was set ahead of it.
+    """
+
+    ahead_s = 0.0
 
     def __init__(self, now_s: float = 1_700_000_000.0, *, offset_s: float = 0.0) -> None:
         self._now_s = now_s
@@ -16,6 +23,9 @@ class ManualClock:
 
     def now_s(self) -> float:
         return self._now_s
+
+    def host_time(self) -> HostTime:
+        return HostTime("", self._started_s, self.ahead_s)
 
     def monotonic_s(self) -> float:
         return self._now_s - self._started_s

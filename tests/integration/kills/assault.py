@@ -22,6 +22,7 @@ from heliostat.cli import start
 from heliostat.cli.head import HeadPlan
 from heliostat.cli.system import SystemClock
 from heliostat.config.places import StatePlaces
+from heliostat.control.steady_clock import SteadyClock
 from heliostat.model.snapshot import RayState
 from heliostat.raylink.gcs import GcsCluster, GcsSettings
 from heliostat.raylink.token import read_token
@@ -181,7 +182,7 @@ class Assault:
             cluster_uid=record.cluster_uid,
             started_by="a test",
             token=lambda: read_token(Path(record.token_path)),
-            clock=SystemClock(),
+            clock=SteadyClock(SystemClock()),
             serve_metrics=False,
         )
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 import pytest
 
 from heliostat.cli.system import SystemClock
+from heliostat.control.steady_clock import SteadyClock
 from heliostat.raylink.gcs import GcsCluster, GcsSettings
 from tests.integration.real_head import RealHead, end, real_head
 
@@ -32,7 +33,7 @@ class Head(RealHead):
                 cluster_uid=uid,
                 started_by="heliostat test",
                 token=lambda: self.token,
-                clock=SystemClock(),
+                clock=SteadyClock(SystemClock()),
                 session_name=self.ready.session_name if session == "" else session,
                 log_dir=self.ready.log_dir if logs else None,
             )

@@ -29,8 +29,9 @@ class FakeJob:
     def row(self) -> str:
         shown = {
             "%F": str(self.job_id), "%A": str(self.job_id), "%K": self.tasks, "%T": self.state,
-            "%r": self.reason, "%P": "main", "%S": self.start, "%e": "N/A", "%l": "1:00:00", "%V": "1",
-            "%N": "n1" if self.state == "RUNNING" else "", "%k": self.comment, "%j": "hel-x-head",
+            "%r": self.reason, "%P": "main", "%S": self.start, "%e": "N/A", "%l": "1:00:00",
+            "%L": "1:00:00", "%V": "1", "%N": "n1" if self.state == "RUNNING" else "",
+            "%k": self.comment, "%j": "hel-x-head",
         }  # fmt: skip
         return SEPARATOR.join(shown.values()) + END + "\n"
 

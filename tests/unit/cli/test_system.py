@@ -29,6 +29,14 @@ def test_how_far_local_time_is_ahead_of_utc() -> None:
     assert SystemClock().utc_offset_s() == 5.5 * 3600
 
 
+def test_the_time_since_boot_goes_on_and_the_boot_has_a_name() -> None:
+    clock = SystemClock()
+    before_s = clock.uptime_s()
+    assert 0 < time.monotonic() - 1e-3 <= clock.uptime_s()
+    assert clock.uptime_s() >= before_s
+    assert clock.boot_id() == SystemClock().boot_id() != ""
+
+
 MARK = "HELIOSTAT_TEST_MARK"
 TAGGED_AND_HIDDEN = "env {mark} sleep 300 & echo $!; env -i sleep 300 & echo $!; wait"
 

@@ -142,6 +142,15 @@ async def test_drain_speaks_rays_units_and_passes_its_answer_on(gcs: FakeGcs) ->
     await cluster.aclose()
 
 
+async def test_rays_deadlines_are_by_the_hosts_wall_clock(gcs: FakeGcs) -> None:
+    clock = ManualClock()
+    clock.ahead_s = 3600.0
+    cluster = await connected(gcs, clock=clock)
+    await cluster.drain("01ff", reason=DrainReason.PREEMPTION, message="lease", deadline_s=12.5)
+    assert gcs.drains[0].deadline_timestamp_ms == 3_612_500
+    await cluster.aclose()
+
+
 async def test_the_heartbeat_changes_across_controllers(gcs: FakeGcs) -> None:
     beats = []
     for _ in range(2):

@@ -29,10 +29,13 @@ AFTER_START = frozenset({"running", "draining", "stopping", "ended"})
 
 
 class SystemTime:
-    """The clocks of this machine. The monotonic one is shared by all processes of one boot."""
+    """The clocks of this machine. The monotonic one is shared by all processes of one boot.
 
-    def now_s(self) -> float:
-        return time.time()
+    `now_s` stands for the wall clock where the controller has one of its own.
+    """
+
+    def __init__(self, now_s: Callable[[], float] | None = None) -> None:
+        self.now_s = now_s or time.time
 
     def monotonic_s(self) -> float:
         return time.monotonic()

@@ -60,7 +60,7 @@ class LocalProvider:
         self._environment = environment
         self._options = parse_options(context.options)
         self._machine = read_machine(self._options)
-        self._time = time or SystemTime()
+        self._time = time or SystemTime(context.now_s)
         self._log_dir = Path(context.log_dir)
         self._records = Records(Path(context.runtime_dir) / "i")
         self._life = Lifecycle(

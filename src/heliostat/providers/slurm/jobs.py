@@ -7,7 +7,7 @@ be read in full is an error: a listing is whole, or it is none.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from heliostat.providers.slurm.tags import Tag, tag_of
@@ -17,7 +17,7 @@ ENVIRONMENT: Mapping[str, str] = {"LC_ALL": "C", "SLURM_BITSTR_LEN": "0", "SLURM
 
 SEPARATOR, END = "\x1f", "\x1e"
 """Between fields and after each row: a job's name may hold a line break, and people's do."""
-FIELDS = ("%F", "%A", "%K", "%T", "%r", "%P", "%S", "%e", "%l", "%V", "%N", "%k", "%j")
+FIELDS = ("%F", "%A", "%K", "%T", "%r", "%P", "%S", "%e", "%l", "%L", "%V", "%N", "%k", "%j")
 ARRAY_ID, COMMENT, NAME = FIELDS.index("%F"), FIELDS.index("%k"), FIELDS.index("%j")
 
 NO_TIME = ("N/A", "NONE", "Unknown", "")
@@ -73,6 +73,12 @@ class Job:
         limited = self.throttle is not None or self.reason == "JobArrayTaskLimit"
         return self.state == "PENDING" and limited
 
+    def moved(self, by_s: float) -> Job:
+        """Return the same with all times so much later."""
+        times = (None if one is None else one + by_s for one in (self.start_s, self.end_s, self.submitted_s))
+        start_s, end_s, submitted_s = times
+        return replace(self, start_s=start_s, end_s=end_s, submitted_s=submitted_s)
+
     def native_id(self, member: int) -> str:
         """Return Slurm's own name of a member: `<array>_<task>`, or a gang's step `<job>.<rank>`."""
         return f"{self.job_id}.{member}" if self.tasks is None else f"{self.array_id}_{member}"
@@ -86,10 +92,14 @@ def squeue_command(user: str | None = None) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Listing:
-    """The rows with our tag, and the ids (an array's own) of the user's other jobs."""
+    """The rows with our tag, and the ids (an array's own) of the user's other jobs.
+
+    `now_s` is what time it was by the clock that the times are of; None where no running job tells.
+    """
 
     jobs: tuple[Job, ...] = ()
     others: frozenset[int] = frozenset()
+    now_s: float | None = None
 
 
 def parse_squeue(text: str, *, cluster_uid: str | None = None) -> Listing:
@@ -97,9 +107,10 @@ def parse_squeue(text: str, *, cluster_uid: str | None = None) -> Listing:
 
     ValueError when one of them can't be read, or the text breaks off.
     """
-    jobs, others = [], set()
+    jobs, others, nows = [], set(), []
     for fields in _rows(text):
         try:
+            nows += _nows(fields)
             tag = tag_of(fields[COMMENT], fields[NAME], cluster_uid=cluster_uid)
             if tag is not None:
                 jobs.append(_checked(_parsed(fields, tag)))
@@ -107,7 +118,29 @@ def parse_squeue(text: str, *, cluster_uid: str | None = None) -> Listing:
                 others.add(int(fields[ARRAY_ID]))
         except ValueError as error:
             raise ValueError(f"squeue's row of job {fields[ARRAY_ID]} can't be read: {error}") from error
-    return Listing(tuple(jobs), frozenset(others))
+    return Listing(tuple(jobs), frozenset(others), max(nows, default=None))
+
+
+def _nows(fields: Sequence[str]) -> list[float]:
+    """Return what a row lets its time be: squeue's host counts how long a job that runs may go on.
+
+    A preemption brings its end forward and a suspension puts it off, which is not counted: the latest of all
+    is right.
+    """
+    state, start, end, limit, left = (fields[FIELDS.index(one)] for one in ("%T", "%S", "%e", "%l", "%L"))
+    try:
+        limit_s, left_s, start_s, end_s = (
+            parse_duration(limit),
+            parse_duration(left),
+            _time(start),
+            _time(end),
+        )
+    except ValueError:
+        return []
+    # None is left, as it says, of a job that is over its limit, too.
+    if state != "RUNNING" or not left_s or limit_s is None or start_s is None or end_s is None:
+        return []
+    return [max(end_s - left_s, start_s + limit_s - left_s)]
 
 
 def parse_submitted(text: str) -> int:
@@ -156,7 +189,9 @@ def _rows(text: str) -> Iterator[list[str]]:
 
 
 def _parsed(fields: list[str], tag: Tag) -> Job:
-    array_id, job_id, tasks, state, reason, partition, start, end, limit, submitted, nodes, _, name = fields
+    array_id, job_id, tasks, state, reason, partition, start, end, limit, _, submitted, nodes, _, name = (
+        fields
+    )
     numbers, throttle = parse_tasks(tasks) if tasks != "N/A" else (None, None)
     return Job(
         array_id=int(array_id),

@@ -13,6 +13,7 @@ from heliostat.providers.slurm.options import SlurmOptions, job_options
 from heliostat.providers.slurm.outlook import Outlook
 from heliostat.providers.slurm.runner import Runner
 from heliostat.providers.slurm.script import submission
+from heliostat.providers.slurm.slurm_time import SlurmTime
 from heliostat.providers.slurm.submitting import Surroundings, asks, part
 
 
@@ -24,11 +25,14 @@ class Offering:
         options: SlurmOptions,
         runner: Runner,
         surroundings: Callable[[NodeType], Awaitable[Surroundings]],
+        *,
+        slurm_time: SlurmTime,
     ) -> None:
         self.outlook = Outlook()
         self._options = options
         self._runner = runner
         self._surroundings = surroundings
+        self._slurm_time = slurm_time
 
     async def offer(self, query: OfferQuery, *, now_s: float) -> Offer:
         node_type, outlook = query.node_type, self.outlook
@@ -55,4 +59,5 @@ class Offering:
             answer = await self._runner.run(command, stdin=made.script, deadline_s=deadline_s)
         except ProviderError:
             return None
-        return parse_test_only(answer.stderr) if answer.code == 0 else None
+        start_s = parse_test_only(answer.stderr) if answer.code == 0 else None
+        return None if start_s is None else start_s - self._slurm_time.ahead_s

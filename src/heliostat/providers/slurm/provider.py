@@ -30,6 +30,7 @@ from heliostat.providers.slurm.refusals import trouble
 from heliostat.providers.slurm.runner import LocalRunner, Runner, SshRunner
 from heliostat.providers.slurm.script import submission
 from heliostat.providers.slurm.site import Site, longest_s, probe, problems, usual_s
+from heliostat.providers.slurm.slurm_time import SlurmTime
 from heliostat.providers.slurm.stopping import Order
 from heliostat.providers.slurm.submitting import (
     SUBMITTED_AT_ONCE,
@@ -75,13 +76,14 @@ class SlurmProvider:
         *,
         runner: Runner | None = None,
         environment: Mapping[str, str] = os.environ,
-        now_s: Callable[[], float] = time.time,
+        now_s: Callable[[], float] | None = None,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._context = context
         self._options = parse_section(context.options)
         self._runner = runner or _runner(self._options, context, environment)
-        self._now_s, self._monotonic_s = now_s, monotonic_s
+        self._now_s, self._monotonic_s = now_s or context.now_s or time.time, monotonic_s
+        self._slurm_time = SlurmTime(self._now_s, now_s or time.time)
         self._log_dir = context.log_dir
         if self._options.work_dir is not None:
             # Clusters may share it, and none is to tidy up another's.
@@ -89,7 +91,9 @@ class SlurmProvider:
         self._own = {name: environment[name] for name in OWN_VARIABLES if name in environment}
         self._log_runner = self._runner if self._options.ssh else None
         self._ends = Ends(self._log_dir, log_runner=self._log_runner)
-        self._offering = Offering(self._options, self._runner, self._surroundings)
+        self._offering = Offering(
+            self._options, self._runner, self._surroundings, slurm_time=self._slurm_time
+        )
         self._jobs: dict[str, JobOptions] = {}
         self._site: Site | None = None
         self._site_s = 0.0
@@ -236,10 +240,12 @@ class SlurmProvider:
         """Return what squeue has of this cluster, and learn from it; nobody is told anything."""
         uid = self._context.identity.cluster_uid
         listing = await looked(self._runner, self._options, cluster_uid=uid)
-        self._known = members_of(listing.jobs)
+        self._slurm_time.saw(listing.now_s)
+        jobs = [job.moved(-self._slurm_time.ahead_s) for job in listing.jobs]
+        self._known = members_of(jobs)
         self._untagged.saw(listing)
-        self._remember(job.tag.launch_id for job in listing.jobs)
-        self._offering.outlook.saw(listing.jobs, now_s=self._now_s())
+        self._remember(job.tag.launch_id for job in jobs)
+        self._offering.outlook.saw(jobs, now_s=self._now_s())
         return self._known
 
     def _remember(self, launch_ids: Iterable[str]) -> None:

@@ -18,7 +18,7 @@ from heliostat.model.instance import (
 )
 from heliostat.ports.errors import ProviderError, QuotaExceeded, Unavailable
 from heliostat.ports.provider import ClusterIdentity, Outcome
-from heliostat.sim.clock import EPOCH_S
+from heliostat.sim.clock import Dates
 from heliostat.sim.world.batch import LARGEST_CPUS, NOTICE_PART, BatchBackend, Job
 from heliostat.sim.world.ends import Cause
 from heliostat.sim.world.link import Link, Turns
@@ -50,12 +50,13 @@ class BatchProvider:
     """`ports.provider.Provider`. `stops` is its file on the head's disk: what it was told to terminate."""
 
     def __init__(
-        self, backend: BatchBackend, identity: ClusterIdentity, link: Link, *, stops: set[str]
+        self, backend: BatchBackend, identity: ClusterIdentity, link: Link, *, stops: set[str], dates: Dates
     ) -> None:
         self._backend = backend
         self._identity = identity
         self._link = link
         self._stops = stops
+        self._dates = dates
         self._told_s: dict[str, float] = {}
         self._launched: set[str] = set()
         self._known: dict[str, Member] | None = None
@@ -129,9 +130,11 @@ class BatchProvider:
             allocation_id=machine.allocation_id,
             detail=_words(machine) if machine.is_over else self._reason(job) if waits else None,
             slot=self.name,
-            expected_start_s=_unix(job.eligible_s) if waits and job.eligible_s > self._now_s() else None,
-            started_at_s=None if waits else _unix(machine.started_s),
-            expires_at_s=None if waits or machine.is_over else _unix(machine.expires_s),
+            expected_start_s=self._dates.known(job.eligible_s)
+            if waits and job.eligible_s > self._now_s()
+            else None,
+            started_at_s=None if waits else self._dates.known(machine.started_s),
+            expires_at_s=None if waits or machine.is_over else self._dates.known(machine.expires_s),
             notice_s=self._notice_s(lease_s),
             throttled=waits and job.is_throttled,
         )
@@ -254,7 +257,7 @@ class BatchProvider:
         return Offer(
             node_type.name,
             query.count,
-            ready_at_s=_unix(self._now_s() + wait_s) if soon else None,
+            ready_at_s=self._dates.known(self._now_s() + wait_s) if soon else None,
             price_usd_per_h=node_type.price_usd_per_h or None,
             lease_s=scenario.lease_s,
         )
@@ -276,10 +279,6 @@ def _chosen(members: Iterable[Member]) -> tuple[dict[str, Member], list[Member]]
 
 def _words(machine: Machine) -> str:
     return machine.detail or (machine.cause.value if machine.cause else "over")
-
-
-def _unix(true_s: float | None) -> float | None:
-    return None if true_s is None else EPOCH_S + true_s
 
 
 def _failed(request: LaunchRequest, indexes: Iterable[int], error: ProviderError) -> dict[str, ProviderError]:

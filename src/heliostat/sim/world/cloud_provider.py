@@ -8,7 +8,7 @@ from functools import partial
 from heliostat.model.instance import BackendInstance, BackendState, Change, Offer, OfferQuery
 from heliostat.ports.errors import ProviderError
 from heliostat.ports.provider import ClusterIdentity, Outcome
-from heliostat.sim.clock import EPOCH_S
+from heliostat.sim.clock import Dates
 from heliostat.sim.world.cloud import LARGEST_CPUS, CloudBackend, Look
 from heliostat.sim.world.link import Link
 from heliostat.sim.world.machine import Machine
@@ -19,10 +19,11 @@ OVER = frozenset({BackendState.ENDED, BackendState.FAILED})
 class CloudProvider:
     """`ports.provider.Provider`. What it was told to end it never shows as alive again."""
 
-    def __init__(self, backend: CloudBackend, identity: ClusterIdentity, link: Link) -> None:
+    def __init__(self, backend: CloudBackend, identity: ClusterIdentity, link: Link, *, dates: Dates) -> None:
         self._backend = backend
         self._identity = identity
         self._link = link
+        self._dates = dates
         self._ended: set[str] = set()
 
     @property
@@ -94,8 +95,8 @@ class CloudProvider:
             shape_id=machine.shape_id,
             detail=look.detail,
             slot=self.name,
-            started_at_s=EPOCH_S + machine.started_s if begun and machine.started_s is not None else None,
-            expires_at_s=None if look.expires_s is None else EPOCH_S + look.expires_s,
+            started_at_s=self._dates.known(machine.started_s) if begun else None,
+            expires_at_s=self._dates.known(look.expires_s),
             notice_s=self._backend.scenario.notice_s,
         )
 
@@ -107,7 +108,7 @@ class CloudProvider:
         return Offer(
             node_type.name,
             min(room, query.count),
-            ready_at_s=EPOCH_S + self._backend.agenda.now_s() + sum(scenario.boot_s) / 2,
+            ready_at_s=self._dates.of(self._backend.agenda.now_s() + sum(scenario.boot_s) / 2),
             price_usd_per_h=node_type.price_usd_per_h or None,
             why=str(self._backend.refusal(self._identity.owner)) if room < query.count else None,
         )

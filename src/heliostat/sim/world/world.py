@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from heliostat.ports.cluster import Cluster
 from heliostat.ports.provider import ClusterIdentity, Provider
+from heliostat.sim.clock import Dates
 from heliostat.sim.dice import Dice
 from heliostat.sim.loop import VirtualLoop
 from heliostat.sim.scenario import Scenario
@@ -94,14 +95,22 @@ class World:
 
     # -- clients ------------------------------------------------------------------------
 
-    def provider(self, backend: str, identity: ClusterIdentity, *, link: Link | None = None) -> Provider:
-        """Return a fresh client of a backend."""
+    def provider(
+        self,
+        backend: str,
+        identity: ClusterIdentity,
+        *,
+        link: Link | None = None,
+        now_s: Callable[[], float] | None = None,
+    ) -> Provider:
+        """Return a fresh client of a backend. `now_s` is the controller's clock, None: the right one."""
         truth = self.backends[backend]
+        dates = Dates(self._agenda.now_s, now_s)
         way = link or Link(self._dice.stream(f"calls {backend}"), truth.scenario.call_s)
         if isinstance(truth, CloudBackend):
-            return CloudProvider(truth, identity, way)
+            return CloudProvider(truth, identity, way, dates=dates)
         stops = self._stops.setdefault((backend, identity.cluster_uid), set())
-        return BatchProvider(truth, identity, way, stops=stops)
+        return BatchProvider(truth, identity, way, stops=stops, dates=dates)
 
     def cluster(self, identity: ClusterIdentity, *, session: str | None = None) -> Cluster:
         """Return a fresh link to Ray, for a controller that knows this session (None: it learns it)."""

@@ -30,17 +30,20 @@ def rows(*every: str) -> str:
 
 
 WAITING = (
-    f"1|1|2-9%2|PENDING|JobArrayTaskLimit|main|N/A|N/A|30:00|1795267574||{comment(TAG)} my own note|hel-01-l1"
+    "1|1|2-9%2|PENDING|JobArrayTaskLimit|main|N/A|N/A|30:00|30:00|1795267574||"
+    f"{comment(TAG)} my own note|hel-01-l1"
 )
-LAST_TASK = f"1|1|9|RUNNING|None|main|1795267576|1795269376|30:00|1795267574|n1|{comment(TAG)}|hel-01-l1"
+LAST_TASK = (
+    f"1|1|9|RUNNING|None|main|1795267576|1795269376|30:00|29:50|1795267574|n1|{comment(TAG)}|hel-01-l1"
+)
 FIRST_TASK = LAST_TASK.replace("1|1|9", "1|9|0", 1)
 TOGETHER = (
-    f"2|2|N/A|RUNNING|None|main|1795267576|1795269376|30:00|1795267574|n[2-3]|{comment(GANG)}|hel-01-g1"
+    f"2|2|N/A|RUNNING|None|main|1795267576|1795269376|30:00|29:50|1795267574|n[2-3]|{comment(GANG)}|hel-01-g1"
 )
 OF_THE_USER = (
-    "8|8|1,3,5,7,10-900%3|PENDING|JobHeldUser|main|N/A|N/A|5:00:00|1795267575||(null)|array",
-    "4|4|N/A|RUNNING|None|main|1795267576|1795269376|30:00|1795267575|n4|two\nlines | x|new\nline",
-    "5|5|N/A|what|?|||never|||n[|heliostat: runs|hel-01234567-l1",
+    "8|8|1,3,5,7,10-900%3|PENDING|JobHeldUser|main|N/A|N/A|5:00:00|5:00:00|1795267575||(null)|array",
+    "4|4|N/A|RUNNING|None|main|1795267576|1795269376|30:00|29:50|1795267575|n4|two\nlines | x|new\nline",
+    "5|5|N/A|what|?|||never||||n[|heliostat: runs|hel-01234567-l1",
 )
 
 
@@ -97,7 +100,7 @@ def test_rows_of_others_are_dropped_whatever_is_in_them() -> None:
     mixed = rows(OF_THE_USER[0], WAITING, OF_THE_USER[1], OF_THE_USER[2], TOGETHER)
     assert [job.array_id for job in parse_squeue(mixed).jobs] == [1, 2]
     assert parse_squeue("") == Listing()
-    assert parse_squeue(rows(*OF_THE_USER)) == Listing((), frozenset({4, 5, 8}))
+    assert parse_squeue(rows(*OF_THE_USER)) == Listing((), frozenset({4, 5, 8}), 1795267586.0)
 
 
 def test_a_row_whose_comment_the_site_has_changed_is_known_by_its_name() -> None:
@@ -146,7 +149,7 @@ def test_half_a_listing_is_none() -> None:
             continue
         with pytest.raises(ValueError, match="breaks off"):
             parse_squeue(whole[:length])
-    with pytest.raises(ValueError, match="has 2 fields, not 13"):
+    with pytest.raises(ValueError, match="has 2 fields, not 14"):
         parse_squeue(rows("12|12"))
 
 

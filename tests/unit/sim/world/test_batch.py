@@ -6,6 +6,7 @@ import pytest
 
 from heliostat.model.instance import BackendInstance, BackendState, Change
 from heliostat.ports.errors import QuotaExceeded
+from heliostat.sim.clock import Dates
 from heliostat.sim.world.batch import BatchBackend
 from heliostat.sim.world.batch_provider import BatchProvider
 from heliostat.sim.world.ends import Cause
@@ -25,7 +26,9 @@ def stage() -> Stage:
 
 def client(stage: Stage, backend: BatchBackend, stops: set[str] | None = None) -> BatchProvider:
     link = Link(stage.dice.stream("calls"), (0.0, 0.0))
-    return BatchProvider(backend, OURS, link, stops=set() if stops is None else stops)
+    return BatchProvider(
+        backend, OURS, link, stops=set() if stops is None else stops, dates=Dates(backend.agenda.now_s, None)
+    )
 
 
 async def rows(provider: BatchProvider) -> dict[str, BackendInstance]:

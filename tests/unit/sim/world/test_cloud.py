@@ -6,6 +6,7 @@ import pytest
 
 from heliostat.model.instance import BackendInstance, BackendState, Change
 from heliostat.ports.errors import InsufficientCapacity, QuotaExceeded
+from heliostat.sim.clock import Dates
 from heliostat.sim.world.cloud import CloudBackend
 from heliostat.sim.world.cloud_provider import CloudProvider
 from heliostat.sim.world.ends import Cause
@@ -22,7 +23,9 @@ def stage() -> Stage:
 
 
 def client(stage: Stage, backend: CloudBackend) -> CloudProvider:
-    return CloudProvider(backend, OURS, Link(stage.dice.stream("calls"), (0.0, 0.0)))
+    return CloudProvider(
+        backend, OURS, Link(stage.dice.stream("calls"), (0.0, 0.0)), dates=Dates(backend.agenda.now_s, None)
+    )
 
 
 async def rows(provider: CloudProvider) -> dict[str, BackendInstance]:

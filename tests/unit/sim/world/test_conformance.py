@@ -11,6 +11,7 @@ from heliostat.model.instance import BackendInstance
 from heliostat.model.node_type import NodeType
 from heliostat.model.resources import Resources
 from heliostat.ports.provider import ClusterIdentity, Provider
+from heliostat.sim.clock import Dates
 from heliostat.sim.scenario import BackendScenario
 from heliostat.sim.world.batch_provider import BatchProvider
 from heliostat.sim.world.cloud_provider import CloudProvider
@@ -56,7 +57,13 @@ class TestBatchConforms(Simulated):
 
     def make(self, place: Path, identity: ClusterIdentity) -> Provider:
         stops = self.stops.setdefault(identity.cluster_uid, set())
-        return BatchProvider(self.batch, identity, self.link(self.batch.scenario), stops=stops)
+        return BatchProvider(
+            self.batch,
+            identity,
+            self.link(self.batch.scenario),
+            stops=stops,
+            dates=Dates(self.batch.agenda.now_s, None),
+        )
 
     async def break_instance(self, place: Path, row: BackendInstance) -> None:
         self.batch.bootstraps[row.native_id].end(Cause.EXITED, "exit code 14: ray start ended")
@@ -69,7 +76,9 @@ class TestCloudConforms(Simulated):
         self.cloud = self.stage.cloud(submitted_most=4, strangers=4)
 
     def make(self, place: Path, identity: ClusterIdentity) -> Provider:
-        return CloudProvider(self.cloud, identity, self.link(self.cloud.scenario))
+        return CloudProvider(
+            self.cloud, identity, self.link(self.cloud.scenario), dates=Dates(self.cloud.agenda.now_s, None)
+        )
 
     async def break_instance(self, place: Path, row: BackendInstance) -> None:
         self.cloud.die(self.cloud.living[row.native_id])
