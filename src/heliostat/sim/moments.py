@@ -23,8 +23,8 @@ SPANS: dict[str, Span] = {
 }
 """How long each lasts. What hides Ray is shorter than the `head_timeout_s` after which all is let go."""
 
-OFF_S: Span = (-20.0, 20.0)
-"""How far off the backends' clocks a jump may leave the head's: what leases' margins bear."""
+OFF_S: Span = (-7_200.0, 7_200.0)
+"""How far off the backends' clocks a jump may leave the head's: longer than all that is waited for."""
 
 
 @dataclass
@@ -57,6 +57,9 @@ class Moments:
         }
 
     def begin(self) -> None:
+        if self._mischief.rate("clock jump"):
+            # A host's clock may be wrong before anything of ours begins, too.
+            self._jump()
         for kind in MOMENTS:
             self._plan(kind)
         self._plan_crash()
@@ -159,7 +162,6 @@ class Moments:
     def _jump(self) -> None:
         seconds = self._mischief.draw("clock jump").uniform(*OFF_S) - self._host.clock.off_s
         self._host.clock.jump(seconds)
-        self._host.witness.troubled("clock", self._host.loop.time())
         self._host.trace.add("clock", f"jumps by {seconds:.1f} s")
 
     def _swizzle(self) -> Callable[[], None] | None:

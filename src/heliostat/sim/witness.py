@@ -62,7 +62,7 @@ class Witness:
     refused         how many instances a backend did not accept
     recorded        every intent ever written; `releases` the last release of each instance
     troubled_at_s   when anything last stood between the controller and the world, by whom: a backend's
-                    name, «ray», «controller», «clock»
+                    name, «ray», «controller»
     on_terminate    hears of each instance (backend, id) that a backend is about to be told to end
     """
 

@@ -67,7 +67,7 @@ class NotLost:
         self._seen = len(recorded)
         for one in view.ours if lost else ():
             long_there = view.now_s - one.asked_s > LOST_AFTER_S + self._lags_s[one.backend]
-            honest_s = view.witness.untroubled_s(view.now_s, lies_of(one.backend), "clock")
+            honest_s = view.witness.untroubled_s(view.now_s, lies_of(one.backend))
             if one.instance_id in lost and long_there and honest_s > LOST_AFTER_S + HONEST_S:
                 yield f"{one} is given up as lost, and is {one.phase.value}"
 

@@ -17,8 +17,7 @@ SPARE = 4
 class Patience:
     """Of a type that never joins (`dead_types`): attempts within the backoff, few instances at once.
 
-    A controller that died may have lost the last seconds of its history, and a clock that jumps ends
-    a wait: each is one more attempt.
+    A controller that died may have lost the last seconds of its history: that is one more attempt.
     """
 
     name = "patience"
@@ -42,8 +41,7 @@ class Patience:
         self._seen = len(launches)
         # 5 s, 10 s, 20 s, …: the n-th attempt comes no sooner than 5 × (2^n − 1) s.
         most = math.log2(view.now_s / BACKOFF_FIRST_S + 1) + 1
-        jumps = view.wrapper.host.mischief.happened["clock jump"]
-        most += SPARE + view.wrapper.lives - 1 + jumps
+        most += SPARE + view.wrapper.lives - 1
         for name, count in self._attempts.items():
             if count > most:
                 yield f"{name} never came up and was asked for {count} times in {view.now_s:.0f} s"

@@ -75,9 +75,7 @@ class Told:
                 continue
             busy_since_s = self._busy_since_s.setdefault(one.node_id, view.now_s)
             due_s = max(self._due_s(one), busy_since_s) + TOLD_S
-            troubled = (
-                view.witness.untroubled_s(view.now_s, one.backend, "ray", "controller", "clock") < TOLD_S
-            )
+            troubled = view.witness.untroubled_s(view.now_s, one.backend, "ray", "controller") < TOLD_S
             if view.now_s < due_s or troubled or not view.world.ray.alive:
                 continue
             node = view.world.ray.node(one.node_id)

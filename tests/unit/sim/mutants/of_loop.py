@@ -12,6 +12,7 @@ from heliostat.control.drainer import Drainer
 from heliostat.control.ledger import Ledger
 from heliostat.control.loop import Controller
 from heliostat.control.record import Recorded
+from heliostat.control.steady_clock import SteadyClock
 from heliostat.control.watch import BackendWatch
 from heliostat.model.history import History
 from heliostat.model.plan import Reason, Release, Why
@@ -90,3 +91,9 @@ def drains_are_never_sent(patch: pytest.MonkeyPatch) -> None:
 def rounds_leave_no_pause(patch: pytest.MonkeyPatch) -> None:
     """A round begins as soon as the one before it has ended."""
     patch.setattr(Controller, "_pause", lambda _: asyncio.sleep(0))
+
+
+@LOOP.mutant(seed=None, checks="gone met")
+def the_wall_clock_is_believed(patch: pytest.MonkeyPatch) -> None:
+    """The controller's time is the host's wall clock, which is set by hours."""
+    patch.setattr(SteadyClock, "now_s", lambda self: self._host.now_s())

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from heliostat.model.instance import InstanceIntent
+from heliostat.sim.clock import EPOCH_S, Dates
 from heliostat.sim.world.batch_provider import BatchProvider
 from heliostat.sim.world.cloud_provider import CloudProvider
 from heliostat.sim.written import JournalMembrane
@@ -39,3 +40,9 @@ def of_a_launch_one_is_written(patch: pytest.MonkeyPatch) -> None:
         writes(self, first, *args, **kwargs)  # type: ignore[arg-type]
 
     patch.setattr(JournalMembrane, "record_intents", record)
+
+
+@PORTS.mutant(seed=None, checks="met")
+def backends_dates_are_taken_as_they_are(patch: pytest.MonkeyPatch) -> None:
+    """A backend's times are compared with the controller's clock, which is not of the backend."""
+    patch.setattr(Dates, "of", lambda _, true_s: EPOCH_S + true_s)
