@@ -18,7 +18,7 @@ from heliostat.control.accounts import Accounts
 from heliostat.control.act import BackendActor
 from heliostat.control.answers import answer, failed_launches, refused
 from heliostat.control.drainer import Drainer
-from heliostat.control.follow_up import follow_ups, letting_go
+from heliostat.control.follow_up import asked_again, follow_ups, letting_go
 from heliostat.control.idle_watch import IdleWatch
 from heliostat.control.ledger import Ledger
 from heliostat.control.lifetimes import lifetimes
@@ -83,9 +83,7 @@ class Controller:
         self.phase = "starting"
         self.session_name = ""
         journal = ports.journal
-        self.memory = Memory(
-            {one.instance_id: one for one in journal.intents()}, journal.history(), journal.operator()
-        )
+        self.memory = Memory.of(journal)
         self.watches = {
             name: BackendWatch(provider, clock=ports.clock, telemetry=ports.telemetry, timing=timing)
             for name, provider in ports.providers.items()
@@ -357,6 +355,7 @@ class Controller:
         views = {name: watch.view for name, watch in self.watches.items()}
         before_s = self.ports.clock.monotonic_s() - self.timing.ask_again_s
         recorded = recorded.with_changes(follow_ups(memory, views, before_s=before_s))
+        recorded = asked_again(recorded, memory, policy=self.policy, request=self._request, now_s=now_s)
         idle = {name for name, actor in self.actors.items() if not actor.busy}
         recorded = self.ledger.write(recorded, seen, idle=idle)
         if self.ledger.trouble:

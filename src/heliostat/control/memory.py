@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from heliostat.control.unanswered import unanswered
 from heliostat.model.history import History
 from heliostat.model.instance import (
     BackendInstance,
@@ -14,9 +15,10 @@ from heliostat.model.instance import (
     InstanceIntent,
     Intent,
 )
-from heliostat.model.plan import Plan, Why
+from heliostat.model.plan import Launch, Plan, Why
 from heliostat.model.rejection import Answer, Rejection
 from heliostat.model.snapshot import OperatorSettings, Snapshot
+from heliostat.ports.journal import Journal
 
 
 @dataclass
@@ -38,6 +40,7 @@ class Memory:
     drains     instance id -> Ray's last answer to a drain
     asked      instance id, or `letting_go(type)` -> when (monotonic) the provider was last asked for it
     changed    backend -> when (monotonic) its last change was answered
+    unanswered launch id -> a launch of an earlier controller that is wanted, and was perhaps never asked for
     """
 
     intents: dict[str, InstanceIntent]
@@ -48,15 +51,28 @@ class Memory:
     drains: dict[str, Refusal] = field(default_factory=dict)
     asked: dict[str, float] = field(default_factory=dict)
     changed: dict[str, float] = field(default_factory=dict)
+    unanswered: dict[str, Launch] = field(default_factory=dict)
     snapshot: Snapshot | None = None
     instances: tuple[Instance, ...] = ()
     plan: Plan = field(default_factory=Plan)
+
+    @classmethod
+    def of(cls, journal: Journal) -> Memory:
+        """Return what a journal holds, for a controller that begins."""
+        intents = {one.instance_id: one for one in journal.intents()}
+        history, launches = journal.history(), unanswered(journal)
+        # What is asked for again is not lost for having been absent before.
+        open_ids = {key for key, one in intents.items() if one.launch_id in launches}
+        absent = {key: at_s for key, at_s in history.absent_since.items() if key not in open_ids}
+        return cls(intents, replace(history, absent_since=absent), journal.operator(), unanswered=launches)
 
     def wanted(self) -> list[InstanceIntent]:
         return [one for one in self.intents.values() if one.intent is Intent.WANTED]
 
     def learn(self, intents: tuple[InstanceIntent, ...]) -> None:
         self.intents.update({one.instance_id: one for one in intents})
+        for one in intents:
+            self.unanswered.pop(one.launch_id, None)
 
     def hear(self, backend: str, answer: Answer | None, refused: Mapping[str, Rejection]) -> None:
         """Take in what came of a call; the next round's history knows of it."""

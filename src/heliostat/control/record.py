@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from heliostat.model.instance import (
@@ -16,7 +16,7 @@ from heliostat.model.node_type import Policy
 from heliostat.model.plan import Drain, Launch, Plan, Release
 from heliostat.ports.journal import Event
 
-LAUNCH = "launch"
+LAUNCH, AGAIN = "launch", "again"
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ class Recorded:
         for backend, change in more.items():
             _add(changes, backend, change)
         return replace(self, changes=changes)
+
+    def with_again(self, intents: Sequence[InstanceIntent], event: Event, change: Change) -> Recorded:
+        """Return the same with a launch, its members' `intents`, that is asked for again."""
+        more = self.with_changes({intents[0].backend: change})
+        return replace(more, intents=(*self.intents, *intents), events=(*self.events, event))
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def without_launches(recorded: Recorded) -> Recorded:
     return replace(
         recorded,
         intents=tuple(one for one in recorded.intents if one.intent is not Intent.WANTED),
-        events=tuple(one for one in recorded.events if one.kind != LAUNCH),
+        events=tuple(one for one in recorded.events if one.kind not in {LAUNCH, AGAIN}),
         changes={backend: replace(one, launch=()) for backend, one in recorded.changes.items()},
     )
 

@@ -96,8 +96,9 @@ def _listings(history: History, snapshot: Snapshot, instances: Sequence[Instance
         if row is not None:
             first.setdefault(intent.instance_id, view.listed_at_s)
             absent.pop(intent.instance_id, None)
-        elif view.listed_at_s > intent.requested_at_s:
-            absent.setdefault(intent.instance_id, view.listed_at_s)
+        elif absent.get(intent.instance_id, float("-inf")) <= intent.requested_at_s < view.listed_at_s:
+            # What is asked for again counts from then on.
+            absent[intent.instance_id] = view.listed_at_s
     return replace(history, first_listed=first, absent_since=absent)
 
 

@@ -34,8 +34,8 @@ TIMES, RANDOM_TIMES = 5, 40
 AT_RANDOM = "at random"
 SEED = 20260101
 PASS_S = 420.0
-"""How long until each place has been reached once: a launch that never reached the backend is given up after
-30 s only, and twice so; then its type waits, as after any failure."""
+"""How long until each place has been reached once: the controller starts some twenty times, and what a
+backend began and did not finish is given up after 30 s only; then its type waits, as after any failure."""
 GONE_S = 180.0
 RANDOM_S = (0.2, 5.0)
 

@@ -52,7 +52,7 @@ def a_quiet_backend_is_listed_all_the_time(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(BackendWatch, "next_wait", lambda self: setattr(self, "_wait_s", 0.2))
 
 
-@LOOP.mutant(seed=159, checks="bounded")
+@LOOP.mutant(seed=238, checks="bounded")
 def each_word_to_go_down_wakes(patch: pytest.MonkeyPatch) -> None:
     """A cluster that goes down already is woken by every further word of it."""
     goes = Controller.go_down

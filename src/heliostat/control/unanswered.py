@@ -1,0 +1,44 @@
+"""Which launches an earlier controller wrote down of which nobody knows whether they were ever asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from heliostat.control.record import LAUNCH
+from heliostat.model.instance import Intent
+from heliostat.model.plan import Launch, Reason, Why
+from heliostat.ports.journal import ANSWERED, FAILED, Event, Journal
+
+
+def unanswered(journal: Journal) -> dict[str, Launch]:
+    """Return the launches, by id, that are wanted, were never listed, and have no answer in the journal.
+
+    Their controller died after it wrote them down. Without a call they were surely not sent; with one to
+    which nobody heard an answer they may have been.
+    """
+    listed = journal.history().first_listed
+    wanted = {
+        one.launch_id: f"{one.launch_id}.0"
+        for one in journal.intents()
+        if one.intent is Intent.WANTED and not one.adopted and one.instance_id not in listed
+    }
+    heard = _heard(journal) if wanted else frozenset()
+    events = {key: _launch_event(journal, first) for key, first in wanted.items() if key not in heard}
+    return {key: _as_planned(one) for key, one in events.items() if one is not None}
+
+
+def _heard(journal: Journal) -> frozenset[str]:
+    calls: list[Any] = [
+        one.asked.get("launch", ()) for one in journal.calls() if one.ended in {ANSWERED, FAILED}
+    ]
+    return frozenset(str(launch["launch_id"]) for launches in calls for launch in launches)
+
+
+def _launch_event(journal: Journal, first: str) -> Event | None:
+    """Return a launch's event, which is written with it, under its first member's id."""
+    return next((one for one in journal.events(instance_id=first) if one.kind == LAUNCH), None)
+
+
+def _as_planned(event: Event) -> Launch:
+    data: dict[str, Any] = dict(event.data)
+    return Launch(event.node_type, int(data["count"]), Reason(Why(data["why"]), event.text, data))
