@@ -44,12 +44,19 @@ MOMENTS: Mapping[str, str] = {
     "head loss": "Ray's head dies and another one is there, without its state",
     "backend outage": "a backend answers nobody for a while",
     "disk full": "the journal's disk takes nothing more for a while",
+    "journal loss": "the controller dies, and the next one finds no journal",
     "clock jump": "the head's wall clock is set, forward or back",
     "swizzle": "some machines fall silent one by one and come back in another order",
+    "change outage": "a backend lists what it has, and takes no change for a while",
 }
 """Kinds whose rate is how often they strike in an hour."""
 
-KINDS: Mapping[str, str] = {**CALLS, **STEPS, **MOMENTS}
+RACES: Mapping[str, str] = {
+    "work at a drain": "work arrives in the moment in which an idle node is to be drained",
+}
+"""Kinds whose rate is a chance for each call, and that are nobody's fault."""
+
+KINDS: Mapping[str, str] = {**CALLS, **STEPS, **MOMENTS, **RACES}
 
 
 class Mischief:

@@ -27,7 +27,7 @@ class Disk:
     """Holds one journal's database. What a killed controller had committed is there for the next."""
 
     def __init__(self) -> None:
-        self._database = sqlite3.connect(":memory:", isolation_level=None, factory=_Kept)
+        self._database = self._new()
 
     def open(self, cluster_uid: str) -> SqliteJournal:
         """Open the journal, as a controller does at its start; raises JournalError where the disk is full."""
@@ -40,5 +40,13 @@ class Disk:
     def free(self) -> None:
         self._database.execute(f"PRAGMA max_page_count = {_PAGES_MOST}")
 
+    def lose(self) -> None:
+        """Let the next controller find nothing."""
+        self.close()
+        self._database = self._new()
+
     def close(self) -> None:
         sqlite3.Connection.close(self._database)
+
+    def _new(self) -> sqlite3.Connection:
+        return sqlite3.connect(":memory:", isolation_level=None, factory=_Kept)

@@ -25,6 +25,7 @@ from heliostat.model.node_type import NodeType, Policy
 from heliostat.model.snapshot import RayState
 from heliostat.ports.cluster import Cluster, DrainReply, RoundReport
 from heliostat.ports.errors import (
+    ClusterError,
     ClusterUnreachable,
     InsufficientCapacity,
     ProviderError,
@@ -52,13 +53,24 @@ LATE_REPLY_S = (1.0, 150.0)
 STALE_S = 12.0
 """A stale listing is up to so old."""
 
+LEFT_ALONE_S = 30.0
+"""A backend that was asked too often wants to be left alone for so long."""
+
 OUTAGE_S = 1.0
 """A backend that is away makes its caller wait so long before it says so."""
 
 
+def changes_of(backend: str) -> str:
+    """Return the name of a backend's ear for changes, in `away`."""
+    return f"changes of {backend}"
+
+
 @dataclass(frozen=True)
 class Surroundings:
-    """What every membrane needs. `away` holds whoever answers nobody now: backends' names, «ray»."""
+    """What every membrane needs. `away` holds who answers nobody now: backends, `changes_of` one, «ray».
+
+    `arrive` lets drivers submit more work.
+    """
 
     loop: VirtualLoop
     process: Process
@@ -66,6 +78,7 @@ class Surroundings:
     witness: Witness
     trace: Trace
     away: set[str]
+    arrive: Callable[[], None] = lambda: None
 
     def enters(self, port: str, call: str, *words: object) -> None:
         """Begin a call: of a dead process it ends here."""
@@ -110,12 +123,31 @@ class ProviderMembrane:
 
     async def apply(self, change: Change) -> Outcome:
         self._around.enters(self.name, "apply", *_words(change))
+        answer: Outcome | ProviderError
+        under_way = {key for one in change.launch for key in one.instance_ids}
+        self._around.witness.under_way |= under_way
+        try:
+            answer = await self._asked(change)
+        except ProviderError as error:
+            answer = error
+        finally:
+            self._around.witness.under_way -= under_way
+        self._around.process.check()
+        self._around.witness.heard(self.name, change, answer, self._around.loop.time())
+        if isinstance(answer, ProviderError):
+            raise answer
+        return answer
+
+    async def _asked(self, change: Change) -> Outcome:
         if self._around.strikes("late request", self.name):
             self._deliver_late(change)
             raise Unavailable(f"{self.name} did not answer")
         await self._before()
+        if changes_of(self.name) in self._around.away:
+            self._around.witness.troubled(self.name, self._around.loop.time())
+            raise Unavailable(f"{self.name} takes no changes now")
         if self._around.strikes("rate limit", self.name):
-            raise QuotaExceeded(f"{self.name} was asked too often", retry_after_s=30.0)
+            raise QuotaExceeded(f"{self.name} was asked too often", retry_after_s=LEFT_ALONE_S)
         change, refused = self._parted(change)
         outcome = await self._applied(change)
         self._around.dies("crash between call and reply")
@@ -125,13 +157,17 @@ class ProviderMembrane:
 
     async def instances(self) -> Sequence[BackendInstance]:
         self._around.enters(self.name, "instances")
+        began_s = self._around.loop.time()
         await self._before()
         rows = await self._after(await self._inner.instances())
         now_s = self._around.loop.time()
         self._past.append((now_s, rows))
         while self._past[0][0] < now_s - STALE_S:
             self._past.popleft()
-        return self._lied(rows)
+        told = self._lied(rows)
+        if self._around.witness.troubled_at_s.get(lies_of(self.name)) != now_s:
+            self._around.witness.listed(self.name, began_s, now_s)
+        return told
 
     # -- what goes wrong ---------------------------------------------------------------
 
@@ -230,6 +266,8 @@ class ClusterMembrane:
         around = self._around
 
         async def ask() -> DrainReply:
+            if reason is DrainReason.IDLE and around.strikes("work at a drain", "drivers"):
+                around.arrive()
             reply = await self._inner.drain(node_id, reason=reason, message=message, deadline_s=deadline_s)
             now_s = around.loop.time()
             around.witness.drained(node_id, Drained(now_s, reason, reply.accepted, deadline_s))
@@ -269,7 +307,11 @@ class ClusterMembrane:
         slow_s = 0.0
         if around.strikes("slow gcs", "ray"):
             slow_s = around.mischief.draw("slow gcs").uniform(0.1, 2 * GCS_DEADLINE_S)
-        found = await act()
+        try:
+            found = await act()
+        except ClusterError:
+            around.witness.troubled("ray", around.loop.time())
+            raise
         if slow_s:
             await asyncio.sleep(min(slow_s, GCS_DEADLINE_S))
             around.witness.troubled("ray", around.loop.time())

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from heliostat.sim.faults import MOMENTS, Mischief
+from heliostat.sim.membranes import changes_of
 from heliostat.sim.scenario import Span
 from heliostat.sim.world.world import World
 from heliostat.sim.wrapper import Wrapper
@@ -20,6 +21,7 @@ SPANS: dict[str, Span] = {
     "backend outage": (2.0, 90.0),
     "disk full": (1.0, 40.0),
     "swizzle": (5.0, 60.0),
+    "change outage": (20.0, 120.0),
 }
 """How long each lasts. What hides Ray is shorter than the `head_timeout_s` after which all is let go."""
 
@@ -52,8 +54,10 @@ class Moments:
             "head loss": lambda: self._head(with_state=False),
             "backend outage": self._outage,
             "disk full": self._fill,
+            "journal loss": self._lose_journal,
             "clock jump": self._jump,
             "swizzle": self._swizzle,
+            "change outage": self._change_outage,
         }
 
     def begin(self) -> None:
@@ -78,7 +82,7 @@ class Moments:
         if self._over:
             return
         undo = self._deeds[kind]()
-        if undo is not None or kind == "clock jump":
+        if undo is not None or kind not in SPANS:
             self._mischief.happened[kind] += 1
             self._host.trace.add("fault", kind)
         if undo is not None:
@@ -116,6 +120,7 @@ class Moments:
         if process is None or process.shelf is not None:
             return None
         process.freeze()
+        self._host.witness.troubled("controller", self._host.loop.time())
 
         def go_on() -> None:
             self._host.witness.troubled("controller", self._host.loop.time())
@@ -138,6 +143,10 @@ class Moments:
         names = sorted(self._host.spec.backends)
         return self._hide(self._mischief.draw("backend outage").choice(names))
 
+    def _change_outage(self) -> Callable[[], None] | None:
+        names = sorted(self._host.spec.backends)
+        return self._hide(changes_of(self._mischief.draw("change outage").choice(names)))
+
     def _head(self, *, with_state: bool) -> Callable[[], None] | None:
         ray = self._world.ray
         if not ray.alive:
@@ -152,12 +161,18 @@ class Moments:
 
     def _fill(self) -> Callable[[], None]:
         self._host.disk.fill()
+        self._host.witness.unwritable(self._host.loop.time())
 
         def free() -> None:
-            self._host.witness.troubled("controller", self._host.loop.time())
+            self._host.witness.unwritable(self._host.loop.time())
             self._host.disk.free()
 
         return free
+
+    def _lose_journal(self) -> None:
+        self._host.disk.lose()
+        self._host.witness.lost_journal()
+        self._wrapper.kill()
 
     def _jump(self) -> None:
         seconds = self._mischief.draw("clock jump").uniform(*OFF_S) - self._host.clock.off_s

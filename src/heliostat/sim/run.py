@@ -12,12 +12,14 @@ import gc
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
 
+from heliostat.control.wiring import Timing
 from heliostat.ports.errors import HeliostatError
+from heliostat.sim.checks.known import gave_up
 from heliostat.sim.checks.suite import Broken, Suite, Violation
 from heliostat.sim.checks.view import View
 from heliostat.sim.clock import SimClock, SimIds
@@ -27,6 +29,7 @@ from heliostat.sim.feasible import is_feasible
 from heliostat.sim.journal import Disk
 from heliostat.sim.loop import Stuck, VirtualLoop
 from heliostat.sim.moments import Moments
+from heliostat.sim.people import People
 from heliostat.sim.process import Killed
 from heliostat.sim.scenario import Scenario
 from heliostat.sim.trace import Trace
@@ -34,7 +37,7 @@ from heliostat.sim.witness import Witness
 from heliostat.sim.world.ends import Cause
 from heliostat.sim.world.work import Work
 from heliostat.sim.world.world import World
-from heliostat.sim.wrapper import OURS, Host, Wrapper
+from heliostat.sim.wrapper import OURS, ConfigFile, Host, Wrapper
 
 MET_S = 1_500.0
 """Within so long, and the time that what is left takes one after another, all feasible work is done. The
@@ -59,7 +62,8 @@ KINDS_OF_ENDS = {
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a run. `seconds` are virtual ones; `lines` the trace, where it was kept."""
+    """What came of a run. `seconds` are virtual ones; `machines_most` is how many of ours were there at
+    a time; `lines` the trace, where it was kept."""
 
     seed: int
     steps: int
@@ -67,6 +71,7 @@ class Result:
     digest: str
     faults: Counter[str]
     violation: Violation | None = None
+    machines_most: int = 0
     lines: list[str] = field(default_factory=list)
 
 
@@ -85,6 +90,7 @@ def run(scenario: Scenario, *, keep_lines: bool = False) -> Result:
         simulation.trace.digest(),
         simulation.happened(),
         violation,
+        simulation.view.most,
         simulation.trace.lines or [],
     )
 
@@ -100,19 +106,23 @@ class _Simulation:
         self.disk = Disk()
         host = Host(
             loop=self.loop,
-            spec=scenario.spec,
+            file=ConfigFile(scenario.spec),
+            timing=Timing(round_s=scenario.round_s),
             disk=self.disk,
             clock=SimClock(self.loop),
             ids=SimIds(),
             provider=lambda name, now_s: self.world.provider(name, OURS, now_s=now_s),
+            echo=lambda name, now_s: self.world.provider(name, OURS, now_s=now_s, looks=False),
             cluster=lambda session: self.world.cluster(OURS, session=session),
             mischief=self.mischief,
             witness=Witness(),
             trace=self.trace,
             away=set(),
+            arrive=self.world.workload.arrive,
         )
         self.wrapper = Wrapper(host)
         self.moments = Moments(self.world, self.wrapper)
+        self.people = People(self.wrapper, scenario.people, dice=dice)
         view = View(scenario, self.loop, self.world, self.wrapper, host.witness)
         self.suite = Suite(view)
         self.view = view
@@ -133,6 +143,7 @@ class _Simulation:
         """Return what went wrong, by kind: what was done to the run, and what befell machines by itself."""
         machines = self.world.machines()
         ends = Counter(KINDS_OF_ENDS[one.cause] for one in machines if one.cause in KINDS_OF_ENDS)
+        ends["stockout"] = sum(one.stockouts for one in self.world.backends.values())
         return self.mischief.happened + ends
 
     def close(self) -> None:
@@ -146,6 +157,7 @@ class _Simulation:
         scenario, loop = self.scenario, self.loop
         self.world.begin()
         self.moments.begin()
+        self.people.begin()
         loop.apart(0.0, self.wrapper.start)
         loop.apart(scenario.safety_s, lambda: None)
         loop.run_while(
@@ -159,10 +171,11 @@ class _Simulation:
     def _liveness(self) -> None:
         self.mischief.stop()
         self.moments.end()
+        self.people.end()
         self.world.calm()
         self.trace.add("run", "nothing goes wrong any more")
         for one in list(self.world.ray.ledger.unfinished.values()):
-            if not is_feasible(one, self.scenario):
+            if not is_feasible(one, replace(self.scenario, spec=self.wrapper.host.spec)):
                 self.world.ray.scheduler.cancel(one)
         if not self._is_going_down():
             self._met()
@@ -186,28 +199,38 @@ class _Simulation:
         return list(self.world.ray.ledger.unfinished.values())
 
     def _gone(self) -> None:
-        policy = self.scenario.policy
-        floors = sum(one.min_workers for one in policy.node_types)
-        within_s = GONE_S + policy.idle_timeout_s
+        within_s = GONE_S + self.view.policy.idle_timeout_s
 
         def at_rest() -> bool:
             self.view.refresh()
-            return len(self.view.ours) <= floors and self.wrapper.controller is not None
+            return len(self.view.ours) <= self._floors() and self.wrapper.controller is not None
 
         if self._until(at_rest, within_s):
             names = ", ".join(f"{one} {one.phase.value}" for one in self.view.ours)
+            floors = self._floors()
             self.suite.fail("gone", f"{within_s:.0f} s after the last work {names} are there, floor {floors}")
+
+    def _floors(self) -> int:
+        """Return how many stay: by the file, or since a person asked for them and nobody took it back."""
+        controller = self.wrapper.controller
+        asked = controller.memory.operator.floors if controller is not None else {}
+        types = self.view.policy.node_types
+        return sum(min(max(one.min_workers, asked.get(one.name, 0)), one.max_workers) for one in types)
 
     def _down(self) -> None:
         def over() -> bool:
             self.view.refresh()
             return self.wrapper.is_down and not self.view.ours
 
-        if self._until(over, DOWN_S):
+        within_s = DOWN_S
+        if self.wrapper.is_down and gave_up(self.wrapper):
+            # A backend was away for too long: what it has ends when it hears of nobody any more.
+            within_s += self.scenario.spec.orphan_timeout_s
+        if self._until(over, within_s):
             names = ", ".join(f"{one} {one.phase.value}" for one in self.view.ours)
             state = "is down" if self.wrapper.is_down else "has not ended"
             self.suite.fail(
-                "down", f"{DOWN_S:.0f} s after `down` the controller {state}; left: {names or 'none'}"
+                "down", f"{within_s:.0f} s after `down` the controller {state}; left: {names or 'none'}"
             )
 
     def _until(self, reached: Callable[[], bool], within_s: float) -> bool:

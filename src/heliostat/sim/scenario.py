@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from heliostat.control.wiring import Timing
 from heliostat.model.demand import Bundle, GangStrategy
 from heliostat.model.node_type import ClusterSpec, Policy
 
@@ -115,6 +116,8 @@ class Scenario:
 
     `faults` maps a kind of `sim.faults.KINDS` to how often it strikes: for a fault of a call the
     chance for each call, for one of a moment how often in an hour. What is absent never strikes.
+    `people` maps a command of `sim.people.KINDS` to how often it is given in an hour.
+    `round_s` is the controller's pause between rounds; all other times of its own are the production ones.
     `safety_s` is how long faults and arrivals go on; `steps_most` ends that phase too.
     """
 
@@ -127,6 +130,8 @@ class Scenario:
     shuffled: bool = False
     safety_s: float = 120.0
     steps_most: int = 1_500
+    people: Mapping[str, float] = field(default_factory=dict)
+    round_s: float = Timing().round_s
 
     @property
     def policy(self) -> Policy:

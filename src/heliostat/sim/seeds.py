@@ -6,7 +6,7 @@ early. Sizes are small, since most mistakes need two or three machines and not a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
 
@@ -15,7 +15,8 @@ from heliostat.model.drain_limit import DrainLimit
 from heliostat.model.node_type import ClusterSpec, NodeType, Policy
 from heliostat.model.resources import Resources
 from heliostat.sim.dice import Dice, Stream
-from heliostat.sim.faults import CALLS, MOMENTS, STEPS
+from heliostat.sim.faults import CALLS, MOMENTS, RACES, STEPS
+from heliostat.sim.people import KINDS
 from heliostat.sim.scenario import (
     BackendScenario,
     RayScenario,
@@ -29,12 +30,25 @@ from heliostat.sim.scenario import (
 ZONE = "zone"
 DRAIN_LIMITS = (DrainLimit(1), DrainLimit(5), DrainLimit(20), DrainLimit(percent=40))
 CALL_RATES = (0.01, 0.15)
+CHANGE_RATES = (0.05, 0.5)
+RATES: Mapping[str, Span] = {
+    "late request": CHANGE_RATES,
+    "duplicate": (0.3, 1.0),
+    "partial launch": CHANGE_RATES,
+    "rate limit": CHANGE_RATES,
+    "crash between journal and act": CHANGE_RATES,
+    "crash between call and reply": CHANGE_RATES,
+    "crash between drain and reply": CHANGE_RATES,
+}
+"""Calls that change something are few, those that look are many: what strikes only the former is likelier,
+and what takes two machines that start together the most."""
+
+RACE_RATES = (0.2, 0.8)
 STEP_RATES = (0.0005, 0.01)
 MOMENT_RATES_PER_H = (20.0, 240.0)
-RARE = {"head loss": 0.1, "clock jump": 0.3}
+PEOPLE_RATES_PER_H = (20.0, 240.0)
+RARE = {"head loss": 0.1, "clock jump": 0.3, "journal loss": 0.2}
 """What ends a run's story, or hides others: how much less often it is among a seed's faults."""
-
-CRASHES = ("crash between journal and act", "crash between call and reply", "crash between drain and reply")
 
 
 def scenario(seed: int) -> Scenario:
@@ -52,6 +66,7 @@ def scenario(seed: int) -> Scenario:
         workload=_workload(chance, types),
         ray=RayScenario(report_s=chance.choice(((0.05, 0.2), (0.1, 1.0), (0.5, 3.0)))),
         faults=_faults(dice.stream("scenario faults")),
+        people=_people(dice.stream("scenario people")),
         shuffled=chance.random() < 0.5,
         safety_s=chance.choice((60.0, 120.0, 300.0)),
         steps_most=1_500 if chance.random() < 0.95 else 10_000,
@@ -64,7 +79,7 @@ def _spec(chance: Stream, backends: Sequence[BackendScenario], types: tuple[Node
         max_workers=chance.choice((2, 4, 8, 20)),
         idle_timeout_s=chance.choice((5.0, 15.0, 60.0)),
         upscaling_speed=chance.choice((0.0, 1.0, 1.0, 4.0)),
-        max_cost_usd_per_h=chance.choice((None, None, 10.0, 20.0)),
+        max_cost_usd_per_h=chance.choice((None, None, 3.0, 10.0)),
         max_surge=chance.choice((0, 0, 1, 2)),
         max_draining=(chance.choice(DRAIN_LIMITS),),
         gangs_across_backends=chance.random() < 0.2,
@@ -75,7 +90,7 @@ def _spec(chance: Stream, backends: Sequence[BackendScenario], types: tuple[Node
         policy,
         head,
         {one.name: {} for one in backends},
-        orphan_timeout_s=chance.choice((30.0, 300.0)),
+        orphan_timeout_s=chance.choice((30.0, 300.0, 1_200.0)),
         head_timeout_s=60.0,
     )
 
@@ -93,7 +108,8 @@ def _backend(chance: Stream, kind: str) -> BackendScenario:
         stop_s=chance.choice(((0.2, 1.0), (1.0, 10.0))),
         strangers=chance.choice((0, 2, 5)),
         dies_per_h=_perhaps(chance, 0.3, (5.0, 40.0)),
-        preempts_per_h=_perhaps(chance, 0.3, (5.0, 40.0)),
+        preempts_per_h=_perhaps(chance, 0.4, (10.0, 80.0)),
+        stockouts_per_h=_perhaps(chance, 0.3, (20.0, 100.0)),
     )
     return _batch(chance, common) if kind == "batch" else _cloud(chance, common)
 
@@ -103,7 +119,7 @@ def _batch(chance: Stream, common: BackendScenario) -> BackendScenario:
         common,
         others=chance.choice((0.0, 0.0, 0.3, 0.7)),
         queue_s=chance.choice(((0.0, 2.0), (1.0, 15.0), (5.0, 60.0))),
-        lease_s=chance.choice((None, None, 90.0, 200.0, 600.0)),
+        lease_s=chance.choice((None, 90.0, 200.0, 600.0)),
         notice_s=chance.choice((None, 20.0)),
         submitted_most=chance.choice((None, None, 5, 12)),
         forgets_s=chance.choice((30.0, 300.0)),
@@ -119,8 +135,7 @@ def _cloud(chance: Stream, common: BackendScenario) -> BackendScenario:
         lag_s=chance.choice((0.0, 0.0, 1.0, 5.0)),
         submitted_most=chance.choice((None, None, 5, 12)),
         forgets_s=chance.choice((30.0, 300.0)),
-        reclaim_s=chance.choice((5.0, 30.0, 120.0)),
-        stockouts_per_h=_perhaps(chance, 0.3, (20.0, 100.0)),
+        reclaim_s=chance.choice((5.0, 60.0, 120.0)),
     )
 
 
@@ -153,7 +168,7 @@ def _node_type(chance: Stream, number: int, backend: BackendScenario) -> NodeTyp
 def _with_dead_types(chance: Stream, backend: BackendScenario, types: Sequence[NodeType]) -> BackendScenario:
     """Let one type of the backend be broken, seldom, and never the first: something has to work."""
     names = [one.name for one in types[1:] if one.backend == backend.name]
-    if names and chance.random() < 0.15:
+    if names and chance.random() < 0.3:
         return replace(backend, dead_types=frozenset({chance.choice(names)}))
     return backend
 
@@ -194,11 +209,20 @@ def _faults(chance: Stream) -> dict[str, float]:
     """Choose the kinds of this run, none in one run of six, and their rates."""
     share = chance.choice((0.0, 0.15, 0.3, 0.3, 0.5, 0.7))
     found: dict[str, float] = {}
-    for kinds, rates in ((CALLS, CALL_RATES), (STEPS, STEP_RATES), (MOMENTS, MOMENT_RATES_PER_H)):
+    groups = (CALLS, CALL_RATES), (STEPS, STEP_RATES), (MOMENTS, MOMENT_RATES_PER_H), (RACES, RACE_RATES)
+    for kinds, rates in groups:
         for kind in kinds:
             if chance.random() < share * RARE.get(kind, 1.0):
-                found[kind] = _between(chance, (rates[0], 0.5) if kind in CRASHES else rates)
+                found[kind] = _between(chance, RATES.get(kind, rates))
     return found
+
+
+def _people(chance: Stream) -> dict[str, float]:
+    """Choose what people do, in one run of four, and how often."""
+    if chance.random() < 0.75:
+        return {}
+    rates = {kind: _between(chance, PEOPLE_RATES_PER_H) for kind in KINDS if chance.random() < 0.5}
+    return rates if chance.random() < 0.3 else {kind: rate for kind, rate in rates.items() if kind != "down"}
 
 
 def _between(chance: Stream, span: Span) -> float:

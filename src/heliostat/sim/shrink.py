@@ -45,6 +45,8 @@ def _simpler(scenario: Scenario, result: Result) -> Iterator[Scenario]:
         yield replace(scenario, faults={})
     for kind in scenario.faults:
         yield replace(scenario, faults={key: rate for key, rate in scenario.faults.items() if key != kind})
+    for kind in scenario.people:
+        yield replace(scenario, people={key: rate for key, rate in scenario.people.items() if key != kind})
     if scenario.shuffled:
         yield replace(scenario, shuffled=False)
     shapes = scenario.workload.shapes

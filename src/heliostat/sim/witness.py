@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from heliostat.model.instance import Change, DrainReason, InstanceIntent, Intent
+from heliostat.control.wiring import Timing
+from heliostat.model.instance import Change, DrainReason, InstanceIntent, Intent, LaunchRequest
+from heliostat.planner.limits import BACKOFF_FIRST_S, BREAKER_FAILURES, BREAKER_FIRST_S
+from heliostat.ports.errors import ProviderError, Unavailable
 from heliostat.ports.journal import Event
+from heliostat.ports.provider import Outcome
+
+WRITTEN_S = Timing().history_s + 2.0
+"""What a controller has known for so long is on the disk: a round and a slow answer of Ray's come on top."""
 
 CALLS_KEPT_S = 60.0
 """Calls are counted over the last minute."""
@@ -53,31 +61,67 @@ class Recorded:
     text: str
 
 
+@dataclass(frozen=True)
+class Quiet:
+    """A controller heard at `since_s` that it may ask no more before `until_s` (seconds of the run)."""
+
+    since_s: float
+    until_s: float
+
+
 @dataclass
 class Witness:
     """Sees all calls, by the run's clock.
 
-    intents         what the journal holds, by instance id; `forgotten` what it once held, `written`
-                    what it holds or held; `unwritten` was asked for and was never in it
+    drains          Ray's answers by node id; `answered` the same in their order
+    intents         what the journal holds, by instance id; `forgotten` what it once held, `buried` the same
+                    in the order in which it went; `written` what it holds or held; `unwritten` was asked
+                    for and was never in it; `under_way` is being asked for by a controller that lives
+    durable         what is in the journal for good; `vanished` was, and the next controller did not find it
+    losses          how often the journal went; `before_loss` was asked for before the last time
     refused         how many instances a backend did not accept
-    recorded        every intent ever written; `releases` the last release of each instance
+    quiet           until when a node type, or a whole backend, must not be launched, by its name
+    listings        when each honest listing of a backend began, and when it was given
+    recorded        every intent ever written; `releases` the last release of each instance,
+                    `launched_s` when each was first wanted
     troubled_at_s   when anything last stood between the controller and the world, by whom: a backend's
                     name, «ray», «controller»
+    asked_by_hand   how often people asked for something; `added` how many workers, `removed` which are to go;
+                    `paused_s` since when nothing is to be decided, `applied_s` when the file last changed
+    down_s          when a controller last began to take the cluster down
     on_terminate    hears of each instance (backend, id) that a backend is about to be told to end
     """
 
     launches: dict[str, Asked] = field(default_factory=dict)
     drains: dict[str, list[Drained]] = field(default_factory=dict)
+    answered: list[tuple[str, Drained]] = field(default_factory=list)
     intents: dict[str, InstanceIntent] = field(default_factory=dict)
     forgotten: set[str] = field(default_factory=set)
+    buried: list[str] = field(default_factory=list)
     written: set[str] = field(default_factory=set)
+    under_way: set[str] = field(default_factory=set)
     unwritten: list[str] = field(default_factory=list)
+    durable: dict[str, Intent] = field(default_factory=dict)
+    vanished: list[str] = field(default_factory=list)
+    losses: int = 0
+    before_loss: set[str] = field(default_factory=set)
     refused: int = 0
+    quiet: dict[str, Quiet] = field(default_factory=dict)
+    failed_calls: Counter[str] = field(default_factory=Counter)
     recorded: list[Recorded] = field(default_factory=list)
     releases: dict[str, Recorded] = field(default_factory=dict)
+    launched_s: dict[str, float] = field(default_factory=dict)
+    listings: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     calls: dict[str, deque[float]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     troubled_at_s: dict[str, float] = field(default_factory=dict)
+    asked_by_hand: int = 0
+    added: int = 0
+    removed: set[str] = field(default_factory=set)
+    paused_s: float | None = None
+    applications: int = 0
+    applied_s: float = -math.inf
+    down_s: float = math.inf
     on_terminate: Callable[[str, str], None] = lambda *_: None
 
     def called(self, name: str, now_s: float) -> None:
@@ -105,12 +149,110 @@ class Witness:
         for instance_id in change.terminate:
             self.on_terminate(backend, instance_id)
 
+    def heard(self, backend: str, change: Change, answer: Outcome | ProviderError, now_s: float) -> None:
+        """Hear what a controller is told of a change: what was refused is let wait, what was accepted not.
+
+        A type waits for the first backoff at least, or as long as its backend asks; a backend of which
+        several calls in a row failed for `BREAKER_FIRST_S`.
+        """
+        errors = [(one, _refusal(one, answer)) for one in change.launch]
+        for request, error in errors:
+            if error is None:
+                self.quiet.pop(request.node_type.name, None)
+            elif not isinstance(error, Unavailable):
+                self._refused(request, error, now_s)
+        if errors:
+            down = all(isinstance(error, Unavailable) for _, error in errors)
+            self.failed_calls[backend] = self.failed_calls[backend] + 1 if down else 0
+        if not self.failed_calls[backend]:
+            self.quiet.pop(backend, None)
+        elif errors and self.failed_calls[backend] >= BREAKER_FAILURES:
+            self._calm_down(backend, BREAKER_FIRST_S, now_s)
+
+    def _refused(self, request: LaunchRequest, error: ProviderError, now_s: float) -> None:
+        """Let a type wait, unless nobody wants the refused ones any more: nobody looks at these."""
+        wanted = [one for one in request.instance_ids if self._is_wanted(one)]
+        known = self.quiet.get(request.node_type.name, Quiet(-math.inf, -math.inf))
+        # What was asked for before the last refusal is no other attempt.
+        again = any(self.launched_s[one] > known.since_s for one in wanted)
+        wait_s = max(BACKOFF_FIRST_S if again else 0.0, error.retry_after_s or 0.0)
+        if wanted and wait_s:
+            self._calm_down(request.node_type.name, wait_s, now_s)
+
+    def _is_wanted(self, instance_id: str) -> bool:
+        found = self.intents.get(instance_id)
+        return found is not None and found.intent is Intent.WANTED
+
+    def died(self, now_s: float) -> None:
+        """Hear that the controller is dead: the next one knows what was written, and not the latest."""
+        self.troubled("controller", now_s)
+        self.under_way.clear()
+        self.failed_calls.clear()
+        for name, quiet in list(self.quiet.items()):
+            if now_s - quiet.since_s < WRITTEN_S:
+                del self.quiet[name]
+
+    def unwritable(self, now_s: float) -> None:
+        """Hear that the disk is full from now on, or no longer: what was heard last may not be written."""
+        self.troubled("controller", now_s)
+        self.quiet.clear()
+
+    def _calm_down(self, name: str, wait_s: float, now_s: float) -> None:
+        known = self.quiet.get(name)
+        if known is None or now_s + wait_s > known.until_s:
+            self.quiet[name] = Quiet(now_s, now_s + wait_s)
+
+    def began(self, intents: Sequence[InstanceIntent]) -> None:
+        """Hear what the journal holds that a controller begins with."""
+        held = {one.instance_id: one.intent for one in intents}
+        for instance_id, intent in self.durable.items():
+            if instance_id not in held or (intent is Intent.RELEASED and held[instance_id] is Intent.WANTED):
+                self.vanished.append(f"{instance_id}, {intent.value}")
+
+    def paused(self, now_s: float) -> None:
+        """Hear that a controller has said that it decides nothing."""
+        self.paused_s = now_s
+        self.troubled("controller", now_s)
+
+    def goes_on(self, now_s: float) -> None:
+        self.paused_s = None
+        self.troubled("controller", now_s)
+
+    def applied(self, now_s: float) -> None:
+        """Hear that the file was changed: whoever has to wait is tried again."""
+        self.applications += 1
+        self.applied_s = now_s
+        self.quiet.clear()
+        self.failed_calls.clear()
+
+    def lost_journal(self) -> None:
+        """Hear that the journal is gone with all that was in it."""
+        self.losses += 1
+        self.quiet.clear()
+        self.paused_s = None
+        self.before_loss.update(self.launched_s)
+        self.forgotten.update(self.intents)
+        self.intents.clear()
+        self.durable.clear()
+
+    def listed(self, backend: str, began_s: float, now_s: float) -> None:
+        """Hear that a controller was given a listing that began at `began_s` and kept nothing back."""
+        self.listings.setdefault(backend, []).append((began_s, now_s))
+
+    def known_s(self, backend: str, since_s: float) -> float:
+        """Return when a controller was first given a listing from after that time; endless if never."""
+        listings = self.listings.get(backend, [])
+        index = bisect_right(listings, (since_s, math.inf))
+        return listings[index][1] if index < len(listings) else math.inf
+
     def drained(self, node_id: str, drain: Drained) -> None:
         self.drains.setdefault(node_id, []).append(drain)
+        self.answered.append((node_id, drain))
 
     def wrote(self, intents: Sequence[InstanceIntent], events: Sequence[Event], now_s: float) -> None:
         """Hear of intents that are in the journal now."""
         self.written.update(one.instance_id for one in intents)
+        self.durable.update({one.instance_id: one.intent for one in intents})
         self.noted(intents, events, now_s)
 
     def noted(self, intents: Sequence[InstanceIntent], events: Sequence[Event], now_s: float) -> None:
@@ -118,14 +260,27 @@ class Witness:
         whys = {one.instance_id: str(one.data.get("why", "")) for one in events if "why" in one.data}
         for one in intents:
             text, why = one.release_reason or one.reason, whys.get(one.instance_id, "")
-            launch = one.intent is Intent.WANTED
+            launch = one.intent is Intent.WANTED and not one.adopted
             found = Recorded(now_s, one.instance_id, one.node_type, launch, why, text)
             self.intents[one.instance_id] = one
             self.recorded.append(found)
-            if not launch:
+            if one.intent is Intent.WANTED:
+                self.launched_s.setdefault(one.instance_id, now_s)
+            else:
                 self.releases[one.instance_id] = found
 
     def forgot(self, instance_ids: Sequence[str]) -> None:
         self.forgotten.update(instance_ids)
+        self.buried += instance_ids
         for one in instance_ids:
             self.intents.pop(one, None)
+            self.durable.pop(one, None)
+
+
+def _refusal(request: LaunchRequest, answer: Outcome | ProviderError) -> ProviderError | None:
+    """Return why a launch, or a member of it, did not come; None where all of it was accepted."""
+    if isinstance(answer, ProviderError):
+        return answer
+    whole = answer.failed_launches.get(request.launch_id)
+    members = (answer.failed_instances.get(one) for one in request.instance_ids)
+    return whole or next((one for one in members if one is not None), None)

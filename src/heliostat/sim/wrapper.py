@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from heliostat.control.loop import Controller
 from heliostat.control.measures import Measures
@@ -42,28 +41,9 @@ HEAD_START_S = 90.0
 HEAD_RETRY_S = 1.0
 
 
-@dataclass(frozen=True)
-class Host:
-    """The head's host: what outlives its controllers. `provider` and `cluster` make fresh clients;
-    `provider` gets the controller's clock, `cluster` the session that the cluster's record holds, None
-    before the first contact."""
-
-    loop: VirtualLoop
-    spec: ClusterSpec
-    disk: Disk
-    clock: SimClock
-    ids: SimIds
-    provider: Callable[[str, Callable[[], float]], Provider]
-    cluster: Callable[[str | None], Cluster]
-    mischief: Mischief
-    witness: Witness
-    trace: Trace
-    away: set[str]
-
-
-@dataclass(frozen=True)
-class _Spec:
-    """`ports.config_source.ConfigSource`: the file never changes."""
+@dataclass
+class ConfigFile:
+    """`ports.config_source.ConfigSource`: the cluster file, as it is now."""
 
     spec: ClusterSpec
 
@@ -71,11 +51,43 @@ class _Spec:
         return self.spec
 
 
+@dataclass(frozen=True)
+class Host:
+    """The head's host: what outlives its controllers.
+
+    `provider` and `cluster` make fresh clients, `echo` one that only carries what another has sent. Those of
+    backends get the controller's clock, `cluster` the session that the cluster's record holds, None before
+    the first contact. `arrive` lets drivers submit more work.
+    """
+
+    loop: VirtualLoop
+    file: ConfigFile
+    timing: Timing
+    disk: Disk
+    clock: SimClock
+    ids: SimIds
+    provider: Callable[[str], Provider]
+    provider: Callable[[str, Callable[[], float]], Provider]
+    echo: Callable[[str, Callable[[], float]], Provider]
+    cluster: Callable[[str | None], Cluster]
+    mischief: Mischief
+    witness: Witness
+    trace: Trace
+    away: set[str]
+    arrive: Callable[[], None]
+
+    @property
+    def spec(self) -> ClusterSpec:
+        """What the cluster file says now."""
+        return self.file.spec
+
+
 class Wrapper:
     """Keeps one controller alive until the cluster is down.
 
     `controller` is the living one, None while there is none. `is_down`: it said that the cluster is
-    down, and none is started any more. `surprises` are errors that nobody words for people.
+    down, `took_down_s` after it began to go, and none is started any more. `surprises` are errors that
+    nobody words for people.
     """
 
     def __init__(self, host: Host) -> None:
@@ -83,6 +95,7 @@ class Wrapper:
         self.controller: Controller | None = None
         self.process: Process | None = None
         self.is_down = False
+        self.took_down_s = 0.0
         self.surprises: list[str] = []
         self.lives = 0
         self._dead: list[Process] = []
@@ -118,7 +131,9 @@ class Wrapper:
 
     async def _run(self, process: Process) -> None:
         host = self.host
-        around = Surroundings(host.loop, process, host.mischief, host.witness, host.trace, host.away)
+        around = Surroundings(
+            host.loop, process, host.mischief, host.witness, host.trace, host.away, host.arrive
+        )
         cluster = ClusterMembrane(host.cluster(self._session), around)
         why = await self._greeted(cluster)
         journal = JournalMembrane(host.disk.open(OURS.cluster_uid), around)
@@ -132,18 +147,18 @@ class Wrapper:
             clock=clock,
             ids=host.ids,
             telemetry=Measures(),
-            config_source=_Spec(host.spec),
+            config_source=host.file,
         )
         identity = Identity(OURS.cluster_name, OURS.cluster_uid, "10.0.0.1:6379", "", "2.60.0", "3.11", 1)
-        controller = Controller(ports, spec=host.spec, identity=identity, timing=Timing())
+        controller = Controller(ports, spec=host.spec, identity=identity, timing=host.timing)
         self.controller = controller
         if why:
             controller.go_down(why)
         await controller.run()
 
     def _provider(self, name: str, around: Surroundings, now_s: Callable[[], float]) -> ProviderMembrane:
-        make = partial(self.host.provider, name, now_s)
-        return ProviderMembrane(make(), around, make)
+        host = self.host
+        return ProviderMembrane(host.provider(name, now_s), around, lambda: host.echo(name, now_s))
 
     async def _greeted(self, cluster: ClusterMembrane) -> str:
         """Wait for the head, as the controller's process does first; return why the cluster must go down."""
@@ -166,6 +181,7 @@ class Wrapper:
             return
         self.host.trace.add("wrapper", "controller ended", error or "the cluster is down")
         self.is_down = error is None
+        self.took_down_s = self.host.loop.time() - self.host.witness.down_s
         if error is not None and not isinstance(error, HeliostatError):
             self.surprises.append(f"the controller ended with {error!r}")
         process.kill()
@@ -175,7 +191,7 @@ class Wrapper:
         assert process is not None
         self._dead.append(process)
         self.process = self.controller = None
-        self.host.witness.troubled("controller", loop.time())
+        self.host.witness.died(loop.time())
         self.host.trace.add("wrapper", "controller is dead")
         if not self.is_down:
             stable = loop.time() - self._born_s >= STABLE_S

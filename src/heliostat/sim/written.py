@@ -21,7 +21,9 @@ class JournalMembrane:
 
     def intents(self) -> tuple[InstanceIntent, ...]:
         self._around.process.check()
-        return self._inner.intents()
+        found = self._inner.intents()
+        self._around.witness.began(found)
+        return found
 
     def record_intents(
         self,
@@ -121,3 +123,5 @@ class JournalMembrane:
     def _traced(self, events: Sequence[Event]) -> None:
         for one in events:
             self._around.trace.add("event", one.kind, one.instance_id, one.text)
+            if one.kind == "down":
+                self._around.witness.down_s = self._around.loop.time()

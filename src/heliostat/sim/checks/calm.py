@@ -20,7 +20,7 @@ RESTARTS_ALLOWED = 30
 """Each controller begins with some calls."""
 
 TASKS_MOST = 60
-KEPT_MOST = 50
+KEPT_MOST = 10
 """What may be kept of instances beyond those in the journal: failures and the like, for people."""
 
 
@@ -70,7 +70,15 @@ class Settles:
         ended = sum(one.cause in OF_THE_WORLD for one in world.machines())
         mischief = view.wrapper.host.mischief.happened.total() + view.witness.refused
         work = (len(ledger.works), len(ledger.unfinished), len(ledger.interruptions), world.ray.constraint)
-        return (*work, ended, world.ray.alive, world.ray.lives, mischief, view.wrapper.lives)
+        return (
+            *work,
+            view.witness.asked_by_hand,
+            ended,
+            world.ray.alive,
+            world.ray.lives,
+            mischief,
+            view.wrapper.lives,
+        )
 
 
 class Bounded:

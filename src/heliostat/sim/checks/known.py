@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from heliostat.control.wiring import Timing
 from heliostat.model.plan import Why
 from heliostat.planner.limits import LOST_AFTER_S
 from heliostat.sim.checks.view import View
 from heliostat.sim.witness import lies_of
 from heliostat.sim.world.machine import Machine, Phase
+from heliostat.sim.wrapper import Wrapper
 
 ADOPT_S = 100.0
 """A backend where nothing moves is listed every 60 s (`Timing.listing_slow_s`), which may fail once."""
@@ -32,12 +34,17 @@ class Known:
 
     def __init__(self, view: View) -> None:
         self._view = view
+        self._buried = 0
         self._unknown_since_s: dict[str, float] = {}
+        self._lags_s = {one.name: one.lag_s for one in view.scenario.backends}
 
     def look(self) -> Iterator[str]:
         view, since_s = self._view, self._unknown_since_s
         for instance_id in view.witness.unwritten:
             yield f"{instance_id} was asked for and is not in the journal"
+        for words in view.witness.vanished:
+            yield f"{words}, was written, and the next controller did not find it so"
+        yield from self._buried_alive()
         unknown = [one for one in view.ours if one.instance_id not in view.witness.intents]
         self._unknown_since_s = {str(one): since_s.get(str(one), view.now_s) for one in unknown}
         for one in unknown:
@@ -45,6 +52,41 @@ class Known:
             known_s = min(view.now_s - self._unknown_since_s[str(one)], untroubled_s)
             if known_s > ADOPT_S:
                 yield f"{one} is not in the journal for {known_s:.0f} s"
+
+    def _buried_alive(self) -> Iterator[str]:
+        view, buried = self._view, self._view.witness.buried
+        new, self._buried = set(buried[self._buried :]), len(buried)
+        for one in view.ours if new else ():
+            listed = view.now_s - one.asked_s > HONEST_S + self._lags_s[one.backend]
+            honest_s = view.witness.untroubled_s(view.now_s, lies_of(one.backend), "clock")
+            if one.instance_id in new and listed and honest_s > HONEST_S:
+                yield f"{one} is forgotten, and is {one.phase.value}"
+
+
+class Gone:
+    """`down` is over only when all is gone, unless it has given up: what is left then ends as orphans do."""
+
+    name = "down"
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._told = False
+        self._lags_s = {one.name: one.lag_s for one in view.scenario.backends}
+
+    def look(self) -> Iterator[str]:
+        view, took_s = self._view, self._view.wrapper.took_down_s
+        if self._told or not view.wrapper.is_down:
+            return
+        self._told = True
+        for one in () if gave_up(view.wrapper) else view.ours:
+            listed = view.now_s - one.asked_s > took_s + self._lags_s[one.backend]
+            if listed and view.witness.untroubled_s(view.now_s, lies_of(one.backend)) > took_s + HONEST_S:
+                yield f"`down` is over after {took_s:.0f} s, and {one} is {one.phase.value}"
+
+
+def gave_up(wrapper: Wrapper) -> bool:
+    """Say whether `down` took all the time that it waits for what does not go."""
+    return wrapper.took_down_s > Timing().wind_down_s
 
 
 class NotLost:
@@ -65,6 +107,8 @@ class NotLost:
         recorded = view.witness.recorded
         lost = {one.instance_id for one in recorded[self._seen :] if one.why == Why.LOST.value}
         self._seen = len(recorded)
+        for instance_id in sorted(lost & view.witness.under_way):
+            yield f"{instance_id} is given up as lost, and is still being asked for"
         for one in view.ours if lost else ():
             long_there = view.now_s - one.asked_s > LOST_AFTER_S + self._lags_s[one.backend]
             honest_s = view.witness.untroubled_s(view.now_s, lies_of(one.backend))

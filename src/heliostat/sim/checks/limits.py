@@ -7,36 +7,45 @@ from collections.abc import Iterator
 
 from heliostat.sim.checks.view import View
 
-SLACK_USD_PER_H = 1e-6
+SLACK = 1e-6
 
 
 class Limits:
     """Counts everything that a backend has taken on and that is not over, one for each instance id.
 
-    (Two machines of one id are rule 1's.) `max_surge` is the only allowance.
+    (Two machines of one id are rule 1's.) `max_surge` is the only allowance. What was asked for before the
+    journal was lost is left out: it may have been unknown to whoever asked for more.
     """
 
     name = "limits"
 
     def __init__(self, view: View) -> None:
         self._view = view
-        policy = view.scenario.policy
-        self._most = {one.name: one.max_workers + policy.max_surge for one in policy.node_types}
-        self._prices = {one.name: one.price_usd_per_h for one in policy.node_types}
-        self._most_in_all = policy.max_workers + policy.max_surge
-        self._most_usd = policy.max_cost_usd_per_h
+        self._allowed: dict[str, float] = {}
 
     def look(self) -> Iterator[str]:
-        types = {one.instance_id: one.node_type for one in self._view.ours}
-        if len(types) > self._most_in_all:
-            yield f"{len(types)} workers, at most {self._most_in_all} (max_workers): {self._named()}"
-        for name, count in Counter(types.values()).items():
-            if count > self._most[name]:
-                yield f"{count} of {name}, at most {self._most[name]} (max_workers): {self._named()}"
-        if self._most_usd is not None:
-            usd = sum(self._prices[name] for name in types.values())
-            if usd > self._most_usd + SLACK_USD_PER_H:
-                yield f"{usd:g} $/h, at most {self._most_usd:g} (max_cost_usd_per_h): {self._named()}"
+        view, policy, unknown = self._view, self._view.policy, self._view.witness.before_loss
+        there = {one.instance_id: one.node_type for one in view.ours if one.instance_id not in unknown}
+        known = there | {one.instance_id: one.node_type for one in view.witness.intents.values()}
+        counts, coming = Counter(there.values()), Counter(known.values())
+        yield from self._judged("workers", policy.max_workers + policy.max_surge, len(there), len(known))
+        for one in policy.node_types:
+            most = one.max_workers + policy.max_surge
+            yield from self._judged(f"of {one.name}", most, counts[one.name], coming[one.name])
+        if policy.max_cost_usd_per_h is None:
+            self._allowed.pop("$/h", None)
+        else:
+            prices = {one.name: one.price_usd_per_h for one in policy.node_types}
+            usd, usd_known = (sum(prices.get(name, 0.0) for name in each.values()) for each in (there, known))
+            yield from self._judged("$/h", policy.max_cost_usd_per_h, usd, usd_known)
+
+    def _judged(self, what: str, most: float, count: float, known: float) -> Iterator[str]:
+        """What was there before a limit was lowered may stay until it goes; from then on the limit holds."""
+        if known <= most + SLACK:
+            self._allowed[what] = most
+        allowed = self._allowed[what] = max(most, min(self._allowed.get(what, known), known))
+        if count > allowed + SLACK:
+            yield f"{count:g} {what}, at most {allowed:g}: {self._named()}"
 
     def _named(self) -> str:
         return ", ".join(f"{one} {one.phase.value}" for one in self._view.ours)

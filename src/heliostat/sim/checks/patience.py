@@ -41,7 +41,7 @@ class Patience:
         self._seen = len(launches)
         # 5 s, 10 s, 20 s, …: the n-th attempt comes no sooner than 5 × (2^n − 1) s.
         most = math.log2(view.now_s / BACKOFF_FIRST_S + 1) + 1
-        most += SPARE + view.wrapper.lives - 1
+        most += SPARE * (1 + view.witness.losses + view.witness.applications) + view.wrapper.lives - 1
         for name, count in self._attempts.items():
             if count > most:
                 yield f"{name} never came up and was asked for {count} times in {view.now_s:.0f} s"

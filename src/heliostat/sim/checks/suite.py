@@ -6,24 +6,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from heliostat.sim.checks.calm import Bounded, Settles
-from heliostat.sim.checks.known import Known, NotLost, Single
+from heliostat.sim.checks.drains import Drains
+from heliostat.sim.checks.given_up import GivenUp, Led, Needless
+from heliostat.sim.checks.known import Gone, Known, NotLost, Single
 from heliostat.sim.checks.legal import Legal, Surprises
 from heliostat.sim.checks.limits import Limits
 from heliostat.sim.checks.others import Others
 from heliostat.sim.checks.patience import Patience
 from heliostat.sim.checks.view import Check, View
+from heliostat.sim.checks.waits import LeftAlone, LetGo, Paused
 from heliostat.sim.checks.wholes import Wholes
 from heliostat.sim.checks.work import Gentle, Told
 
 CHECKS: tuple[Callable[[View], Check], ...] = (
     Known,
     NotLost,
+    Gone,
     Single,
     Limits,
+    Drains,
     Gentle,
     Told,
     Others,
     Patience,
+    LeftAlone,
+    LetGo,
+    Paused,
+    GivenUp,
+    Needless,
+    Led,
     Wholes,
     Settles,
     Bounded,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from heliostat.control.loop import Controller
+from heliostat.model.node_type import Policy
 from heliostat.sim.loop import VirtualLoop
 from heliostat.sim.scenario import Scenario
 from heliostat.sim.witness import Witness
@@ -17,7 +18,8 @@ from heliostat.sim.wrapper import OURS, Wrapper
 
 @dataclass
 class View:
-    """`ours`: machines with our tags that are not over; refreshed before each round of checks."""
+    """`ours`: machines with our tags that are not over, refreshed before each round of checks; `most`: how
+    many there ever were at a time."""
 
     scenario: Scenario
     loop: VirtualLoop
@@ -25,10 +27,16 @@ class View:
     wrapper: Wrapper
     witness: Witness
     ours: list[Machine] = field(default_factory=list)
+    most: int = 0
 
     @property
     def now_s(self) -> float:
         return self.loop.time()
+
+    @property
+    def policy(self) -> Policy:
+        """What the cluster file says now."""
+        return self.wrapper.host.spec.policy
 
     @property
     def controller(self) -> Controller | None:
@@ -36,6 +44,12 @@ class View:
 
     def refresh(self) -> None:
         self.ours = [one for one in self.world.living() if one.identity == OURS]
+        self.most = max(self.most, len(self.ours))
+
+    def lasted_s(self, since_s: float, *whose: str) -> float:
+        """Return for how long something has lasted of which a controller could know that spoke to all of
+        these, and to Ray, undisturbed."""
+        return min(self.now_s - since_s, self.witness.untroubled_s(self.now_s, "controller", "ray", *whose))
 
     def is_member(self, machine: Machine) -> bool:
         """Say whether the machine is a Ray node at this moment."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from heliostat.model.instance import DrainReason
 from heliostat.model.plan import Why
+from heliostat.planner.limits import LEASE_NOTICE_S
 from heliostat.sim.checks.view import View
 from heliostat.sim.world.machine import Machine
 
@@ -58,13 +59,13 @@ class Gentle:
 
 
 class Told:
-    """A busy node whose lease ends hears of it `notice_s` ahead."""
+    """A busy node whose lease ends hears of it `notice_s` ahead, or once a market's notice is listed."""
 
     name = "told"
 
     def __init__(self, view: View) -> None:
         self._view = view
-        self._notices = {one.name: (one.notice_s, one.lease_s) for one in view.scenario.backends}
+        self._backends = {one.name: one for one in view.scenario.backends}
         self._busy_since_s: dict[str, float] = {}
 
     def look(self) -> Iterator[str]:
@@ -83,7 +84,14 @@ class Told:
                 yield f"{one} works, its lease ends in {one.expires_s - view.now_s:.0f} s, and nobody told it"
 
     def _due_s(self, machine: Machine) -> float:
-        notice_s, lease_s = self._notices[machine.backend]
+        view, backend = self._view, self._backends[machine.backend]
         assert machine.expires_s is not None
+        if backend.lease_s is None:
+            known_s = view.witness.known_s(
+                machine.backend, machine.expires_s - backend.reclaim_s + backend.lag_s
+            )
+            half_s = (machine.expires_s - (machine.up_s or 0.0)) / 2
+            return max(known_s, machine.expires_s - min(LEASE_NOTICE_S, half_s))
         # As much as a batch system gives (a tenth of the lease), and less where the scenario says so.
-        return machine.expires_s - min(120.0 if notice_s is None else notice_s, (lease_s or 0.0) * 0.1)
+        notice_s = LEASE_NOTICE_S if backend.notice_s is None else backend.notice_s
+        return machine.expires_s - min(notice_s, backend.lease_s * 0.1)

@@ -51,7 +51,8 @@ class Backend(ABC):
     """The truth of one backend. `machines` are all that ever were, `living` those not over yet, by native id.
 
     `strangers` are other clusters' and other users', which run for ever and take no room. `trespasses` must
-    stay empty. `calm()` ends the weather: preemptions, failures, other users' new jobs.
+    stay empty. `stockouts` counts how often no machine was left. `calm()` ends the weather: preemptions,
+    failures, stockouts, other users' new jobs.
     """
 
     def __init__(self, scenario: BackendScenario, ground: Ground) -> None:
@@ -67,6 +68,7 @@ class Backend(ABC):
         self.bootstraps: dict[str, Bootstrap] = {}
         self.trespasses: list[Trespass] = []
         self.is_calm = False
+        self.stockouts = 0
         self._shut_until_s = 0.0
         self._made = 0
 
@@ -183,6 +185,7 @@ class Backend(ABC):
     def _plan_stockout(self) -> None:
         def strike() -> None:
             if not self.is_calm:
+                self.stockouts += 1
                 self.shut(self._weather.uniform(*self.scenario.stockout_s))
                 self._plan_stockout()
 

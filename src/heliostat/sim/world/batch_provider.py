@@ -47,10 +47,21 @@ class Member:
 
 
 class BatchProvider:
-    """`ports.provider.Provider`. `stops` is its file on the head's disk: what it was told to terminate."""
+    """`ports.provider.Provider`. `stops` is its file on the head's disk: what it was told to terminate.
+
+    `looks`: before its first launch it looks for what another controller has asked for. A command that
+    another client has sent, and that comes late or twice, does not.
+    """
 
     def __init__(
-        self, backend: BatchBackend, identity: ClusterIdentity, link: Link, *, stops: set[str], dates: Dates
+        self,
+        backend: BatchBackend,
+        identity: ClusterIdentity,
+        link: Link,
+        *,
+        stops: set[str],
+        dates: Dates,
+        looks: bool = True,
     ) -> None:
         self._backend = backend
         self._identity = identity
@@ -59,7 +70,7 @@ class BatchProvider:
         self._dates = dates
         self._told_s: dict[str, float] = {}
         self._launched: set[str] = set()
-        self._known: dict[str, Member] | None = None
+        self._known: dict[str, Member] | None = None if looks else {}
         self._turns = Turns()
 
     @property

@@ -33,16 +33,20 @@ class Workload:
         self._ray.constraint = None
 
     def _plan(self) -> None:
-        self._agenda.after(self._chance.uniform(*self._scenario.every_s), self._arrive)
+        self._agenda.after(self._chance.uniform(*self._scenario.every_s), self._due)
 
-    def _arrive(self) -> None:
-        if not self.ledger.is_open:
-            return
+    def _due(self) -> None:
+        if self.ledger.is_open:
+            self.arrive()
+            self._plan()
+
+    def arrive(self) -> None:
+        """Let one arrival come now, unless there is enough work."""
         shapes = self._scenario.shapes
-        if shapes and self._ray.alive and len(self.ledger.unfinished) < self._scenario.unfinished_most:
+        accepts = self.ledger.is_open and self._ray.alive
+        if shapes and accepts and len(self.ledger.unfinished) < self._scenario.unfinished_most:
             weights = [one.weight for one in shapes]
             self.submit(self._chance.choices(shapes, weights)[0])
-        self._plan()
 
     def submit(self, shape: WorkShape) -> None:
         """Let one arrival of this kind come now."""

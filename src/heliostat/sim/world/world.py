@@ -102,15 +102,19 @@ class World:
         *,
         link: Link | None = None,
         now_s: Callable[[], float] | None = None,
+        looks: bool = True,
     ) -> Provider:
-        """Return a fresh client of a backend. `now_s` is the controller's clock, None: the right one."""
+        """Return a fresh client of a backend; without `looks` one that only repeats what was sent.
+
+        `now_s` is the controller's clock, None: the right one.
+        """
         truth = self.backends[backend]
         dates = Dates(self._agenda.now_s, now_s)
         way = link or Link(self._dice.stream(f"calls {backend}"), truth.scenario.call_s)
         if isinstance(truth, CloudBackend):
             return CloudProvider(truth, identity, way, dates=dates)
         stops = self._stops.setdefault((backend, identity.cluster_uid), set())
-        return BatchProvider(truth, identity, way, stops=stops, dates=dates)
+        return BatchProvider(truth, identity, way, stops=stops, dates=dates, looks=looks)
 
     def cluster(self, identity: ClusterIdentity, *, session: str | None = None) -> Cluster:
         """Return a fresh link to Ray, for a controller that knows this session (None: it learns it)."""

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 
 import pytest
 
 from heliostat.control import ledger, loop
+from heliostat.control.answers import rejection
 from heliostat.control.drainer import Drainer
 from heliostat.control.ledger import Ledger
 from heliostat.control.loop import Controller
+from heliostat.control.memory import Memory
 from heliostat.control.record import Recorded
 from heliostat.control.steady_clock import SteadyClock
 from heliostat.control.watch import BackendWatch
 from heliostat.model.history import History
+from heliostat.model.instance import Change, InstanceIntent
 from heliostat.model.plan import Reason, Release, Why
-from heliostat.model.snapshot import Snapshot
+from heliostat.model.snapshot import BackendView, RayState, Snapshot
 from tests.unit.sim.mutants.mutant import Catalogue
 
 LOOP = Catalogue()
@@ -33,13 +37,13 @@ def a_round_is_not_written(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Ledger, "write", write)
 
 
-@LOOP.mutant(seed=36, checks="known")
+@LOOP.mutant(seed=24, checks="known")
 def launches_though_the_disk_is_full(patch: pytest.MonkeyPatch) -> None:
     """Where the journal can't be written, launches go out all the same."""
     patch.setattr(ledger, "without_launches", lambda recorded: recorded)
 
 
-@LOOP.mutant(seed=2, checks="gone met")
+@LOOP.mutant(seed=1, checks="gone met")
 def history_is_lost_each_round(patch: pytest.MonkeyPatch) -> None:
     """Each round begins with an empty history."""
     folds = loop.fold
@@ -87,7 +91,7 @@ def drains_are_never_sent(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Drainer, "submit", lambda *_: None)
 
 
-@LOOP.mutant(seed=3, checks="bounded")
+@LOOP.mutant(seed=1, checks="bounded")
 def rounds_leave_no_pause(patch: pytest.MonkeyPatch) -> None:
     """A round begins as soon as the one before it has ended."""
     patch.setattr(Controller, "_pause", lambda _: asyncio.sleep(0))
@@ -97,3 +101,168 @@ def rounds_leave_no_pause(patch: pytest.MonkeyPatch) -> None:
 def the_wall_clock_is_believed(patch: pytest.MonkeyPatch) -> None:
     """The controller's time is the host's wall clock, which is set by hours."""
     patch.setattr(SteadyClock, "now_s", lambda self: self._host.now_s())
+
+
+@LOOP.mutant(seed=26, checks="known")
+def nothing_is_adopted(patch: pytest.MonkeyPatch) -> None:
+    """Listed instances that the journal does not know are not taken in."""
+    patch.setattr(Controller, "_adopting", lambda _, snapshot: snapshot)
+
+
+@LOOP.mutant(seed=42, checks="known limits lost down")
+def a_restart_forgets(patch: pytest.MonkeyPatch) -> None:
+    """A new controller begins without the intents of the one before it, and asks anew for what it lacks."""
+    begins = Controller.__init__
+
+    def begin(self: Controller, *args: object, **kwargs: object) -> None:
+        begins(self, *args, **kwargs)  # type: ignore[arg-type]
+        self.memory.intents.clear()
+
+    patch.setattr(Controller, "__init__", begin)
+
+
+@LOOP.mutant(seed=187, checks="lost gone known down")
+def a_failed_listing_is_empty(patch: pytest.MonkeyPatch) -> None:
+    """A listing that failed is taken for one without rows."""
+
+    def failed(self: BackendWatch, _: Exception) -> None:
+        self.view = BackendView((), self._clock.now_s(), True, None, self.view.offers)
+
+    patch.setattr(BackendWatch, "_failed", failed)
+
+
+@LOOP.mutant(seed=48, checks="lost")
+def an_ask_under_way_is_overlooked(patch: pytest.MonkeyPatch) -> None:
+    """A listing counts as fresh though the ask for the instance is still on its way."""
+    patch.setattr(loop, "UNDER_WAY_S", float("inf"))
+
+
+@LOOP.mutant(seed=53, checks="gentle legal")
+def a_silent_head_is_an_empty_one(patch: pytest.MonkeyPatch) -> None:
+    """A GCS that does not answer is taken for a cluster without nodes and demand."""
+    asks = Controller._ray_state
+
+    async def ask(self: Controller) -> RayState | None:
+        found = await asks(self)
+        return found if found is not None or not self.session_name else RayState(0, self.session_name)
+
+    patch.setattr(Controller, "_ray_state", ask)
+
+
+@LOOP.mutant(seed=2, checks="limits known legal")
+def the_next_listing_buries(patch: pytest.MonkeyPatch) -> None:
+    """A released instance is dropped after the next listing, whether that shows it or not."""
+
+    def over(intent: InstanceIntent, view: BackendView | None, **_: object) -> bool:
+        listed_at_s = view.listed_at_s if view else 0.0
+        return intent.released_at_s is not None and listed_at_s > intent.released_at_s
+
+    patch.setattr(loop, "is_over", over)
+
+
+@LOOP.mutant(seed=2, checks="limits gone down")
+def a_release_is_asked_for_once(patch: pytest.MonkeyPatch) -> None:
+    """What is listed still after its release is not asked to end again."""
+    asks = loop.follow_ups
+
+    def ask(*args: object, **kwargs: object) -> dict[str, Change]:
+        found = asks(*args, **kwargs)  # type: ignore[arg-type]
+        return {name: replace(change, terminate=()) for name, change in found.items()}
+
+    patch.setattr(loop, "follow_ups", ask)
+
+
+@LOOP.mutant(seed=19, checks="freed met")
+def the_throttle_is_never_lifted(patch: pytest.MonkeyPatch) -> None:
+    """An array that lets a few run at a time stays so when its type has come up."""
+    asks = loop.follow_ups
+
+    def ask(*args: object, **kwargs: object) -> dict[str, Change]:
+        found = asks(*args, **kwargs)  # type: ignore[arg-type]
+        return {name: replace(change, unthrottle=()) for name, change in found.items()}
+
+    patch.setattr(loop, "follow_ups", ask)
+
+
+@LOOP.mutant(seed=45, checks="gentle")
+def a_refusal_of_ray_is_ignored(patch: pytest.MonkeyPatch) -> None:
+    """A node that Ray will not let go is terminated in the round after."""
+    decides = Controller._decide
+
+    def decide(self: Controller, snapshot: Snapshot, history: History) -> None:
+        decides(self, snapshot, history)
+        refused = {key: one.text for key, one in self.memory.drains.items() if one.text}
+        wanted = [one.instance_id for one in self.memory.wanted() if one.instance_id in refused]
+        more = tuple(Release(one, Reason(Why.IDLE, refused[one])) for one in wanted)
+        self.memory.plan = replace(self.memory.plan, actions=(*self.memory.plan.actions, *more))
+
+    patch.setattr(Controller, "_decide", decide)
+
+
+@LOOP.mutant(seed=29, checks="down")
+def a_poked_watch_does_not_end(patch: pytest.MonkeyPatch) -> None:
+    """A cancellation that comes just after a poke is lost, as in `asyncio.wait_for` of Python 3.11."""
+
+    async def watch(self: BackendWatch) -> None:
+        while True:
+            await self.look()
+            self.next_wait()
+            try:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._wait_s):
+                        await self._poked.wait()
+            except asyncio.CancelledError:
+                if not self._poked.is_set():
+                    raise
+            self._poked.clear()
+
+    patch.setattr(BackendWatch, "run", watch)
+
+
+@LOOP.mutant(seed=51, checks="alone bounded")
+def ray_is_asked_again_at_once(patch: pytest.MonkeyPatch) -> None:
+    """A node that Ray keeps is to be drained again in the next round, and in each after it."""
+    begins = Drainer.__init__
+
+    def begin(self: Drainer, *args: object, **kwargs: object) -> None:
+        begins(self, *args, **{**kwargs, "ask_again_s": 0.0})  # type: ignore[arg-type]
+
+    patch.setattr(Drainer, "__init__", begin)
+
+
+@LOOP.mutant(seed=7, checks="led")
+def nobody_says_that_a_controller_lives(patch: pytest.MonkeyPatch) -> None:
+    """The head's key-value store gets no heartbeat, so that workers take themselves for orphans."""
+
+    async def beat(*_: object) -> None:
+        return None
+
+    patch.setattr(Controller, "_beat", beat)
+
+
+@LOOP.mutant(seed=29, checks="limits known")
+def no_answer_is_a_refusal(patch: pytest.MonkeyPatch) -> None:
+    """A launch that was not answered counts as one that did not happen."""
+    patch.setattr(loop, "refused", lambda failed: {key: rejection(one) for key, one in failed.items()})
+
+
+@LOOP.mutant(seed=100, checks="down")
+def down_is_over_when_all_is_asked_for(patch: pytest.MonkeyPatch) -> None:
+    """`down` ends when everything has been told to go, whether it goes or not."""
+    ends = Controller._finished
+
+    def end(self: Controller) -> bool:
+        return ends(self) or (self._going_down is not None and not self.memory.wanted())
+
+    patch.setattr(Controller, "_finished", end)
+
+
+@LOOP.mutant(seed=19, checks="bounded")
+def memory_grows(patch: pytest.MonkeyPatch) -> None:
+    """What was asked of instances that are gone for good is kept for ever."""
+
+    def forget(self: Memory, instance_ids: list[str]) -> None:
+        for one in instance_ids:
+            self.intents.pop(one, None)
+
+    patch.setattr(Memory, "forget", forget)
