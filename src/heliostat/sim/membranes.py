@@ -180,14 +180,16 @@ class ProviderMembrane:
         if around.strikes("lost request", self.name):
             raise Unavailable(f"{self.name} can't be reached")
         if around.strikes("hung call", self.name):
-            await around.loop.create_future()
+            with around.witness.waiting(self.name):
+                await around.loop.create_future()
 
     async def _after(self, answer: T) -> T:
         around = self._around
         if around.strikes("lost reply", self.name):
             raise Unavailable(f"{self.name} did not answer")
         if around.strikes("late reply", self.name):
-            await asyncio.sleep(around.mischief.draw("late reply").uniform(*LATE_REPLY_S))
+            with around.witness.waiting(self.name):
+                await asyncio.sleep(around.mischief.draw("late reply").uniform(*LATE_REPLY_S))
             around.witness.troubled(self.name, around.loop.time())
         return answer
 

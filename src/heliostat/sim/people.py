@@ -77,6 +77,8 @@ class People:
         if same and any(not one.done() for one in self._tasks):
             self._host.loop.apart(AGAIN_S, self._take_back)
         else:
+            self._host.witness.protected.clear()
+            self._host.witness.goes_on(self._host.loop.time())
             self._ask_until_heard(_taking_back)
 
     def _plan(self, kind: str) -> None:
@@ -126,14 +128,22 @@ class People:
         node_type = chance.choice(controller.policy.node_types)
         count = chance.randint(1, 2)
         self._host.witness.added += count
-        return await asked.add(node_type.name, count)
+        answer = await asked.add(node_type.name, count)
+        self._protected(*answer["instance_ids"])
+        return answer
 
     async def _remove(self, asked: Operations, controller: Controller) -> object:
         instance_id = self._one_of(controller, "remove")
         if instance_id is None:
             return None
-        self._host.witness.removed.add(instance_id)
-        return await asked.remove(instance_id, self._chance["remove"].choice((None, 5.0, 30.0)))
+        witness, deadline_s = self._host.witness, self._chance["remove"].choice((None, 5.0, 30.0))
+        witness.removed.add(instance_id)
+        witness.protected.pop(instance_id, None)
+        witness.due_s.pop(instance_id, None)
+        answer = await asked.remove(instance_id, deadline_s)
+        if deadline_s is not None:
+            witness.due_s[instance_id] = self._host.loop.time() + deadline_s
+        return answer
 
     async def _protect(self, asked: Operations, controller: Controller) -> object:
         instance_id = self._one_of(controller, "protect")
@@ -141,10 +151,17 @@ class People:
             return None
 
         def let_go(later: Operations, _: Controller) -> Coroutine[Any, Any, object]:
+            self._host.witness.protected.pop(instance_id, None)
             return later.protect(instance_id, False)
 
         self._host.loop.apart(self._chance["protect"].uniform(*LASTS_S), self._ask_until_heard, let_go)
-        return await asked.protect(instance_id, True)
+        self._host.witness.due_s.pop(instance_id, None)
+        answer = await asked.protect(instance_id, True)
+        self._protected(instance_id)
+        return answer
+
+    def _protected(self, *instance_ids: str) -> None:
+        self._host.witness.protected.update(dict.fromkeys(instance_ids, self._host.loop.time()))
 
     async def _pause(self, asked: Operations, _: Controller) -> object:
         self._host.loop.apart(self._chance["pause"].uniform(*LASTS_S), self._ask_until_heard, self._go_on)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from heliostat.control.wiring import Timing
@@ -81,12 +82,14 @@ class Witness:
     losses          how often the journal went; `before_loss` was asked for before the last time
     refused         how many instances a backend did not accept
     quiet           until when a node type, or a whole backend, must not be launched, by its name
+    unanswered      how many calls of each backend wait for an answer that is late, or never comes
     listings        when each honest listing of a backend began, and when it was given
     recorded        every intent ever written; `releases` the last release of each instance,
                     `launched_s` when each was first wanted
     troubled_at_s   when anything last stood between the controller and the world, by whom: a backend's
                     name, «ray», «controller»
-    asked_by_hand   how often people asked for something; `added` how many workers, `removed` which are to go;
+    asked_by_hand   how often people asked for something; `added` how many workers, `removed` which are to go
+                    (`due_s`: by when), `protected` which are to stay, since when;
                     `paused_s` since when nothing is to be decided, `applied_s` when the file last changed
     down_s          when a controller last began to take the cluster down
     on_terminate    hears of each instance (backend, id) that a backend is about to be told to end
@@ -111,6 +114,7 @@ class Witness:
     recorded: list[Recorded] = field(default_factory=list)
     releases: dict[str, Recorded] = field(default_factory=dict)
     launched_s: dict[str, float] = field(default_factory=dict)
+    unanswered: Counter[str] = field(default_factory=Counter)
     listings: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     calls: dict[str, deque[float]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
@@ -118,6 +122,8 @@ class Witness:
     asked_by_hand: int = 0
     added: int = 0
     removed: set[str] = field(default_factory=set)
+    due_s: dict[str, float] = field(default_factory=dict)
+    protected: dict[str, float] = field(default_factory=dict)
     paused_s: float | None = None
     applications: int = 0
     applied_s: float = -math.inf
@@ -133,6 +139,15 @@ class Witness:
 
     def troubled(self, whose: str, now_s: float) -> None:
         self.troubled_at_s[whose] = now_s
+
+    @contextlib.contextmanager
+    def waiting(self, backend: str) -> Iterator[None]:
+        """Count a call that is not answered: its backend is in trouble for so long."""
+        self.unanswered[backend] += 1
+        try:
+            yield
+        finally:
+            self.unanswered[backend] -= 1
 
     def untroubled_s(self, now_s: float, *whose: str) -> float:
         """Return for how long none of these has been in trouble; endless if none ever was."""
@@ -187,6 +202,7 @@ class Witness:
         """Hear that the controller is dead: the next one knows what was written, and not the latest."""
         self.troubled("controller", now_s)
         self.under_way.clear()
+        self.unanswered.clear()
         self.failed_calls.clear()
         for name, quiet in list(self.quiet.items()):
             if now_s - quiet.since_s < WRITTEN_S:
@@ -229,6 +245,8 @@ class Witness:
         """Hear that the journal is gone with all that was in it."""
         self.losses += 1
         self.quiet.clear()
+        self.protected.clear()
+        self.due_s.clear()
         self.paused_s = None
         self.before_loss.update(self.launched_s)
         self.forgotten.update(self.intents)

@@ -66,7 +66,6 @@ class Host:
     disk: Disk
     clock: SimClock
     ids: SimIds
-    provider: Callable[[str], Provider]
     provider: Callable[[str, Callable[[], float]], Provider]
     echo: Callable[[str, Callable[[], float]], Provider]
     cluster: Callable[[str | None], Cluster]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from heliostat.sim.checks.by_hand import ByHand
 from heliostat.sim.checks.calm import Bounded, Settles
 from heliostat.sim.checks.drains import Drains
 from heliostat.sim.checks.given_up import GivenUp, Led, Needless
@@ -14,7 +15,7 @@ from heliostat.sim.checks.limits import Limits
 from heliostat.sim.checks.others import Others
 from heliostat.sim.checks.patience import Patience
 from heliostat.sim.checks.view import Check, View
-from heliostat.sim.checks.waits import LeftAlone, LetGo, Paused
+from heliostat.sim.checks.waits import LeftAlone, LetGo
 from heliostat.sim.checks.wholes import Wholes
 from heliostat.sim.checks.work import Gentle, Told
 
@@ -31,7 +32,7 @@ CHECKS: tuple[Callable[[View], Check], ...] = (
     Patience,
     LeftAlone,
     LetGo,
-    Paused,
+    ByHand,
     GivenUp,
     Needless,
     Led,

@@ -44,7 +44,19 @@ class View:
 
     def refresh(self) -> None:
         self.ours = [one for one in self.world.living() if one.identity == OURS]
+        self._note_trouble()
         self.most = max(self.most, len(self.ours))
+
+    def _note_trouble(self) -> None:
+        """Let the witness know of what goes on being in trouble, though nobody calls."""
+        process, troubled = self.wrapper.process, self.witness.troubled
+        if process is None or process.shelf is not None:
+            troubled("controller", self.now_s)
+        if not self.world.ray.alive:
+            troubled("ray", self.now_s)
+        for backend, count in self.witness.unanswered.items():
+            if count > 0:
+                troubled(backend, self.now_s)
 
     def lasted_s(self, since_s: float, *whose: str) -> float:
         """Return for how long something has lasted of which a controller could know that spoke to all of

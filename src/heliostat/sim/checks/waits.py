@@ -64,29 +64,6 @@ class LeftAlone:
         return same and knows and waited_s < Timing().ask_again_s - SOONER_S
 
 
-class Paused:
-    """While deciding is paused nothing is launched, and nobody is drained as idle."""
-
-    name = "paused"
-
-    def __init__(self, view: View) -> None:
-        self._view = view
-        self._seen = self._looked = 0
-
-    def look(self) -> Iterator[str]:
-        witness, now_s = self._view.witness, self._view.now_s
-        new, self._seen = witness.recorded[self._seen :], len(witness.recorded)
-        drains, self._looked = witness.answered[self._looked :], len(witness.answered)
-        if witness.paused_s is None or now_s - witness.paused_s < HEARD_S:
-            return
-        for one in new:
-            if one.is_launch and one.why:
-                yield f"{one.instance_id} is launched, and the cluster is paused ({one.text})"
-        for node_id, drain in drains:
-            if drain.reason is DrainReason.IDLE:
-                yield f"{node_id[:8]} is drained as idle, and the cluster is paused"
-
-
 class LetGo:
     """What waits behind the first few of its type is let go when one of these has come up."""
 
