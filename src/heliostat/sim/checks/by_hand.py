@@ -62,7 +62,7 @@ class ByHand:
         for instance_id, until_s in view.witness.due_s.items():
             known = view.witness.intents.get(instance_id)
             if known is not None and known.intent is Intent.WANTED and view.now_s > until_s:
-                late_s = view.lasted_s(until_s, known.backend, "clock")
+                late_s = view.lasted_s(until_s, known.backend)
                 if late_s > REMOVED_S:
                     yield f"{instance_id} was to be gone {late_s:.0f} s ago (removed by hand)"
 

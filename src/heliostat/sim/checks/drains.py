@@ -79,7 +79,7 @@ class Drains:
         going = [one for one in others if self._drained_s.get(one.node_id, before_s) > before_s]
         up = len(view.ours) + UNSEEN
         most = min((one.most(up) for one in view.scenario.policy.max_draining), default=len(going) + 1)
-        knows = view.witness.untroubled_s(view.now_s, "controller", "clock") > DRAIN_COUNTS_S
+        knows = view.witness.untroubled_s(view.now_s, "controller") > DRAIN_COUNTS_S
         if knows and len(going) >= most:
             names = ", ".join(map(str, going))
             yield f"{machine} is drained as idle while {names} go, at most {most} at a time (max_draining)"

@@ -40,9 +40,7 @@ class GivenUp:
         gone = [one for one in wanted if one.instance_id not in there]
         self._gone_since_s = {one.instance_id: since_s.get(one.instance_id, view.now_s) for one in gone}
         for one in gone:
-            gone_s = view.lasted_s(
-                self._gone_since_s[one.instance_id], one.backend, lies_of(one.backend), "clock"
-            )
+            gone_s = view.lasted_s(self._gone_since_s[one.instance_id], one.backend, lies_of(one.backend))
             if gone_s > self._slow_s[one.backend]:
                 yield f"{one.instance_id} is wanted still, and gone for {gone_s:.0f} s"
         yield from self._hanging()
@@ -53,10 +51,7 @@ class GivenUp:
             if one.phase is not Phase.BOOTING or one.started_s is None or not self._is_wanted(one):
                 continue
             late_s = view.now_s - one.started_s - self._start_s[one.node_type]
-            if (
-                late_s > LISTED_S
-                and view.lasted_s(one.started_s, one.backend, lies_of(one.backend), "clock") > late_s
-            ):
+            if late_s > LISTED_S and view.lasted_s(one.started_s, one.backend, lies_of(one.backend)) > late_s:
                 yield f"{one} should have been up {late_s:.0f} s ago (start_timeout_s)"
 
     def _is_wanted(self, machine: Machine) -> bool:
@@ -85,7 +80,7 @@ class Needless:
         if self._too_many_since_s is None:
             self._too_many_since_s = view.now_s
         backends = {one.backend for one in coming}
-        names = (*sorted(backends), *map(lies_of, sorted(backends)), "clock")
+        names = (*sorted(backends), *map(lies_of, sorted(backends)))
         lasted_s = view.lasted_s(self._too_many_since_s, *names)
         if lasted_s > NEEDLESS_S:
             yield f"{len(coming)} are on their way for {lasted_s:.0f} s, and {uses} could be used"

@@ -58,7 +58,7 @@ class Known:
         new, self._buried = set(buried[self._buried :]), len(buried)
         for one in view.ours if new else ():
             listed = view.now_s - one.asked_s > HONEST_S + self._lags_s[one.backend]
-            honest_s = view.witness.untroubled_s(view.now_s, lies_of(one.backend), "clock")
+            honest_s = view.witness.untroubled_s(view.now_s, lies_of(one.backend))
             if one.instance_id in new and listed and honest_s > HONEST_S:
                 yield f"{one} is forgotten, and is {one.phase.value}"
 

@@ -22,10 +22,7 @@ SOONER_S = 4.0
 
 
 class LeftAlone:
-    """A type, or a backend, that is to be left alone is not launched before that time is over.
-
-    A controller whose clock was set may not know of it.
-    """
+    """A type, or a backend, that is to be left alone is not launched before that time is over."""
 
     name = "alone"
 
@@ -42,8 +39,7 @@ class LeftAlone:
             for name in (one.node_type, self._backends[one.node_type]) if one.is_launch else ():
                 quiet = witness.quiet.get(name)
                 since_s = now_s if quiet is None else now_s - quiet.since_s
-                knows = witness.untroubled_s(now_s, "clock") > since_s
-                if quiet is not None and knows and since_s > HEARD_S and now_s < quiet.until_s:
+                if quiet is not None and since_s > HEARD_S and now_s < quiet.until_s:
                     left_s = quiet.until_s - now_s
                     yield f"{name} is to be left alone for {left_s:.1f} s more, and is launched ({one.text})"
         yield from self._drains()
