@@ -11,7 +11,8 @@ from heliostat.sim.seeds import scenario
 from tests.unit.sim.mutants.catalogue import MUTANTS
 
 FAULTS = {"clock jump": 240.0, "controller crash": 0.001}
-SEEDS = [25, 59]
+SEEDS = [25, 59, 65]
+TELLING = 65
 
 
 def jumping(seed: int) -> Result:
@@ -28,11 +29,10 @@ def test_every_rule_holds(seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["the wall clock is believed", "backends dates are taken as they are"])
-@pytest.mark.parametrize("seed", SEEDS)
 def test_with_the_hosts_clock_or_the_backends_one_does_not(
-    name: str, seed: int, monkeypatch: pytest.MonkeyPatch
+    name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     MUTANTS[name].breaks(monkeypatch)
-    found = jumping(seed).violation
+    found = jumping(TELLING).violation
     assert found is not None
     assert found.check in MUTANTS[name].checks
