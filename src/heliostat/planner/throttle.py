@@ -144,11 +144,15 @@ def _batches(settlement: Settlement) -> list[list[New]]:
 
 
 def _whole_gangs(settlement: Settlement, launched: list[New], withheld: list[Withheld]) -> Throttled:
-    """Hold back what was meant for a gang that another gang's withheld node was to complete."""
+    """Hold back what was meant for a gang that another gang's withheld node was to complete.
+
+    What a floor asks for goes out all the same: else it would wait for the gang, and the gang of a type
+    that never came up for it.
+    """
     keys = {gang.wants[0].key for gang in settlement.wants.gangs}
     while True:
         broken = {use.want.key: one for one in withheld for use in one.new.uses if use.want.key in keys}
-        drop = {one.members: broken[one.key] for one in launched if one.key in broken}
+        drop = {one.members: broken[one.key] for one in launched if one.why is Why.GANG and one.key in broken}
         if not drop:
             return Throttled(tuple(launched), tuple(withheld))
         withheld += [Withheld(one, drop[one.members].stop) for one in launched if one.members in drop]

@@ -171,3 +171,10 @@ def test_whole_devices_beside_a_gang_on_one_node_are_counted_one_by_one() -> Non
     made = world.round()
     assert launched(made) == {"gpu": 1}
     assert [one.wanted for one in made.deferred] == list(world.demands)
+
+
+def test_a_floor_of_a_type_that_never_came_up_does_not_wait_for_a_gang_that_waits_for_it() -> None:
+    kinds = policy(kind(min_workers=1, max_workers=8))
+    world = World(policy=kinds, gangs=(gang(STRICT_SPREAD, demand(4, CPU=2)),))
+    world.history = History()
+    assert launched(world.round()) == {"cpu": 1}
