@@ -27,7 +27,7 @@ from heliostat.control.record import Forms, Recorded, adopted, record
 from heliostat.control.round_report import round_report
 from heliostat.control.start_document import as_planned, launch_request
 from heliostat.control.status import Scene, cluster_is_used
-from heliostat.control.tombstones import is_absent, is_over
+from heliostat.control.tombstones import is_absent, is_heard, is_over
 from heliostat.control.transitions import changed_since, round_events, start_times
 from heliostat.control.watch import BackendWatch
 from heliostat.control.wiring import BAD_ROUNDS_AT_MOST, Identity, Ports, Timing
@@ -444,11 +444,13 @@ class Controller:
         if self._going_down is None:
             return False
         waited_s = self.ports.clock.monotonic_s() - self._down_since_s
+        known, listings = self.memory.intents, self._listings()
+        unheard = [name for name, view in listings.items() if not is_heard(view, known)]
         if waited_s > self.timing.wind_down_s:
-            log.error("not all went down", instances=sorted(self.memory.intents))
+            log.error("not all is known to be down", instances=sorted(known), unheard=unheard)
             return True
-        known, listings = self.memory.intents.values(), self._listings()
-        return not self.memory.wanted() and all(is_absent(one, listings.get(one.backend)) for one in known)
+        absent = (is_absent(one, listings.get(one.backend)) for one in known.values())
+        return not unheard and not self.memory.wanted() and all(absent)
 
     def _listings(self) -> dict[str, BackendView]:
         """Return the listings that may tell an instance's end: none does while its backend is asked."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from heliostat.model.instance import InstanceIntent
 from heliostat.model.snapshot import BackendView
 
@@ -17,6 +19,14 @@ def is_absent(intent: InstanceIntent, view: BackendView | None) -> bool:
     return (
         view.fresh and intent.instance_id not in view.ids and view.listed_at_s > (intent.released_at_s or 0.0)
     )
+
+
+def is_heard(view: BackendView, known: Collection[str]) -> bool:
+    """Say whether a backend has been listed since this controller began, and all of that is `known`.
+
+    What the journal has lost is known by a listing alone.
+    """
+    return view.listed_at_s > 0 and view.ids.issubset(known)
 
 
 def is_over(intent: InstanceIntent, view: BackendView | None, *, tombstone_s: float) -> bool:

@@ -93,6 +93,7 @@ TRANSITIONS: dict[S, frozenset[S]] = {
     # A backend that said «stopping» and then falls silent, or no longer lists it, leaves Ray's word alone.
     S.STOPPING: frozenset({S.REQUESTED, S.QUEUED, S.RUNNING, S.DRAINING, S.GONE, S.FAILED, S.UNKNOWN}),
     S.UNKNOWN: frozenset(S),
-    S.GONE: frozenset({S.STOPPING}),
+    # Of one whose node has died nothing is known any more when Ray falls silent.
+    S.GONE: frozenset({S.REQUESTED, S.QUEUED, S.STOPPING, S.UNKNOWN}),
     S.FAILED: frozenset({S.STOPPING, S.GONE}),
 }

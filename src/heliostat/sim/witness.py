@@ -85,7 +85,7 @@ class Witness:
     unanswered      how many calls of each backend wait for an answer that is late, or never comes
     listings        when each honest listing of a backend began, and when it was given
     recorded        every intent ever written; `releases` the last release of each instance,
-                    `launched_s` when each was first wanted
+                    `launched_s` when each was first wanted, `whys` the reason last told of each
     troubled_at_s   when anything last stood between the controller and the world, by whom: a backend's
                     name, «ray», «controller»
     asked_by_hand   how often people asked for something; `added` how many workers, `removed` which are to go
@@ -113,6 +113,7 @@ class Witness:
     failed_calls: Counter[str] = field(default_factory=Counter)
     recorded: list[Recorded] = field(default_factory=list)
     releases: dict[str, Recorded] = field(default_factory=dict)
+    whys: dict[str, str] = field(default_factory=dict)
     launched_s: dict[str, float] = field(default_factory=dict)
     unanswered: Counter[str] = field(default_factory=Counter)
     listings: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
@@ -267,17 +268,20 @@ class Witness:
         self.drains.setdefault(node_id, []).append(drain)
         self.answered.append((node_id, drain))
 
-    def wrote(self, intents: Sequence[InstanceIntent], events: Sequence[Event], now_s: float) -> None:
+    def wrote(self, intents: Sequence[InstanceIntent], now_s: float) -> None:
         """Hear of intents that are in the journal now."""
         self.written.update(one.instance_id for one in intents)
         self.durable.update({one.instance_id: one.intent for one in intents})
-        self.noted(intents, events, now_s)
+        self.noted(intents, now_s)
 
-    def noted(self, intents: Sequence[InstanceIntent], events: Sequence[Event], now_s: float) -> None:
+    def told(self, events: Sequence[Event]) -> None:
+        """Hear of events that are to be written. Where the journal refuses, the intents come without them."""
+        self.whys.update({one.instance_id: str(one.data["why"]) for one in events if "why" in one.data})
+
+    def noted(self, intents: Sequence[InstanceIntent], now_s: float) -> None:
         """Hear of intents that the controller knows, and that may be lost with it."""
-        whys = {one.instance_id: str(one.data.get("why", "")) for one in events if "why" in one.data}
         for one in intents:
-            text, why = one.release_reason or one.reason, whys.get(one.instance_id, "")
+            text, why = one.release_reason or one.reason, self.whys.get(one.instance_id, "")
             launch = one.intent is Intent.WANTED and not one.adopted
             found = Recorded(now_s, one.instance_id, one.node_type, launch, why, text)
             self.intents[one.instance_id] = one

@@ -43,14 +43,14 @@ class JournalMembrane:
         except JournalError as error:
             self._around.trace.add("journal", "refuses", error)
             raise
-        self._around.witness.wrote(intents, events, self._around.loop.time())
+        self._around.witness.wrote(intents, self._around.loop.time())
         if intents:
             self._around.dies("crash between journal and act")
 
     def note_intents(self, intents: Sequence[InstanceIntent]) -> None:
         self._around.process.check()
         self._inner.note_intents(intents)
-        self._around.witness.noted(intents, (), self._around.loop.time())
+        self._around.witness.noted(intents, self._around.loop.time())
 
     def commit(self) -> None:
         self._around.process.check()
@@ -121,6 +121,7 @@ class JournalMembrane:
         """Leave the database to the next controller."""
 
     def _traced(self, events: Sequence[Event]) -> None:
+        self._around.witness.told(events)
         for one in events:
             self._around.trace.add("event", one.kind, one.instance_id, one.text)
             if one.kind == "down":
