@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from heliostat.control.tombstones import is_absent, is_over
+from heliostat.control.tombstones import is_absent, is_heard, is_over
 from heliostat.model.instance import BackendInstance, BackendState, InstanceIntent, Intent
 from heliostat.model.snapshot import BackendView
 
@@ -46,3 +46,10 @@ def test_a_listings_rows_are_read_once_however_many_are_released() -> None:
     assert view.ids == {"la.0", "lb.0"}
     assert view.ids is view.ids
     assert view == BackendView(ROWS, 101.0, fresh=True)
+
+
+def test_a_backend_is_heard_when_all_that_it_lists_is_known() -> None:
+    assert is_heard(EMPTY, ())
+    assert not is_heard(BackendView(), ())
+    assert not is_heard(replace(EMPTY, rows=ROWS), {"la.0"})
+    assert is_heard(replace(EMPTY, rows=ROWS, fresh=False), {"la.0", "lb.0", "lc.0"})
