@@ -238,13 +238,18 @@ class Scene:
         """Say why something on its way is not wanted any more: `removed`, `drift`, `failing`, `over`."""
         if self.protected(instance) or instance.state is InstanceState.UNKNOWN:
             return None
+        unwanted = self._unwanted(instance)
+        return "over" if unwanted is None and instance.instance_id in self._surplus else unwanted
+
+    def _unwanted(self, instance: Instance) -> str | None:
+        """Say why something on its way goes whatever maximum there is."""
+        if self.protected(instance) or instance.state is InstanceState.UNKNOWN:
+            return None
         if self.removed(instance):
             return "removed"
         if self.drifted(instance):
             return "drift"
-        if self._failing(instance):
-            return "failing"
-        return "over" if instance.instance_id in self._surplus else None
+        return "failing" if self._failing(instance) else None
 
     def _failing(self, instance: Instance) -> bool:
         """Say whether it waits behind others of its launch that began and failed, the first of their type."""
@@ -286,13 +291,13 @@ class Scene:
     def excess(self) -> Mapping[str, int]:
         """Return per type how many there are above its maximum; under "" those above the cluster's.
 
-        What `max_surge` allows beside nodes that end is not too many.
+        What `max_surge` allows beside nodes that end is not too many, and what is released in this round
+        for another reason is none any more.
         """
         states = [state for state in InstanceState if state in ALIVE - GOING]
         counts: Counter[str] = sum((self.snapshot.counts[state] for state in states), Counter())
-        for one in self.ended_instances:
-            if one.state in states:
-                counts[one.node_type] -= 1
+        counts.subtract(one.node_type for one in self.ended_instances if one.state in states)
+        counts.subtract(one.node_type for one in self.coming if self._unwanted(one))
         over = {name: max(0, count - self._most(name) - surge(self, name)) for name, count in counts.items()}
         return over | {"": max(0, counts.total() - self.policy.max_workers - surge(self))}
 

@@ -172,6 +172,21 @@ class TestOverMax:
         assert (released(made), drained(made)) == ({late: Why.START_TIMEOUT}, {})
         assert made.kept[idle].why is Why.IDLE_TIMEOUT
 
+    @pytest.mark.parametrize("part", ["type", "cluster"])
+    @pytest.mark.parametrize("why", [Why.DRIFT, Why.REMOVED_BY_HAND])
+    def test_what_goes_anyway_is_not_too_many(self, part: str, why: Why) -> None:
+        """Nothing goes in its stead: neither what runs nor what else is on its way."""
+        most = {"type": policy(kind(max_workers=2)), "cluster": policy(max_workers=2)}
+        world = World(policy=most[part], demands=(demand(2, CPU=4),))
+        world.running(idle_s=1)
+        old, _ = world.coming(ago_s=9.0), world.coming(ago_s=1.0)
+        if why is Why.DRIFT:
+            world.intents[old] = replace(world.intents[old], shape_id="another")
+        else:
+            world.operator = OperatorSettings(removals={old: None})
+        made = world.round()
+        assert (released(made), drained(made)) == ({old: why}, {})
+
 
 class TestDrift:
     def drift(self, world: World, one: str) -> None:
