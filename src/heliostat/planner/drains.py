@@ -214,10 +214,18 @@ class Drains:
             left_s = lease.expires_at_s - self.scene.now_s
             text = f"{one.display_name} is idle and its lease ends in {left_s:.0f} s"
             return Reason(Why.LEASE_ENDS, text, {"left_s": left_s})
-        if max(self.excess.get(one.node_type, 0), self.excess[""]) > 0:
+        if max(self.excess.get(one.node_type, 0), self.excess[""]) > 0 and not self._is_of_the_floor(one):
             text = f"{one.display_name} is idle, and there are more workers than max_workers allows"
             return Reason(Why.OVER_MAX, text, excess_data(self.excess, one))
         return None
+
+    def _is_of_the_floor(self, one: Instance) -> bool:
+        """Say whether the node is one of the file's `min_workers`, which no maximum of the file forbids."""
+        node_type = self.scene.types.get(one.node_type)
+        if node_type is None or self.scene.leaving(one) or one.instance_id in self.scene.retiring:
+            return False
+        counted = self.spare[one.node_type] + self.scene.floor(node_type)
+        return counted <= node_type.min_workers
 
     def _timed(self, one: Instance, node: RayNode) -> Reason | None:
         """Drain the node if its idle time is over and nothing holds it; return what keeps it otherwise."""

@@ -187,6 +187,20 @@ class TestOverMax:
         made = world.round()
         assert (released(made), drained(made)) == ({old: why}, {})
 
+    def test_a_node_of_the_floor_stays_while_another_type_is_too_many(self) -> None:
+        world = World(policy=policy(kind("a", min_workers=1), kind("b"), max_workers=1))
+        floor = world.running("a", idle_s=900)
+        world.running("b", used={"CPU": 1})
+        made = world.round()
+        assert drained(made) == {}
+        assert made.kept[floor].why is Why.MIN_WORKERS
+
+    def test_a_floor_by_hand_gives_way_to_the_maximum(self) -> None:
+        world = World(policy=policy(max_workers=1), operator=OperatorSettings(floors={"cpu": 2}))
+        for _ in range(2):
+            world.running(idle_s=1)
+        assert list(drained(world.round()).values()) == [Why.OVER_MAX]
+
 
 class TestDrift:
     def drift(self, world: World, one: str) -> None:
