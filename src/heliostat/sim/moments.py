@@ -161,10 +161,10 @@ class Moments:
 
     def _fill(self) -> Callable[[], None]:
         self._host.disk.fill()
-        self._host.witness.unwritable(self._host.loop.time())
+        self._host.witness.unwritable(self._host.loop.time(), full=True)
 
         def free() -> None:
-            self._host.witness.unwritable(self._host.loop.time())
+            self._host.witness.unwritable(self._host.loop.time(), full=False)
             self._host.disk.free()
 
         return free

@@ -91,6 +91,7 @@ class Witness:
     asked_by_hand   how often people asked for something; `added` how many workers, `removed` which are to go
                     (`due_s`: by when), `protected` which are to stay, since when;
                     `paused_s` since when nothing is to be decided, `applied_s` when the file last changed
+    full_s          since when the disk is full, endless where it is not
     down_s          when a controller last began to take the cluster down
     on_terminate    hears of each instance (backend, id) that a backend is about to be told to end
     """
@@ -128,6 +129,7 @@ class Witness:
     paused_s: float | None = None
     applications: int = 0
     applied_s: float = -math.inf
+    full_s: float = math.inf
     down_s: float = math.inf
     on_terminate: Callable[[str, str], None] = lambda *_: None
 
@@ -205,13 +207,13 @@ class Witness:
         self.under_way.clear()
         self.unanswered.clear()
         self.failed_calls.clear()
-        for name, quiet in list(self.quiet.items()):
-            if now_s - quiet.since_s < WRITTEN_S:
-                del self.quiet[name]
+        last_s = min(now_s, self.full_s) - WRITTEN_S
+        self.quiet = {name: one for name, one in self.quiet.items() if one.since_s <= last_s}
 
-    def unwritable(self, now_s: float) -> None:
+    def unwritable(self, now_s: float, *, full: bool) -> None:
         """Hear that the disk is full from now on, or no longer: what was heard last may not be written."""
         self.troubled("controller", now_s)
+        self.full_s = now_s if full else math.inf
         self.quiet.clear()
 
     def _calm_down(self, name: str, wait_s: float, now_s: float) -> None:
