@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 
 from heliostat.control.wiring import Timing
+from heliostat.planner.limits import DOWN_KEPT_S
 from heliostat.ports.errors import HeliostatError
 from heliostat.sim.checks.known import gave_up
 from heliostat.sim.checks.suite import Broken, Suite, Violation
@@ -43,8 +44,9 @@ MET_S = 1_500.0
 """Within so long, and the time that what is left takes one after another, all feasible work is done. The
 longest backoff is 600 s, twice a start and a queue come on top."""
 
-GONE_S = 300.0
-"""So long after the idle timeout nothing idle is left: drains may go one at a time, machines take time."""
+GONE_S = 300.0 + DOWN_KEPT_S
+"""So long after the idle timeout nothing idle is left: drains may go one at a time, machines take time, and
+nothing goes of a type while many of its nodes count as down."""
 
 DOWN_S = 300.0
 """`down` may wait for work that is told to end, and for its own `wind_down_s`."""
