@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from heliostat.control.memory import Memory
+from heliostat.model.history import History
 from heliostat.model.plan import Why
 from heliostat.sim.checks.view import View
 from heliostat.sim.world.ends import Cause
@@ -88,6 +90,8 @@ class Bounded:
 
     def __init__(self, view: View) -> None:
         self._view = view
+        self._history: History | None = None
+        self._at_last_fold = self._count = 0
 
     def look(self) -> Iterator[str]:
         view = self._view
@@ -100,10 +104,20 @@ class Bounded:
             yield f"the controller has {len(process.tasks)} tasks"
         if controller is None:
             return
-        memory, known = controller.memory, len(controller.memory.intents) + KEPT_MOST
+        memory, known = controller.memory, self._known(controller.memory) + KEPT_MOST
         for what in ("refused", "drains", "asked"):
             if len(getattr(memory, what)) > known:
                 yield f"the loop keeps {len(getattr(memory, what))} in memory.{what}, of {known} instances"
         for what in ("first_listed", "absent_since", "joined_at", "states", "starting_since", "drained"):
             if len(getattr(memory.history, what)) > known:
                 yield f"the history keeps {len(getattr(memory.history, what))} in {what}"
+
+    def _known(self, memory: Memory) -> int:
+        """Return how many instances the loop knows, or knew when it last folded its history, if more.
+
+        What a round forgets is forgotten after its fold, and gone from the next one's history.
+        """
+        if memory.history is not self._history:
+            self._history, self._at_last_fold = memory.history, self._count
+        self._count = len(memory.intents)
+        return max(self._count, self._at_last_fold)
