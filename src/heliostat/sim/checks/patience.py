@@ -48,7 +48,8 @@ class Patience:
         yield from self._at_once()
 
     def _at_once(self) -> Iterator[str]:
-        """Count what runs of a dead type; where the backend itself throttles, of each launch of it."""
+        """Count what runs of a dead type; where the backend itself throttles, of each of its arrays: one
+        request that reached it twice is two of them, each with a throttle of its own."""
         view = self._view
         counts: Counter[str] = Counter()
         for one in view.ours:
@@ -57,7 +58,8 @@ class Patience:
                 continue
             # What was given up already, as it never came up, may be followed before it has ended.
             if one.phase is not Phase.QUEUED and one.instance_id not in view.witness.releases:
-                counts[one.launch_id if self._dead[one.node_type] else one.node_type] += 1
+                array = f"array {one.native_id.partition('_')[0]} of {one.node_type}"
+                counts[array if self._dead[one.node_type] else one.node_type] += 1
         for name, count in counts.items():
             if count > FIRST_TRY:
                 yield f"{name} never came up, and {count} of it run at once"
