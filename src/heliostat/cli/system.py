@@ -19,6 +19,8 @@ _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 
 LAUNCH_ID_CHARS = 7
 
+_OURS = b"HELIOSTAT_CLUSTER_UID="
+
 
 class SystemClock:
     """`ports.clock.HostClock` on this machine: its wall clock may jump."""
@@ -108,7 +110,8 @@ def tagged_processes(name: str, value: str | None = None) -> list[int]:
     """Return the pids of our own processes whose environment has `name=value`; None: any value.
 
     Ray's agents and workers change their title, which overwrites the place where the system
-    shows their environment; such a one counts if its session is ours alone.
+    shows their environment; such a one counts if its session is a tagged process's, or if none
+    shows in it that is of no cluster (a head is in the session of its cluster's wrapper).
     """
     begins, whole = f"{name}=".encode(), f"{name}={value}".encode()
     environments = {pid: environment_of(pid) for pid in own_pids()}
@@ -118,7 +121,8 @@ def tagged_processes(name: str, value: str | None = None) -> list[int]:
         if (any(one.startswith(begins) for one in found) if value is None else whole in found)
     }
     hidden = {pid for pid, found in environments.items() if not any(b"=" in one for one in found)}
-    strange = {_session(pid) for pid in environments.keys() - tagged - hidden}
+    ours = {pid for pid, found in environments.items() if any(one.startswith(_OURS) for one in found)}
+    strange = {_session(pid) for pid in environments.keys() - tagged - hidden - ours}
     sessions = {one for pid in tagged if (one := _session(pid)) in tagged or one not in strange}
     # Number 0 is every session that began outside this container, and the system's own threads.
     sessions -= {None, 0}

@@ -42,12 +42,15 @@ TAGGED_AND_HIDDEN = "env {mark} sleep 300 & echo $!; env -i sleep 300 & echo $!;
 
 
 @contextmanager
-def session(value: str, *, leader: bool) -> Iterator[tuple[int, int, int]]:
-    """Run a shell in a session of its own; yield it, a tagged child, and one that shows no environment."""
+def session(value: str, *, leader: str = "") -> Iterator[tuple[int, int, int]]:
+    """Run a shell in a session of its own; yield it, a tagged child, and one that shows no environment.
+
+    The shell itself has the variable `leader`, if any.
+    """
     tag = f"{MARK}={value}"
     shell = subprocess.Popen(
         ["/bin/sh", "-c", TAGGED_AND_HIDDEN.format(mark=tag)],
-        env={**os.environ, MARK: value} if leader else None,
+        env={**os.environ, leader: value} if leader else None,
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
@@ -76,24 +79,29 @@ def value() -> str:
 
 
 def test_what_hides_its_environment_is_ours_in_a_session_of_ours(value: str) -> None:
-    with session(value, leader=True) as pids:
+    with session(value, leader=MARK) as pids:
         assert set(tagged_processes(MARK, value)) == set(pids)
 
 
 def test_it_is_ours_when_the_leader_is_gone_and_nobody_else_is_there(value: str) -> None:
-    with session(value, leader=False) as (leader, *children):
+    with session(value) as (leader, *children):
         os.kill(leader, signal.SIGKILL)
         os.waitid(os.P_PID, leader, os.WEXITED | os.WNOWAIT)
         assert set(tagged_processes(MARK, value)) == set(children)
 
 
+def test_a_heads_agent_is_in_the_session_of_its_clusters_wrapper(value: str) -> None:
+    with session(value, leader="HELIOSTAT_CLUSTER_UID") as (_, *head):
+        assert set(tagged_processes(MARK, value)) == set(head)
+
+
 def test_what_hides_its_environment_in_a_users_session_is_theirs(value: str) -> None:
-    with session(value, leader=False) as (_, tagged, _hidden):
+    with session(value) as (_, tagged, _hidden):
         assert tagged_processes(MARK, value) == [tagged]
 
 
 def test_a_session_without_a_number_is_nobodys(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # What entered a container from outside has session 0, and so have the system's own threads.
-    with session(value, leader=True) as (leader, tagged, _hidden), monkeypatch.context() as changed:
+    with session(value, leader=MARK) as (leader, tagged, _hidden), monkeypatch.context() as changed:
         changed.setattr(os, "getsid", lambda _: 0)
         assert tagged_processes(MARK, value) == sorted([leader, tagged])
