@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from heliostat.control.record import LAUNCH
+from heliostat.control.record import AGAIN, LAUNCH
 from heliostat.model.instance import Intent
 from heliostat.model.plan import Launch, Reason, Why
 from heliostat.ports.journal import ANSWERED, FAILED, Event, Journal
+
+AGAIN_AT_MOST = 3
+"""So often a launch is asked for again. After that it is given up like any that is in no listing."""
 
 
 def unanswered(journal: Journal) -> dict[str, Launch]:
@@ -35,8 +38,14 @@ def _heard(journal: Journal) -> frozenset[str]:
 
 
 def _launch_event(journal: Journal, first: str) -> Event | None:
-    """Return a launch's event, which is written with it, under its first member's id."""
-    return next((one for one in journal.events(instance_id=first) if one.kind == LAUNCH), None)
+    """Return a launch's event, which is written with it, under its first member's id.
+
+    None for one that was asked for again so often that it may be what its controllers die of.
+    """
+    events = journal.events(instance_id=first)
+    if sum(one.kind == AGAIN for one in events) >= AGAIN_AT_MOST:
+        return None
+    return next((one for one in events if one.kind == LAUNCH), None)
 
 
 def _as_planned(event: Event) -> Launch:

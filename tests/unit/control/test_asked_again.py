@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from heliostat.control.unanswered import AGAIN_AT_MOST
 from heliostat.model.instance import Change, LaunchRequest
 from heliostat.ports.errors import Unavailable
 from heliostat.testing.fake import Fault
@@ -57,6 +58,16 @@ async def test_it_is_asked_for_again_by_the_next_one_too_if_that_dies(stage: Sta
     await stage.step(8)
     assert [one.launch_id for one in launches(stage)] == ["l1"]
     assert set(stage.states().values()) == {"running"}
+
+
+async def test_one_of_which_each_controller_dies_is_given_up_after_a_few(stage: Stage) -> None:
+    for _ in range(AGAIN_AT_MOST + 1):
+        await dies_before_asking(stage)
+    await stage.step(1)
+    assert (launches(stage), stage.kinds().count("again")) == ([], AGAIN_AT_MOST)
+    await stage.step(8, seconds=10.0)
+    assert "l1.0" not in stage.states()
+    assert [one.instance_id for one in stage.controller.memory.history.failures] == ["l1.0", "l1.1"]
 
 
 async def test_time_without_a_controller_is_not_held_against_it(stage: Stage) -> None:
