@@ -144,14 +144,14 @@ class SlurmSite:
         lines = self.run("sinfo", "--noheader", "--Node", "--format=%N %T").stdout.splitlines()
         return {line.split()[0]: line.split()[1] for line in lines}
 
-    def cancel_all(self) -> None:
+    def cancel_all(self, *, deadline_s: float = READY_S) -> None:
         """End every job of the site, those of all users; returns when none is left running."""
         ids = {row.id.partition("_")[0] for row in self.jobs(ended=False)}
         if ids:
             self.run("scancel", *sorted(ids), check=False)
             # A job whose script ignores TERM would take KillWait.
             self.run("scancel", "--signal=KILL", "--full", *sorted(ids), check=False)
-        self.wait_for(lambda: not self.jobs(ended=False), "no job is left")
+        self.wait_for(lambda: not self.jobs(ended=False), "no job is left", deadline_s=deadline_s)
 
     def start_controller(self) -> None:
         """Start slurmctld, with the state that an earlier one left; returns when it answers."""

@@ -29,6 +29,7 @@ WINDOW_S = 60.0
 BACK_OFF_S = 70.0
 """2, 4, 8, 16 and 32 s lie between the first listings, and 60 s between all later ones."""
 UP_S = 600.0
+"""For hundreds of jobs that all start, or end, at once on two cores."""
 LIST_S = 0.5
 
 SLEEP = 'import os\nos.execvp("sleep", ["sleep", "3600"])\n'
@@ -95,13 +96,13 @@ def launch_many(site: SlurmSite, folder: Path) -> dict[str, float]:
     asyncio.run(launch())
     ours_s = until("all jobs", lambda: time.time() if len(site.jobs()) >= MANY else None) - began_s
     calls = launcher.runner.counts["sbatch"]
-    site.cancel_all()
+    site.cancel_all(deadline_s=UP_S)
     before = len(site.jobs())
     began_s = time.time()
     for _ in range(MANY):
         site.run("sbatch", "--time=60", "--output=/dev/null", "--chdir=/", "--wrap=sleep 3600")
     all_s = until("all jobs", lambda: time.time() if len(site.jobs()) >= before + MANY else None)
-    site.cancel_all()
+    site.cancel_all(deadline_s=UP_S)
     return {"sbatch_calls": calls, "s": ours_s, "naive_s": all_s - began_s}
 
 
@@ -111,7 +112,7 @@ def calls_per_min(site: SlurmSite, folder: Path) -> dict[str, Any]:
     for count in SETTINGS:
         scaling, running = asyncio.run(_with(Launcher(site, folder, f"jobs{count}"), count))
         found["scaling"][str(count)], found[str(count)] = scaling, running
-        site.cancel_all()
+        site.cancel_all(deadline_s=UP_S)
     return found
 
 
