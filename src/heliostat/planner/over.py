@@ -79,10 +79,14 @@ def start_timeout_s(one: Instance, policy: Policy) -> float:
 
 
 def start_overdue(one: Instance, snapshot: Snapshot, history: History, policy: Policy) -> bool:
-    """Say whether an instance has been starting for longer than its type allows. Queueing does not count."""
-    started_s = one.row.started_at_s if one.row and one.row.started_at_s is not None else None
-    if started_s is None:
-        started_s = history.starting_since.get(one.instance_id, snapshot.now_s)
+    """Say whether an instance has been starting for longer than its type allows. Queueing does not count.
+
+    Of the start that its backend tells and the time at which it was first seen starting the later one
+    counts: a start that was stamped before the backend's clock was set lies in another time.
+    """
+    started_s = history.starting_since.get(one.instance_id, snapshot.now_s)
+    if one.row is not None and one.row.started_at_s is not None:
+        started_s = max(started_s, one.row.started_at_s)
     return snapshot.now_s - started_s > start_timeout_s(one, policy)
 
 

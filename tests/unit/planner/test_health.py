@@ -126,9 +126,10 @@ class TestWhoIsDown:
 
     def test_what_did_not_join_in_time(self) -> None:
         world, _ = world_of(0)
-        several = [world.coming(state=BackendState.STARTING) for _ in range(3)]
-        for one in several:
-            world.change_row(one, started_at_s=world.now_s - 400)
+        for _ in range(3):
+            world.coming(state=BackendState.STARTING)
+        world.round()
+        world.now_s += 400
         assert not ends(world)
 
     @pytest.mark.parametrize("how", ["queued", "failed in the queue", "refused", "never listed"])

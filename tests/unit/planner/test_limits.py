@@ -237,8 +237,9 @@ class TestFirstSuccess:
         world.history = History()
         hangs, behind = world.coming(ago_s=100), world.coming(ago_s=100)
         world.intents[behind] = replace(world.intents[behind], launch_id=world.intents[hangs].launch_id)
-        world.change_row(hangs, state=BackendState.STARTING, started_at_s=world.now_s)
+        world.change_row(hangs, state=BackendState.STARTING)
         world.change_row(behind, throttled=True)
+        assert released(world.round()) == {}
         assert released(world.round(60.0)) == {}
         assert released(world.round()) == {hangs: Why.START_TIMEOUT, behind: Why.FAILED}
 

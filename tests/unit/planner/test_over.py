@@ -82,11 +82,22 @@ class TestStartTimeout:
         assert "did not join within 20 s (start_timeout_s)" in world.history.failures[-1].error
         assert world.history.backoff["cpu"].failures == 1
 
-    def test_the_backends_own_start_time_counts_where_it_is_known(self) -> None:
+    def test_counts_anew_where_the_backend_has_begun_it_anew(self) -> None:
         world = World(policy=policy(kind(min_workers=1, start_timeout_s=20.0)))
         one = world.coming(state=BackendState.STARTING)
-        world.change_row(one, started_at_s=world.now_s - 30)
+        world.round(15)
+        world.change_row(one, started_at_s=world.now_s)
+        assert released(world.round(20)) == {}
         assert released(world.round()) == {one: Why.START_TIMEOUT}
+
+    def test_does_not_count_what_a_backends_clock_was_set_by(self) -> None:
+        """A start that was stamped before it was set lies too early for what its clock shows now."""
+        world = World(policy=policy(kind(min_workers=1, start_timeout_s=300.0)))
+        one = world.coming(state=BackendState.STARTING)
+        world.round()
+        world.change_row(one, started_at_s=world.now_s - 30 - 3600)
+        assert world.round().actions == ()
+        assert (world.history.failures, world.history.backoff) == ((), {})
 
     def test_a_queue_may_be_as_long_as_it_likes(self) -> None:
         world = World(policy=policy(kind(min_workers=1, start_timeout_s=20.0)))

@@ -167,7 +167,7 @@ class TestOverMax:
         world = World(policy=most[part])
         idle = world.running(idle_s=1)
         late = world.coming(state=BackendState.STARTING)
-        world.change_row(late, started_at_s=world.now_s - 1000)
+        world.history = replace(world.history, starting_since={late: world.now_s - 1000})
         made = world.round()
         assert (released(made), drained(made)) == ({late: Why.START_TIMEOUT}, {})
         assert made.kept[idle].why is Why.IDLE_TIMEOUT
