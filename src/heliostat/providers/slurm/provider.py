@@ -83,7 +83,7 @@ class SlurmProvider:
         self._options = parse_section(context.options)
         self._runner = runner or _runner(self._options, context, environment)
         self._now_s, self._monotonic_s = now_s or context.now_s or time.time, monotonic_s
-        self._slurm_time = SlurmTime(self._now_s, now_s or time.time)
+        self._slurm_time = SlurmTime(self._now_s, now_s or time.time, elsewhere=self._options.ssh is not None)
         self._log_dir = context.log_dir
         if self._options.work_dir is not None:
             # Clusters may share it, and none is to tidy up another's.

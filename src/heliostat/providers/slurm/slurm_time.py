@@ -9,18 +9,27 @@ APART_S = 5.0
 
 
 class SlurmTime:
-    """How far Slurm's clock is ahead of the controller's (`now_s`), by the last listing that told it.
+    """How far Slurm's clock is ahead of the controller's (`now_s`), as the last listing told it.
 
-    Until one does, Slurm's is taken for this host's, `host_s`: munge lets nobody speak to slurmctld whose
-    clock is more than five minutes off.
+    A listing tells the clock of the host where squeue runs. slurmctld, by whose clock jobs start and end,
+    may differ from that by five minutes: so long a credential of munge lives (slurm.conf(5), AuthInfo, ttl).
+
+    Where no job runs nothing is told. Then squeue's clock is this host's, `host_s`, if it runs here; if it
+    runs `elsewhere`, what was told last holds, and before that this host's is the best guess.
     """
 
-    def __init__(self, now_s: Callable[[], float], host_s: Callable[[], float]) -> None:
-        self._now_s, self._host_s = now_s, host_s
+    def __init__(
+        self, now_s: Callable[[], float], host_s: Callable[[], float], *, elsewhere: bool = False
+    ) -> None:
+        self._now_s, self._host_s, self._elsewhere = now_s, host_s, elsewhere
+        self._told = False
         self._ahead_s = 0.0
 
     def saw(self, there_s: float | None) -> None:
-        """Hear what time it has just been by Slurm's clock; None: nothing told it."""
+        """Hear what time it has just been by squeue's clock; None: nothing told it."""
+        if there_s is None and self._told and self._elsewhere:
+            return
+        self._told = self._told or there_s is not None
         ahead_s = (self._host_s() if there_s is None else there_s) - self._now_s()
         if abs(ahead_s - self._ahead_s) > APART_S:
             self._ahead_s = ahead_s

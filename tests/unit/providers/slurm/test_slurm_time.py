@@ -68,6 +68,19 @@ def test_small_differences_are_none_and_without_a_job_that_runs_it_is_this_hosts
     assert time.ahead_s == HOUR_S
 
 
+def test_through_ssh_what_was_told_holds_while_nothing_tells() -> None:
+    host_s = [NOW_S + HOUR_S]
+    time = SlurmTime(lambda: NOW_S, lambda: host_s[0], elsewhere=True)
+    time.saw(None)
+    assert time.ahead_s == HOUR_S
+    time.saw(NOW_S - 60.0)
+    host_s[0] += HOUR_S
+    time.saw(None)
+    assert time.ahead_s == -60.0
+    time.saw(NOW_S)
+    assert time.ahead_s == 0.0
+
+
 class Queue:
     async def run(self, argv: Sequence[str], *, stdin: str = "", deadline_s: float) -> Output:
         return Output(0, row() if argv[0] == "squeue" else "", "")
