@@ -96,14 +96,17 @@ class Operations:
         named = self._find(instance) if instance else None
         instance_id = named.instance_id if named else instance
         found = self._controller.ports.journal.events(after_seq=after, limit=limit, instance_id=instance_id)
-        return [replace(one, at_s=one.at_s + self._ahead_s()) for one in found]
+        ahead_s = self._ahead_s()
+        return [replace(one, at_s=one.at_s + ahead_s) for one in found]
 
     async def calls(self, limit: int, /) -> Sequence[ProviderCall]:
         calls = self._controller.ports.journal.calls(limit=limit)
-        return [replace(one, began_s=one.began_s + self._ahead_s()) for one in calls]
+        ahead_s = self._ahead_s()
+        return [replace(one, began_s=one.began_s + ahead_s) for one in calls]
 
     async def lifetimes(self, limit: int, /) -> Sequence[Lifetime]:
-        return [one.moved(self._ahead_s()) for one in self._controller.ports.journal.lifetimes(limit=limit)]
+        ahead_s = self._ahead_s()
+        return [one.moved(ahead_s) for one in self._controller.ports.journal.lifetimes(limit=limit)]
 
     async def cost(self) -> dict[str, Any]:
         rows = [*self._controller.ports.journal.usage(), *self._controller.accounts.unwritten()]
@@ -225,8 +228,11 @@ class Operations:
         return Scene(controller.policy, controller.memory, controller.ports.clock.now_s(), self._ahead_s())
 
     def _ahead_s(self) -> float:
-        """Return how far the host's wall clock, which people look at, is ahead of the controller's."""
-        return self._controller.ports.clock.host_time().ahead_s
+        """Return how far the host's wall clock, which people look at, is ahead of the controller's.
+
+        In whole milliseconds: what differs by less is how long it takes to read the one after the other.
+        """
+        return round(self._controller.ports.clock.host_time().ahead_s, 3)
 
     def _set(self, settings: OperatorSettings) -> None:
         self._controller.ports.journal.record_operator(settings)
