@@ -109,7 +109,7 @@ def _nodes(history: History, snapshot: Snapshot) -> History:
     """
     assert snapshot.ray is not None
     now_s, last_s = snapshot.now_s, history.rounds_at_s
-    gap = last_s is None or now_s - last_s > RAY_GAP_S
+    gap = last_s is None or not 0 <= now_s - last_s <= RAY_GAP_S
     since, reports = ({}, {}) if gap else (history.idle_since, history.reports)
     idle = [node for node in snapshot.ray.nodes if node.status is NodeStatus.IDLE]
     return replace(
@@ -129,7 +129,8 @@ def _demand(history: History, snapshot: Snapshot) -> History:
     ray = snapshot.ray
     waiting: list[Demand | Gang] = [*ray.demands, *ray.gangs, *_constraint(ray)]
     keys = sorted({key_of(one) for one in waiting})
-    since = {key: history.waiting_since.get(key, snapshot.now_s) for key in keys}
+    # Without intents a controller's clock begins anew, perhaps before its predecessor's.
+    since = {key: min(history.waiting_since.get(key, snapshot.now_s), snapshot.now_s) for key in keys}
     oldest = sorted(since.items(), key=lambda one: (one[1], one[0]))[:WAITING_KEPT]
     return replace(history, waiting_since=dict(oldest))
 

@@ -26,6 +26,25 @@ def test_demand_keeps_its_age_whatever_its_count_and_loses_it_when_it_is_gone() 
     assert world.history.waiting_since == {}
 
 
+def test_what_waits_since_a_time_to_come_waits_from_now_on() -> None:
+    """A controller that finds nothing left to run begins with the host's clock, which was set back."""
+    world = World(demands=(demand(1),), gangs=(gang(GangStrategy.SPREAD, demand(2)),))
+    world.round()
+    world.round(-3600.0)
+    since_s = world.now_s
+    assert set(world.history.waiting_since.values()) == {since_s}
+    world.round()
+    assert set(world.history.waiting_since.values()) == {since_s}
+
+
+def test_idle_time_is_not_counted_over_a_clock_that_begins_anew() -> None:
+    world = World()
+    world.foreign(CPU=4)
+    world.rounds(3)
+    world.round(-3600.0)
+    assert (world.history.idle_since, world.history.reports) == ({"foreign-0": world.now_s}, {"foreign-0": 1})
+
+
 def test_a_gang_is_remembered_under_its_key_whatever_part_of_it_waits() -> None:
     world = World(gangs=(gang(GangStrategy.SPREAD, demand(4)),))
     world.round()
