@@ -27,7 +27,8 @@ def unanswered(journal: Journal) -> dict[str, Launch]:
     }
     heard = _heard(journal) if wanted else frozenset()
     events = {key: _launch_event(journal, first) for key, first in wanted.items() if key not in heard}
-    return {key: _as_planned(one) for key, one in events.items() if one is not None}
+    planned = {key: _as_planned(one) for key, one in events.items() if one is not None}
+    return {key: one for key, one in planned.items() if one is not None}
 
 
 def _heard(journal: Journal) -> frozenset[str]:
@@ -48,6 +49,14 @@ def _launch_event(journal: Journal, first: str) -> Event | None:
     return next((one for one in events if one.kind == LAUNCH), None)
 
 
-def _as_planned(event: Event) -> Launch:
+def _as_planned(event: Event) -> Launch | None:
+    """Return what was to be launched; None where the event does not say it so that we understand it.
+
+    Then it counts as asked for: a listing has it, or it is lost.
+    """
     data: dict[str, Any] = dict(event.data)
-    return Launch(event.node_type, int(data["count"]), Reason(Why(data["why"]), event.text, data))
+    try:
+        count, why = int(data["count"]), Why(data["why"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return Launch(event.node_type, count, Reason(why, event.text, data))

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from heliostat.control.memory import Memory
 from heliostat.control.unanswered import AGAIN_AT_MOST
-from heliostat.model.instance import Change, LaunchRequest
+from heliostat.model.instance import Change, InstanceIntent, Intent, LaunchRequest
 from heliostat.ports.errors import Unavailable
+from heliostat.ports.journal import Event
 from heliostat.testing.fake import Fault
 from tests.unit.control.scenes import apart
 from tests.unit.control.stage import Stage
@@ -170,3 +172,26 @@ async def test_a_placement_group_is_asked_for_as_one(stage: Stage) -> None:
     await stage.step(1)
     (ask,) = launches(stage)
     assert ask.together
+
+
+def wanted(instance_id: str = "l1.0") -> InstanceIntent:
+    return InstanceIntent(instance_id, "l1", "cpu", "fake", "shape-cpu", Intent.WANTED, 100.0, "a demand")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"why": "demand"},
+        {"count": 1},
+        {"count": None, "why": "demand"},
+        {"count": "some", "why": "demand"},
+        {"count": 1, "why": "what only a later version knows"},
+    ],
+)
+def test_a_launch_that_can_not_be_read_is_left_to_be_found_or_lost(
+    stage: Stage, data: dict[str, object]
+) -> None:
+    launch = Event(100.0, "launch", "1 × cpu", instance_id="l1.0", node_type="cpu", data=data)
+    stage.journal.record_intents([wanted()], [launch])
+    assert Memory.of(stage.journal).unanswered == {}
