@@ -62,7 +62,9 @@ class Memory:
         intents = {one.instance_id: one for one in journal.intents()}
         history, launches = journal.history(), unanswered(journal)
         # What is asked for again is not lost for having been absent before.
-        open_ids = {key for key, one in intents.items() if one.launch_id in launches}
+        open_ids = {
+            key for key, one in intents.items() if one.intent is Intent.WANTED and one.launch_id in launches
+        }
         absent = {key: at_s for key, at_s in history.absent_since.items() if key not in open_ids}
         return cls(intents, replace(history, absent_since=absent), journal.operator(), unanswered=launches)
 
