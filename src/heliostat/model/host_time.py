@@ -41,11 +41,17 @@ def noted(known: HostTime | None, seen: HostTime | None) -> HostTime | None:
 
 
 def jump_text(before: HostTime | None, after: HostTime | None) -> str | None:
-    """Return words for a host's clock that jumped between two rounds, None if it did not."""
-    if before is None or after is None or abs(after.ahead_s - before.ahead_s) <= JUMPED_S:
+    """Return words for a host's clock that was set between two rounds, None if it was not.
+
+    After another boot, perhaps of another host, the clock is another one.
+    """
+    if before is None or after is None or before.boot_id != after.boot_id:
         return None
     jumped_s = after.ahead_s - before.ahead_s
+    if abs(jumped_s) <= JUMPED_S:
+        return None
     side = "forward" if jumped_s > 0 else "back"
     return (
-        f"this host's clock was set {side} by {abs(jumped_s):.0f} s: what is shown moves, what waits does not"
+        f"this host's clock was set {side} by {abs(jumped_s):.0f} s: times of earlier events are shown by the"
+        " new clock; no wait is longer or shorter for it"
     )

@@ -54,6 +54,8 @@ def test_words_for_a_jump(before_s: float, after_s: float, text: str | None) -> 
     assert (said is None) if text is None else text in (said or "")
 
 
-def test_no_words_where_nothing_was_known() -> None:
+def test_no_words_where_nothing_was_known_or_after_another_boot() -> None:
     assert jump_text(None, KNOWN) is None
     assert jump_text(KNOWN, None) is None
+    # Another boot, perhaps another host: its clock differs, and nobody has set it.
+    assert jump_text(KNOWN, HostTime("another", KNOWN.booted_at_s, HOUR_S)) is None
