@@ -23,6 +23,7 @@ from heliostat.cli.output import console, is_terminal, tell
 from heliostat.config.record import ClusterRecord
 from heliostat.model.report import StatusReport
 from heliostat.ports.errors import HeliostatError
+from heliostat.ports.journal import Event
 
 ROUND_S = 1.0
 LOST_ROUND_S = 15.0
@@ -112,7 +113,7 @@ def _hold_in_lines(record: ClusterRecord, client: ControllerClient, stop: thread
         try:
             for event in client.events(after=last, limit=EVENTS_PER_ROUND):
                 # The journal has the former runs of a cluster of this name, too, and then this one's alone.
-                ours = ours or event.at_s >= record.created_at_s
+                ours = ours or _begins_with(event, record)
                 if ours:
                     click.echo(line(event))
                 last = max(last, event.seq)
@@ -123,6 +124,12 @@ def _hold_in_lines(record: ClusterRecord, client: ControllerClient, stop: thread
             round_s = ROUND_S if record.job is None else LOST_ROUND_S
         stop.wait(round_s)
     return True
+
+
+def _begins_with(event: Event, record: ClusterRecord) -> bool:
+    """Say whether an event is of this run: by its time, or by its session if a clock was set back since."""
+    greeted = event.kind == "head" and record.session_name != ""
+    return event.at_s >= record.created_at_s or (greeted and event.text.split()[-1] == record.session_name)
 
 
 def why_it_went(record: ClusterRecord) -> str:

@@ -123,6 +123,25 @@ def test_holding_prints_this_runs_events_until_it_is_told_to_stop(
 
 
 @pytest.mark.usefixtures("quick")
+def test_holding_knows_this_run_by_its_session_where_the_clock_was_set_back(
+    cluster: ClusterRecord, operations: FakeOperations, capsys: pytest.CaptureFixture[str]
+) -> None:
+    operations.recorded = [
+        Event(NOW_S - 9, "head", "the head answers, session session_12", seq=1),
+        Event(NOW_S - 8, "head", "the head answers, session session_1", seq=2),
+        Event(NOW_S - 7, "launch", "1 × gpu: 1 task waits", seq=3),
+    ]
+    stop = threading.Event()
+    timer = threading.Timer(0.2, stop.set)
+    timer.start()
+    assert hold(replace(cluster, created_at_s=NOW_S, session_name="session_1"), stop)
+    timer.join()
+    printed = capsys.readouterr().out
+    assert "session_12" not in printed
+    assert printed.count("session session_1") == printed.count("1 task waits") == 1
+
+
+@pytest.mark.usefixtures("quick")
 def test_holding_ends_with_the_cluster(cluster: ClusterRecord, state: Path) -> None:
     gone = replace(cluster, runtime_dir=str(state))
     write_record(state / "demo" / "cluster.json", replace(gone, cluster_uid="another"))
