@@ -22,7 +22,8 @@ MEMORY = re.compile(r"exceeded .*memory limit|oom.kill|out of memory", re.IGNORE
 """Slurm's word that it killed for memory: squeue may show no more than a failure."""
 KEPT_S = 7 * 86_400.0
 KEPT_AT_MOST = 2000
-"""A log goes a week after its last line, or when there are so many newer ones; never while its job lives."""
+"""A log goes when its last line is a week older than now and than the newest log's, or when there are so many
+newer ones; never while its job lives."""
 NAME = re.compile(r"([0-9a-z]+)\.(?:\d+\.|\d+\+\d+\.)?slurm\.log")
 HEADER = re.compile(r"==> (.*) <==")
 
@@ -93,7 +94,10 @@ def list_command(log_dir: str) -> tuple[str, ...]:
 
 
 def superfluous(listing: str, *, living: Collection[str], now_s: float) -> list[str]:
-    """Return the names of logs to remove, of what `list_command` has printed; other files are left alone."""
+    """Return the names of logs to remove, of what `list_command` has printed; other files are left alone.
+
+    The times are the file server's, and `now_s` may be far off: the newest of them bounds it.
+    """
     found = []
     for line in listing.splitlines():
         written, _, name = line.partition(" ")
@@ -101,6 +105,7 @@ def superfluous(listing: str, *, living: Collection[str], now_s: float) -> list[
         if log is not None and log[1] not in living:
             found.append((float(written), name))
     newest_first = sorted(found, reverse=True)
+    now_s = min(now_s, max((written_s for written_s, _ in found), default=now_s))
     return [
         name
         for place, (written_s, name) in enumerate(newest_first)

@@ -52,11 +52,22 @@ def test_a_log_goes_a_week_after_its_last_line_unless_its_job_lives() -> None:
         (old, "g1.2.slurm.log"),
         (old, "l2.0+0.slurm.log"),
         (now_s - 6 * DAY_S, "l3.0+0.slurm.log"),
+        (now_s, "l4.0+0.slurm.log"),
         (old, "of mine.slurm.log"),
         (old, "notes.txt.slurm.log"),
     )
     gone = superfluous(shown, living={"l2"}, now_s=now_s)
     assert sorted(gone) == ["g1.2.slurm.log", "g1.slurm.log", "l1.0+3.slurm.log"]
+
+
+@pytest.mark.parametrize("off_s", [-100 * DAY_S, 100 * DAY_S])
+def test_a_clock_that_is_far_off_removes_no_log(off_s: float) -> None:
+    """Neither the controller's, in the future, nor the file server's, in one line."""
+    now_s = 1000.0 * DAY_S
+    shown = listing((now_s - DAY_S, "l1.0+0.slurm.log"), (now_s, "l2.0+0.slurm.log"))
+    assert superfluous(shown, living=(), now_s=now_s + off_s) == []
+    stray = shown + listing((now_s + 100 * DAY_S, "l3.0+0.slurm.log"))
+    assert superfluous(stray, living=(), now_s=now_s) == []
 
 
 def test_of_too_many_logs_the_oldest_go() -> None:
