@@ -116,7 +116,12 @@ class GcsCluster:
     async def drain(
         self, node_id: str, *, reason: DrainReason, message: str, deadline_s: float | None
     ) -> DrainReply:
-        """Ask Ray to drain a node; `deadline_s` in Unix seconds of our clock, None for none."""
+        """Ask Ray to drain a node; `deadline_s` in Unix seconds of our clock, None for none.
+
+        Ray is told it by this host's wall clock as it is now. The GCS, on this host, reads it by that clock
+        when the node dies; the node's raylet when it ends, and Serve and Train wherever they run, by the clocks
+        of their own hosts. As far as those are off, or are set afterwards, it comes sooner or later there.
+        """
         request = pb.DrainNodeRequest(
             node_id=bytes.fromhex(node_id),
             reason=DRAIN_REASON[reason],
