@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from heliostat.model.instance import InstanceState
 from heliostat.model.plan import Limiter, Why
@@ -79,7 +80,6 @@ class _Gate:
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
         self._coming = Counter(one.node_type for one in scene.coming)
-        self._queued = scene.snapshot.counts[InstanceState.QUEUED]
         self._running = scene.snapshot.counts[InstanceState.RUNNING]
         self._probes = Counter(scene.probes)
 
@@ -109,13 +109,22 @@ class _Gate:
         tried = self._scene.history.has_come_up(name, node_type.shape_id)
         # Its backend itself lets the first few go before the others, which keep their place in its queue.
         tried = tried or (not gang and node_type.throttles)
-        # A gang can't be tried in part: it goes out whole, when nothing else of the type is out. What only
-        # queues is not tried yet, and may not be for hours; the gang's own place in the queue is not to wait.
-        out = self._coming[name] - (self._queued[name] if node_type.throttles else 0)
+        # A gang can't be tried in part: it goes out whole, when nothing else of the type is out.
+        out = self._coming[name] - (self._queueing[name] if node_type.throttles else 0)
         whole = gang and (out <= 0 or out + count <= FIRST_TRY)
         free = ENDLESS if tried or whole else FIRST_TRY - self._coming[name]
         passing = 0 if gang and free < ENDLESS else free
         return Stop(passing, Limiter.FIRST_SUCCESS, text, self._coming[name], FIRST_TRY)
+
+    @cached_property
+    def _queueing(self) -> Counter[str]:
+        """Count per type what queues and is no gang's.
+
+        It is not tried yet, and may not be for hours: a gang's own place in the queue is not to wait for it.
+        But what queues as one starts as one, so of gangs that nobody has tried one queues at a time.
+        """
+        queued = (one for one in self._scene.coming if one.state is InstanceState.QUEUED)
+        return Counter(one.node_type for one in queued if one.row is None or one.row.allocation_id is None)
 
     def _backend(self, name: str) -> str:
         return self._scene.types[name].backend

@@ -10,6 +10,7 @@ from heliostat.model.demand import GangStrategy
 from heliostat.model.history import History
 from heliostat.model.instance import BackendState
 from heliostat.model.plan import Why
+from heliostat.model.resources import Resources
 from heliostat.model.snapshot import OperatorSettings
 from tests.unit.planner.world import World, bundle, demand, gang, kind, launched, launches, limiters, policy
 
@@ -126,6 +127,28 @@ def test_a_gang_queues_beside_what_queues_where_the_backend_itself_throttles(
     world.operator = OperatorSettings(protected=frozenset({world.coming(state=state, ago_s=1)}))
     world.history = History()
     assert launched(world.round()) == goes
+
+
+def test_of_several_gangs_one_queues_until_the_type_has_come_up_or_that_one_is_gone() -> None:
+    """What queues whole starts whole: all of them would try the same broken image at once."""
+    several = tuple(gang(STRICT_SPREAD, demand(4, CPU=4), name=name) for name in "abc")
+    world = World(policy=policy(kind(max_workers=12, throttles=True)), gangs=several)
+    world.history = History()
+    made = world.round()
+    assert launched(made) == {"cpu": 4}
+    assert limiters(made) == ["FIRST_SUCCESS", "FIRST_SUCCESS"]
+    world.obey(made)
+    assert launched(world.rounds(3)) == {}
+    for one in list(world.intents):
+        world.give_up(one)
+        del world.rows[one]
+    made = world.round()
+    assert launched(made) == {"cpu": 4}
+    world.obey(made)
+    for one in sorted(world.rows):
+        world.change_row(one, state=BackendState.RUNNING)
+        world.join(one, Resources())
+    assert launched(world.round()) == {"cpu": 8}
 
 
 def test_two_gangs_that_share_new_nodes_are_held_back_together() -> None:

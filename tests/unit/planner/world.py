@@ -230,8 +230,10 @@ class World:
         self.drains |= drained(made)
         for action in made.actions:
             if isinstance(action, Launch):
+                whole = action.reason.why is Why.GANG and action.count > 1
+                allocation_id = f"a{self.made}" if whole else None
                 for _ in range(action.count):
-                    self.coming(action.node_type, ago_s=0)
+                    self.change_row(self.coming(action.node_type, ago_s=0), allocation_id=allocation_id)
             elif isinstance(action, Release):
                 self.rows.pop(action.instance_id, None)
                 self.nodes.pop(f"n-{action.instance_id}", None)
