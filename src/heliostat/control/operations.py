@@ -204,7 +204,7 @@ class Operations:
             raise Refused("refused", "; ".join(one.text for one in fixed))
         controller.use_spec(spec)
         memory = controller.memory
-        memory.history, again = tried_anew(memory.history, controller.ports.clock.now_s())
+        memory.history, again = tried_anew(memory.history, spec.policy, now_s=controller.ports.clock.now_s())
         for text in (*(one.text for one in sentences), *again):
             controller.event("apply", text)
         await controller.tell_ray_what_could_be()

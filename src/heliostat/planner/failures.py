@@ -26,17 +26,23 @@ def forgiven(history: History, snapshot: Snapshot) -> History:
     return replace(history, backoff=left)
 
 
-def tried_anew(history: History, now_s: float) -> tuple[History, list[str]]:
-    """Return the history without waits and breakers, and a sentence for each that held something back."""
+def tried_anew(history: History, policy: Policy, *, now_s: float) -> tuple[History, list[str]]:
+    """Return the history without waits and breakers, and a sentence for each that held something back.
+
+    `policy` is what counts from now on: of what it does not have, or has in another shape than failed,
+    nothing is told.
+    """
+    shapes = {one.name: ("", one.shape_id) for one in policy.node_types}
+    backends = {one.backend for one in policy.node_types}
     told = [
         f"{name} is asked for again now, last failure: {one.last_error}"
         for name, one in sorted(history.backoff.items())
-        if one.waits(now_s) or on_trial(one, now_s)
+        if one.shape_id in shapes.get(name, ()) and (one.waits(now_s) or on_trial(one, now_s))
     ]
     told += [
         f"{name} is asked again now, last refusal: {one.last_error}"
         for name, one in sorted(history.breakers.items())
-        if one.until_s is not None
+        if name in backends and one.until_s is not None
     ]
     return replace(history, backoff={}, breakers={}), told
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,6 +106,19 @@ async def test_an_unchanged_file_asks_at_once_for_what_waits(stage: Stage) -> No
     assert [one.text for one in stage.journal.events() if one.kind == "apply"] == [again]
     await stage.step(5)
     assert (await stage.operations.apply())["again"] == []
+
+
+@pytest.mark.parametrize("changed", [{"name": "other"}, {"shape_id": "mended"}])
+async def test_of_what_the_file_no_longer_has_in_this_shape_nothing_is_told(
+    stage: Stage, changed: Mapping[str, str]
+) -> None:
+    stage.provider.faults.append(Fault("launch", InvalidRequest("no such account"), times=1))
+    stage.ray.demands = (demand(1),)
+    await stage.step(10)
+    stage.config.spec = spec(node_type(**changed))
+    answer = await stage.operations.apply()
+    assert answer["changes"]
+    assert answer["again"] == []
 
 
 async def test_a_round_that_fails_forgets_no_answer(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

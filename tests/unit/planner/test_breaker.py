@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from heliostat.model.demand import GangStrategy
-from heliostat.model.history import Breaker
+from heliostat.model.history import Breaker, History
 from heliostat.model.plan import Limiter
 from heliostat.model.rejection import About, Answer, Rejection
 from heliostat.planner.breaker import after_answer
+from heliostat.planner.failures import tried_anew
 from heliostat.planner.limits import (
     BREAKER_FAILURES,
     BREAKER_FIRST_S,
@@ -217,3 +218,9 @@ def test_it_is_forgotten_with_the_last_type_of_its_backend() -> None:
     world.policy = policy(kind("far", backend="other"))
     world.round()
     assert world.history.breakers == {}
+
+
+def test_of_a_backend_that_the_file_has_no_types_of_any_more_nothing_is_told() -> None:
+    history = History(breakers={"fake": Breaker(last_error="down", until_s=900.0)})
+    assert tried_anew(history, policy(), now_s=100.0)[1] == ["fake is asked again now, last refusal: down"]
+    assert tried_anew(history, policy(kind(backend="other")), now_s=100.0) == (History(), [])
