@@ -133,7 +133,11 @@ def head_uid(cluster_uid: str) -> str:
 
 def queue_of(spec: ClusterSpec, environment: Mapping[str, str] = os.environ) -> HeadQueue:
     """Return the queue of the backend that the head is on: this host's commands, else those behind ssh."""
-    options = parse_section(spec.backends[SLURM])
+    return queue_at(parse_section(spec.backends[SLURM]), environment)
+
+
+def queue_at(options: SlurmOptions, environment: Mapping[str, str] = os.environ) -> HeadQueue:
+    """Do the same where no more than the backend's section is known."""
     if options.ssh is None or shutil.which("sbatch"):
         return HeadQueue(LocalRunner(environment), options)
     raise HeliostatError(

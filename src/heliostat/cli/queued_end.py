@@ -50,12 +50,14 @@ def take_back(record: ClusterRecord, *, places: StatePlaces, queue: HeadQueue, s
         _end(record, places=places, queue=queue, say=say, timeout_s=KILLED_TIMEOUT_S)
 
 
-def waiting_or_gone(record: ClusterRecord, *, places: StatePlaces, say: Say) -> ClusterRecord | None:
+def waiting_or_gone(
+    record: ClusterRecord, *, places: StatePlaces, say: Say, queue: HeadQueue | None = None
+) -> ClusterRecord | None:
     """Return a cluster whose head has not come up yet; clear away one whose job is over (None).
 
-    Raises AlreadyRunning.
+    Without a `queue` the cluster's file tells where its head's job is. Raises AlreadyRunning.
     """
-    queue = queue_of(applied_spec(record, places))
+    queue = queue or queue_of(applied_spec(record, places))
     look = queue.look(record.cluster_uid) or _submitted_elsewhere(record, places=places, queue=queue, say=say)
     if look is not None and not look.is_over:
         if record.session_name:

@@ -14,11 +14,11 @@ from typing import Any
 from heliostat.cli.clusters import places_of
 from heliostat.cli.doctor.finding import Finding
 from heliostat.cli.doctor.living import START_S, Host
-from heliostat.cli.head_queue import SLURM
+from heliostat.cli.head_queue import SLURM, queue_at
 from heliostat.cli.leftovers import brief_runner, cancelled_at
 from heliostat.cli.preparing import Say
 from heliostat.cli.queued_end import waiting_or_gone
-from heliostat.cli.queued_head import applied_spec, head_look
+from heliostat.cli.queued_head import applied_spec
 from heliostat.cli.successor import SuccessorPlaces
 from heliostat.config.record import ClusterRecord, read_record
 from heliostat.ports.errors import ConfigError, HeliostatError, Unavailable
@@ -84,10 +84,16 @@ def _section(record: ClusterRecord, say: Say) -> Mapping[str, Any] | None:
 
 
 def _head(record: ClusterRecord, *, say: Say) -> list[Finding]:
-    look = head_look(record)
+    places = places_of(record)
+    section = _section(record, say)
+    if section is None:
+        why = "its file can't be read, and there is no squeue here to ask for the job of its head"
+        hint = "run `heliostat doctor` where Slurm's commands are"
+        return [Finding("record", record.cluster_name, str(places.record), why, hint=hint)]
+    queue = queue_at(parse_section(section))
+    look = queue.look(record.cluster_uid)
     if look is not None and not look.is_over:
         return []
-    places = places_of(record)
     ended = f"is over{f' ({look.detail})' if look and look.detail else ''}"
     after = SuccessorPlaces(places.folder)
     if _is_of(after, record):
@@ -95,7 +101,7 @@ def _head(record: ClusterRecord, *, say: Say) -> list[Finding]:
         return [_successor(record, after, f"the job of its next head {ended}")]
 
     def fix() -> None:
-        waiting_or_gone(record, places=places, say=say)
+        waiting_or_gone(record, places=places, say=say, queue=queue)
 
     return [
         Finding(

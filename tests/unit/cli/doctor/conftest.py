@@ -141,6 +141,13 @@ class Place:
         return process.poll() is None
 
 
+class RunningHead:
+    """A queue that has the job of whatever head is looked for."""
+
+    def look(self, cluster_uid: str) -> HeadLook:
+        return HeadLook("12", BackendState.RUNNING, "")
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     found = Place(tmp_path)
@@ -155,7 +162,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.setattr(jobs.shutil, "which", lambda _: None)
     for module in (jobs, leftovers):
         monkeypatch.setattr(module, "brief_runner", lambda _: contextlib.nullcontext(FakeSlurm()))
-    monkeypatch.setattr(jobs, "head_look", lambda _: HeadLook("12", BackendState.RUNNING, ""))
+    monkeypatch.setattr(jobs, "queue_at", lambda _: RunningHead())
     # Other tests run here, too, with processes that have tags.
     monkeypatch.setattr(living, "own_pids", lambda: [one.pid for one in found.processes])
     yield found

@@ -9,10 +9,9 @@ import pytest
 
 from heliostat.cli import leftovers
 from heliostat.cli.doctor import jobs
-from heliostat.cli.head_queue import HeadLook
+from heliostat.cli.head_queue import HeadQueue
 from heliostat.cli.successor import SuccessorPlaces
 from heliostat.config.record import HeadJob, write_record
-from heliostat.model.instance import BackendState
 from heliostat.providers.slurm.runner import Output
 from heliostat.providers.slurm.tags import Tag, comment
 from tests.unit.cli.doctor.conftest import Doctor, Place
@@ -28,6 +27,7 @@ def slurm(monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     for module in (jobs, leftovers):
         monkeypatch.setattr(module, "brief_runner", lambda _: nullcontext(fake))
     monkeypatch.setattr(jobs, "LocalRunner", lambda _: fake)
+    monkeypatch.setattr(jobs, "queue_at", lambda options: HeadQueue(fake, options))
     monkeypatch.setattr(jobs.shutil, "which", lambda _: "/usr/bin/squeue")
     return fake
 
@@ -75,7 +75,6 @@ def test_the_record_of_a_head_whose_job_is_over(
 ) -> None:
     record = place.record("demo", UID, host="node7", job=HeadJob("9", "/x/head.log"))
     cleared: list[str] = []
-    monkeypatch.setattr(jobs, "head_look", lambda _: None)
     monkeypatch.setattr(jobs, "waiting_or_gone", lambda one, **_: cleared.append(one.cluster_name))
     code, (found,) = doctor("--fix")
     assert (code, found["kind"], cleared) == (0, "record", ["demo"])
@@ -84,10 +83,9 @@ def test_the_record_of_a_head_whose_job_is_over(
 
 
 def test_the_next_heads_record_goes_when_its_job_is_over_and_the_present_clusters_stays(
-    place: Place, doctor: Doctor, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+    place: Place, doctor: Doctor, slurm: FakeSlurm
 ) -> None:
-    running = {UID: HeadLook("9", BackendState.RUNNING, "")}
-    monkeypatch.setattr(jobs, "head_look", lambda one: running.get(one.cluster_uid))
+    add(slurm, 9, f"{UID}.head")
     present = place.record("demo", UID, host="node7", job=HeadJob("9", "/x/head.log"))
     after = SuccessorPlaces(place.state / "demo")
     write_record(
@@ -125,6 +123,31 @@ def test_a_record_without_a_file_that_can_be_read_goes_all_the_same(
     code, found = doctor("--fix")
     assert (code, [(one["kind"], one["fixed"]) for one in found]) == (0, [("job", True), ("record", True)])
     assert slurm.jobs == {}
+
+
+@pytest.mark.parametrize("config", [None, "cluster_name: ["])
+def test_nor_does_the_record_of_a_head_that_was_a_job_stay_without_its_file(
+    place: Place, doctor: Doctor, slurm: FakeSlurm, config: str | None
+) -> None:
+    place.record("demo", UID, host="node7", job=HeadJob("9", "/x/head.log"))
+    path = place.state / "demo" / "config.yaml"
+    path.unlink() if config is None else path.write_text(config)
+    add(slurm, 7, UID)
+    add(slurm, 9, f"{UID}.head")
+    assert doctor("--fix") == (0, [])
+    del slurm.jobs[9]
+    code, (found,) = doctor("--fix")
+    assert (code, found["kind"], found["fixed"]) == (0, "record", True)
+    assert slurm.jobs == {}
+    assert not (place.state / "demo" / "cluster.json").exists()
+
+
+def test_where_nothing_tells_of_its_heads_job_the_record_stays(place: Place, doctor: Doctor) -> None:
+    place.record("demo", UID, host="node7", job=HeadJob("9", "/x/head.log"))
+    (place.state / "demo" / "config.yaml").unlink()
+    code, (found,) = doctor("--fix")
+    assert (code, found["kind"], found["fixed"]) == (1, "record", False)
+    assert "where Slurm's commands are" in found["hint"]
 
 
 def test_where_there_is_no_slurm_either_nothing_is_asked(
