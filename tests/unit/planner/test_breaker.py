@@ -171,9 +171,7 @@ class TestHalfOpen:
         assert again.is_open(world.now_s)
         assert (first.trips, again.trips) == (1, 2)
 
-    def test_if_it_is_refused_for_its_own_sake_the_others_go_until_one_is_refused(
-        self,
-    ) -> None:
+    def test_if_it_is_refused_for_its_own_sake_the_others_go_until_one_is_refused(self) -> None:
         world = self.world(policy=policy(kind(), kind("b", 2, gpus=1)))
         world.obey(world.round())
         world.answers = (said(FULL),)

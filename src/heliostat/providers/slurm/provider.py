@@ -32,13 +32,7 @@ from heliostat.providers.slurm.script import submission
 from heliostat.providers.slurm.site import Site, longest_s, probe, problems, usual_s
 from heliostat.providers.slurm.slurm_time import SlurmTime
 from heliostat.providers.slurm.stopping import Order
-from heliostat.providers.slurm.submitting import (
-    SUBMITTED_AT_ONCE,
-    Submitted,
-    Surroundings,
-    asks,
-    submit,
-)
+from heliostat.providers.slurm.submitting import SUBMITTED_AT_ONCE, Submitted, Surroundings, asks, submit
 from heliostat.providers.slurm.trial import tried
 from heliostat.providers.slurm.untagged import Untagged
 

@@ -77,23 +77,8 @@ class Site:
         return Output(0, answers.get(argv[0], ""), "")
 
     def _row(self) -> str:
-        fields = (
-            "7",
-            "7",
-            "0",
-            "RUNNING",
-            "None",
-            "main",
-            "1",
-            "2",
-            "30:00",
-            "30:00",
-            "1",
-            "n1",
-            "p7",
-            "job",
-        )
-        return SEPARATOR.join(fields) + END + "\n"
+        job = ("7", "7", "0", "RUNNING", "None", "main", "1", "2", "30:00", "30:00", "1", "n1", "p7", "job")
+        return SEPARATOR.join(job) + END + "\n"
 
     async def aclose(self) -> None: ...
 
