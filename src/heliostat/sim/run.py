@@ -44,6 +44,10 @@ MET_S = 1_500.0
 """Within so long, and the time that what is left takes one after another, all feasible work is done. The
 longest backoff is 600 s, twice a start and a queue come on top."""
 
+TRIES = 5
+"""So often a type that never comes up is tried before its backoff (5 s, 10 s, …) is longer than it takes to
+bring up another one; each time the work that it is preferred for waits for `start_timeout_s`."""
+
 GONE_S = 300.0 + DOWN_KEPT_S
 """So long after the idle timeout nothing idle is left: drains may go one at a time, machines take time, and
 nothing goes of a type while many of its nodes count as down."""
@@ -192,10 +196,15 @@ class _Simulation:
         return self.wrapper.is_down or (controller is not None and controller.going_down is not None)
 
     def _met(self) -> None:
-        within_s = MET_S + sum(one.work_s for one in self._unfinished())
+        within_s = MET_S + self._tries_s() + sum(one.work_s for one in self._unfinished())
         if self._until(lambda: not self._unfinished() or self._is_going_down(), within_s):
             names = ", ".join(f"{one} {one.bundle}" for one in self._unfinished()[:5])
             self.suite.fail("met", f"after {within_s:.0f} s without faults these are not done: {names}")
+
+    def _tries_s(self) -> float:
+        dead = {name for one in self.scenario.backends for name in one.dead_types}
+        types = self.view.policy.node_types
+        return TRIES * sum(one.start_timeout_s for one in types if one.name in dead)
 
     def _unfinished(self) -> list[Work]:
         return list(self.world.ray.ledger.unfinished.values())
