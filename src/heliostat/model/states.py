@@ -93,7 +93,8 @@ TRANSITIONS: dict[S, frozenset[S]] = {
     # A backend that said «stopping» and then falls silent, or no longer lists it, leaves Ray's word alone.
     S.STOPPING: frozenset({S.REQUESTED, S.QUEUED, S.RUNNING, S.DRAINING, S.GONE, S.FAILED, S.UNKNOWN}),
     S.UNKNOWN: frozenset(S),
-    # Of one whose node has died nothing is known any more when Ray falls silent.
-    S.GONE: frozenset({S.REQUESTED, S.QUEUED, S.STOPPING, S.UNKNOWN}),
+    # Of one whose node has died nothing is known any more when Ray falls silent. Of one that ended meanwhile
+    # only Ray says, when it speaks again, that it never was a node.
+    S.GONE: frozenset({S.REQUESTED, S.QUEUED, S.STOPPING, S.FAILED, S.UNKNOWN}),
     S.FAILED: frozenset({S.STOPPING, S.GONE}),
 }

@@ -127,6 +127,14 @@ def test_the_table_names_every_state_and_none_follows_itself_in_it_but_unknown()
     assert selves <= {InstanceState.UNKNOWN}
 
 
+def test_who_ended_while_ray_was_silent_may_turn_out_to_have_failed() -> None:
+    silent, back = (
+        derive(Intent.WANTED, BackendState.ENDED, node) for node in (NodeStatus.UNKNOWN, NodeStatus.NONE)
+    )
+    assert (silent, back) == (InstanceState.GONE, InstanceState.FAILED)
+    assert back in TRANSITIONS[silent]
+
+
 def test_what_is_over_does_not_come_back_to_life() -> None:
     living = {InstanceState.STARTING, InstanceState.RUNNING, InstanceState.DRAINING}
     for state in set(InstanceState) - ALIVE:
