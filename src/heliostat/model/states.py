@@ -96,5 +96,6 @@ TRANSITIONS: dict[S, frozenset[S]] = {
     # Of one whose node has died nothing is known any more when Ray falls silent. Of one that ended meanwhile
     # only Ray says, when it speaks again, that it never was a node.
     S.GONE: frozenset({S.REQUESTED, S.QUEUED, S.STOPPING, S.FAILED, S.UNKNOWN}),
-    S.FAILED: frozenset({S.STOPPING, S.GONE}),
+    # A release may be left for later (`heliostat pause`); meanwhile a backend may forget it or queue it anew.
+    S.FAILED: frozenset({S.REQUESTED, S.QUEUED, S.STOPPING, S.GONE, S.UNKNOWN}),
 }

@@ -10,6 +10,7 @@ from heliostat.model.instance import ALIVE, ON_THE_WAY, BackendState, InstanceSt
 from heliostat.model.states import RULES, TRANSITIONS, derive
 
 EVERY = list(product(Intent, BackendState, NodeStatus))
+LIVING = {InstanceState.STARTING, InstanceState.RUNNING, InstanceState.DRAINING}
 
 
 def test_every_combination_has_a_state() -> None:
@@ -96,7 +97,9 @@ def test_every_pair_of_states_that_one_change_of_facts_brings_is_allowed() -> No
         if not one_changed or not _can_follow((i1, n1), (i2, n2)) or not _backend_can_say(b1, b2):
             continue
         before, after = derive(i1, b1, n1), derive(i2, b2, n2)
-        if before is not after and after not in TRANSITIONS[before] and before in ALIVE:
+        # That is another test's: an ended row is not forgotten before Ray has noticed.
+        lives_again = before not in ALIVE and after in LIVING
+        if before is not after and after not in TRANSITIONS[before] and not lives_again:
             missing.add((before.value, after.value))
     assert missing == set()
 
@@ -136,7 +139,6 @@ def test_who_ended_while_ray_was_silent_may_turn_out_to_have_failed() -> None:
 
 
 def test_what_is_over_does_not_come_back_to_life() -> None:
-    living = {InstanceState.STARTING, InstanceState.RUNNING, InstanceState.DRAINING}
     for state in set(InstanceState) - ALIVE:
-        assert not TRANSITIONS[state] & living
+        assert not TRANSITIONS[state] & LIVING
     assert ON_THE_WAY < ALIVE
