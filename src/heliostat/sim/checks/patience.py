@@ -49,9 +49,9 @@ class Patience:
 
     def _at_once(self) -> Iterator[str]:
         """Count what runs of a dead type; where the backend itself throttles, of each of its arrays: one
-        request that reached it twice is two of them, each with a throttle of its own."""
+        request that reached it twice is two of them, each with its own throttle, of the same instances."""
         view = self._view
-        counts: Counter[str] = Counter()
+        running: dict[str, set[str]] = {}
         for one in view.ours:
             asked = view.witness.launches.get(one.launch_id)
             if one.node_type not in self._dead or asked is None or asked.together:
@@ -59,7 +59,8 @@ class Patience:
             # What was given up already, as it never came up, may be followed before it has ended.
             if one.phase is not Phase.QUEUED and one.instance_id not in view.witness.releases:
                 array = f"array {one.native_id.partition('_')[0]} of {one.node_type}"
-                counts[array if self._dead[one.node_type] else one.node_type] += 1
-        for name, count in counts.items():
-            if count > FIRST_TRY:
-                yield f"{name} never came up, and {count} of it run at once"
+                name = array if self._dead[one.node_type] else one.node_type
+                running.setdefault(name, set()).add(one.instance_id)
+        for name, instances in running.items():
+            if len(instances) > FIRST_TRY:
+                yield f"{name} never came up, and {len(instances)} of it run at once"
