@@ -22,7 +22,7 @@ VOLUNTARY = frozenset(one.value for one in (Why.IDLE, Why.NOT_NEEDED, Why.OVER_M
 class ByHand:
     """Nothing is launched, nor drained as idle, while deciding is paused; nor drained while it is protected.
 
-    What is to be gone by a time is released then.
+    What is to be gone by a time is released then, or when deciding goes on.
     """
 
     name = "hand"
@@ -59,6 +59,8 @@ class ByHand:
 
     def _removals(self) -> Iterator[str]:
         view = self._view
+        if view.witness.paused_s is not None:
+            return
         for instance_id, until_s in view.witness.due_s.items():
             known = view.witness.intents.get(instance_id)
             if known is not None and known.intent is Intent.WANTED and view.now_s > until_s:
