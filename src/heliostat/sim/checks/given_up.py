@@ -60,19 +60,21 @@ class GivenUp:
 
 
 class Needless:
-    """No more is on its way than all work, constraints, floors and people's words could ever use."""
+    """No more is on its way than all work, constraints, floors and people's words could ever use.
+
+    What queues at a type that may be late (`patience_s`) stays there while another one is on its way.
+    """
 
     name = "needless"
 
     def __init__(self, view: View) -> None:
         self._view = view
+        self._late = {one.name for one in view.scenario.policy.node_types if one.patience_s > 0}
         self._too_many_since_s: float | None = None
 
     def look(self) -> Iterator[str]:
         view = self._view
-        coming = [
-            one for one in view.ours if one.phase in (Phase.QUEUED, Phase.BOOTING) and self._is_wanted(one)
-        ]
+        coming = [one for one in view.ours if self._is_coming(one) and self._is_wanted(one)]
         uses = self._uses() if coming else 0
         if len(coming) <= uses:
             self._too_many_since_s = None
@@ -84,6 +86,10 @@ class Needless:
         lasted_s = view.lasted_s(self._too_many_since_s, *names)
         if lasted_s > NEEDLESS_S:
             yield f"{len(coming)} are on their way for {lasted_s:.0f} s, and {uses} could be used"
+
+    def _is_coming(self, machine: Machine) -> bool:
+        queued = machine.phase is Phase.QUEUED and machine.node_type not in self._late
+        return queued or machine.phase is Phase.BOOTING
 
     def _is_wanted(self, machine: Machine) -> bool:
         found = self._view.witness.intents.get(machine.instance_id)
