@@ -83,6 +83,16 @@ class Told:
             if node is not None and node.draining is None and not node.silent:
                 yield f"{one} works, its lease ends in {one.expires_s - view.now_s:.0f} s, and nobody told it"
 
+    def _heard_s(self, machine: Machine) -> float:
+        """Return since when the controller takes it for up. That is later than it was up where the
+        controller was paused then, or lost its journal since: half a lease is half of what is left then."""
+        controller = self._view.controller
+        if controller is None:
+            return self._view.now_s
+        now_s = controller.ports.clock.now_s()
+        joined_s = controller.memory.history.joined_at.get(machine.instance_id, now_s)
+        return self._view.now_s - (now_s - joined_s)
+
     def _due_s(self, machine: Machine) -> float:
         view, backend = self._view, self._backends[machine.backend]
         assert machine.expires_s is not None
@@ -90,7 +100,7 @@ class Told:
             known_s = view.witness.known_s(
                 machine.backend, machine.expires_s - backend.reclaim_s + backend.lag_s
             )
-            half_s = (machine.expires_s - (machine.up_s or 0.0)) / 2
+            half_s = (machine.expires_s - max(machine.up_s or 0.0, self._heard_s(machine))) / 2
             return max(known_s, machine.expires_s - min(LEASE_NOTICE_S, half_s))
         # As much as a batch system gives (a tenth of the lease), and less where the scenario says so.
         notice_s = LEASE_NOTICE_S if backend.notice_s is None else backend.notice_s
