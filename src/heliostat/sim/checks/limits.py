@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from heliostat.model.plan import Why
 from heliostat.sim.checks.view import View
 from heliostat.sim.witness import lies_of
 from heliostat.sim.world.machine import Machine
@@ -17,7 +18,8 @@ class Limits:
 
     (Two machines of one id are rule 1's.) `max_surge` is the only allowance. What was asked for before the
     journal was lost is left out: it may have been unknown to whoever asked for more. So is what was released
-    and is stopping, once its backend has kept back rows since: it was not in the listing, so it was over.
+    and is stopping, once its backend has kept back rows since: it was not in the listing, so it was over. And
+    what an ask that came late brought after its release, as long as nobody took it for refused.
     """
 
     name = "limits"
@@ -46,8 +48,11 @@ class Limits:
     def _was_hidden(self, machine: Machine) -> bool:
         witness = self._view.witness
         released = witness.releases.get(machine.instance_id)
+        if released is None:
+            return False
         lied_s = witness.troubled_at_s.get(lies_of(machine.backend))
-        return released is not None and lied_s is not None and lied_s >= released.at_s
+        came_late = machine.asked_s >= released.at_s and released.why != Why.FAILED.value
+        return came_late or (lied_s is not None and lied_s >= released.at_s)
 
     def _judged(self, what: str, most: float, count: float, known: float) -> Iterator[str]:
         """What was there before a limit was lowered may stay until it goes; from then on the limit holds."""
