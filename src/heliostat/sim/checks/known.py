@@ -124,6 +124,7 @@ class Single:
     def __init__(self, view: View) -> None:
         self._view = view
         self._double_since_s: dict[str, float] = {}
+        self._dead = {name for one in view.scenario.backends for name in one.dead_types}
 
     def look(self) -> Iterator[str]:
         view = self._view
@@ -137,9 +138,15 @@ class Single:
             if view.now_s - since_s[instance_id] > DOUBLE_S:
                 yield f"{instance_id} runs twice for {DOUBLE_S:.0f} s: {', '.join(map(str, machines))}"
 
+    def _hangs(self, machine: Machine) -> bool:
+        return machine.phase is Phase.BOOTING and machine.node_type in self._dead
+
     def _doubles(self) -> dict[str, list[Machine]]:
-        """Return, by instance id, the machines of those ids that have started more than one."""
-        started = [one for one in self._view.ours if one.phase is not Phase.QUEUED]
+        """Return, by instance id, the machines of those ids that have started more than one.
+
+        One that hangs on its way up, of a type that never comes up, claims nothing: it is `given`'s.
+        """
+        started = [one for one in self._view.ours if one.phase is not Phase.QUEUED and not self._hangs(one)]
         counts = Counter(one.instance_id for one in started)
         if len(counts) == len(started):
             return {}
