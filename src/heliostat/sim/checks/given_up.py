@@ -103,7 +103,10 @@ class Needless:
 
 
 class Led:
-    """A worker ends for want of a controller only where none was heard for as long as it waits."""
+    """A worker ends for want of a controller only where none was heard for as long as it waits.
+
+    What is released may end in any way.
+    """
 
     name = "led"
 
@@ -117,5 +120,6 @@ class Led:
             if one.cause is Cause.ORPHANED and str(one) not in self._seen:
                 self._seen.add(str(one))
                 led_s = view.lasted_s(0.0, "controller")
-                if led_s > view.scenario.spec.orphan_timeout_s + LED_S:
+                released = one.instance_id in view.witness.releases
+                if not released and led_s > view.scenario.spec.orphan_timeout_s + LED_S:
                     yield f"{one} ended as an orphan, and its controller is there for {led_s:.0f} s"
