@@ -237,7 +237,11 @@ class _Simulation:
         if self.wrapper.is_down and gave_up(self.wrapper):
             # A backend was away for too long: what it has ends when it hears of nobody any more.
             within_s += self.scenario.spec.orphan_timeout_s
-        if self._until(over, within_s):
+        late = self._until(over, within_s)
+        if late and self.wrapper.is_down and all(map(self.view.was_hidden, self.view.ours)):
+            # It ends as an orphan.
+            late = self._until(over, self.scenario.spec.orphan_timeout_s)
+        if late:
             names = ", ".join(f"{one} {one.phase.value}" for one in self.view.ours)
             state = "is down" if self.wrapper.is_down else "has not ended"
             self.suite.fail(

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from heliostat.model.plan import Why
 from heliostat.sim.checks.view import View
-from heliostat.sim.witness import lies_of
-from heliostat.sim.world.machine import Machine
 
 SLACK = 1e-6
 
@@ -17,9 +14,7 @@ class Limits:
     """Counts everything that a backend has taken on and that is not over, one for each instance id.
 
     (Two machines of one id are rule 1's.) `max_surge` is the only allowance. What was asked for before the
-    journal was lost is left out: it may have been unknown to whoever asked for more. So is what was released
-    and is stopping, once its backend has kept back rows since: it was not in the listing, so it was over. And
-    what an ask that came late brought after its release, as long as nobody took it for refused.
+    journal was lost is left out: it may have been unknown to whoever asked for more. So is what `was_hidden`.
     """
 
     name = "limits"
@@ -30,7 +25,7 @@ class Limits:
 
     def look(self) -> Iterator[str]:
         view, policy, unknown = self._view, self._view.policy, self._view.witness.before_loss
-        seen = [one for one in view.ours if one.instance_id not in unknown and not self._was_hidden(one)]
+        seen = [one for one in view.ours if one.instance_id not in unknown and not view.was_hidden(one)]
         there = {one.instance_id: one.node_type for one in seen}
         known = there | {one.instance_id: one.node_type for one in view.witness.intents.values()}
         counts, coming = Counter(there.values()), Counter(known.values())
@@ -44,15 +39,6 @@ class Limits:
             prices = {one.name: one.price_usd_per_h for one in policy.node_types}
             usd, usd_known = (sum(prices.get(name, 0.0) for name in each.values()) for each in (there, known))
             yield from self._judged("$/h", policy.max_cost_usd_per_h, usd, usd_known)
-
-    def _was_hidden(self, machine: Machine) -> bool:
-        witness = self._view.witness
-        released = witness.releases.get(machine.instance_id)
-        if released is None:
-            return False
-        lied_s = witness.troubled_at_s.get(lies_of(machine.backend))
-        came_late = machine.asked_s >= released.at_s and released.why != Why.FAILED.value
-        return came_late or (lied_s is not None and lied_s >= released.at_s)
 
     def _judged(self, what: str, most: float, count: float, known: float) -> Iterator[str]:
         """What was there before a limit was lowered may stay until it goes; from then on the limit holds."""
