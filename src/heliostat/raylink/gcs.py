@@ -119,8 +119,8 @@ class GcsCluster:
         """Ask Ray to drain a node; `deadline_s` in Unix seconds of our clock, None for none.
 
         Ray is told it by this host's wall clock as it is now. The GCS, on this host, reads it by that clock
-        when the node dies; the node's raylet when it ends, and Serve and Train wherever they run, by the clocks
-        of their own hosts. As far as those are off, or are set afterwards, it comes sooner or later there.
+        when the node dies; the node's raylet when it ends, and Serve and Train wherever they run, by those
+        hosts' own. As far as those are off, or are set afterwards, it comes sooner or later there.
         """
         request = pb.DrainNodeRequest(
             node_id=bytes.fromhex(node_id),

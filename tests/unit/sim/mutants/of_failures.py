@@ -15,7 +15,7 @@ from tests.unit.sim.mutants.mutant import Catalogue
 FAILURES = Catalogue()
 
 
-@FAILURES.mutant(seed=2, checks="alone patience met")
+@FAILURES.mutant(seed=19, checks="alone bounded patience met")
 def what_fails_is_tried_again_at_once(patch: pytest.MonkeyPatch) -> None:
     """A node type that failed does not wait."""
     waits = failures.after_failures
