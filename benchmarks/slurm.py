@@ -52,7 +52,7 @@ def measured(arguments: argparse.Namespace, folder: Path, found: dict[str, Any])
             if "launch" in parts:
                 found["launch_500"] = scale.launch_many(site, place)
             if "calls" in parts:
-                found["calls_per_min"] = scale.calls_per_min(site, place)
+                scale.calls_per_min(site, place, found.setdefault("calls_per_min", {}))
     if "churn" in parts:
         found["churn"] = churned(folder, minutes=arguments.churn_minutes)
 

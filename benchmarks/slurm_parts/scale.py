@@ -106,14 +106,14 @@ def launch_many(site: SlurmSite, folder: Path) -> dict[str, float]:
     return {"sbatch_calls": calls, "s": ours_s, "naive_s": all_s - began_s}
 
 
-def calls_per_min(site: SlurmSite, folder: Path) -> dict[str, Any]:
-    """Return Slurm commands in a minute: when nothing happens, while many jobs come, and once they run."""
-    found: dict[str, Any] = {"quiet": asyncio.run(_quiet(Launcher(site, folder, "quiet"))), "scaling": {}}
+def calls_per_min(site: SlurmSite, folder: Path, found: dict[str, Any]) -> None:
+    """Put Slurm commands in a minute into `found`: when nothing happens, while jobs come, once they run."""
+    found |= {"quiet": asyncio.run(_quiet(Launcher(site, folder, "quiet"))), "scaling": {}}
     for count in SETTINGS:
         scaling, running = asyncio.run(_with(Launcher(site, folder, f"jobs{count}"), count))
         found["scaling"][str(count)], found[str(count)] = scaling, running
-        site.cancel_all(deadline_s=UP_S)
-    return found
+        if count != SETTINGS[-1]:
+            site.cancel_all(deadline_s=UP_S)
 
 
 async def _quiet(launcher: Launcher) -> float:

@@ -9,7 +9,7 @@ from heliostat.sim.seeds import scenario
 from tests.unit.sim.mutants.catalogue import MUTANTS
 from tests.unit.sim.mutants.mutant import Mutant
 
-SEEDS_MOST = 300
+SEEDS_MOST = 1000
 """Each is told within so many seeds, counted from 1."""
 
 
