@@ -214,38 +214,6 @@ async def test_a_head_that_comes_back_in_time_loses_nothing(stage: Stage) -> Non
     assert stage.ray.configs == 2
 
 
-async def test_down_releases_everything_and_ends(stage: Stage) -> None:
-    await up_with(stage, 2)
-    await stage.operations.down()
-    await stage.step(4)
-    assert stage.provider.world.instances == {}
-    assert stage.controller._finished()
-
-
-async def test_down_waits_for_a_backend_of_which_only_a_lost_journal_knew(stage: Stage) -> None:
-    await up_with(stage, 2)
-    stage.connection.close()
-    (stage.folder / "journal.db").unlink()
-    stage.restart()
-    stage.provider.faults.append(Fault("instances", Unavailable("no answer"), times=None))
-    await stage.operations.down()
-    await stage.step(2)
-    assert not stage.controller._finished()
-    stage.provider.faults.clear()
-    await stage.step(4)
-    assert stage.provider.world.instances == {}
-    assert stage.controller._finished()
-
-
-async def test_down_waits_so_long_for_a_backend_that_stays_away(stage: Stage) -> None:
-    stage.provider.faults.append(Fault("instances", Unavailable("no answer"), times=None))
-    await stage.operations.down()
-    await stage.step(1)
-    assert not stage.controller._finished()
-    stage.clock.advance(stage.controller.timing.wind_down_s)
-    assert stage.controller._finished()
-
-
 async def test_add_brings_one_more_that_stays_and_says_when_nothing_is_left(stage: Stage) -> None:
     await stage.step(2)
     stage.provider.capacity = 2
