@@ -33,7 +33,7 @@ class SteadyClock:
     def after(cls, journal: Journal, host: HostClock) -> SteadyClock:
         """Go on where the journal's last controller was, unless that left nothing in any backend.
 
-        Then nothing is remembered for which it would matter.
+        Then it begins anew, and what is remembered of a time to come counts as now (`planner.folding`).
         """
         return cls(host, journal.history() if journal.intents() else None)
 
