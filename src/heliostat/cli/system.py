@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from heliostat.model.environ import is_overwritten
+
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 """Letters and digits that can't be mistaken for one another, fit for file, job and pod names."""
 
@@ -117,8 +119,9 @@ def tagged_processes(name: str, value: str | None = None) -> list[int]:
     """Return the pids of our own processes whose environment has `name=value`; None: any value.
 
     Ray's agents and workers change their title, which overwrites the place where the system
-    shows their environment; such a one counts if its session is a tagged process's, or if none
-    shows in it that is of no cluster (a head is in the session of its cluster's wrapper).
+    shows their environment, in part or whole; such a one counts if its session is a tagged
+    process's, or if none shows in it that is of no cluster (a head is in the session of its
+    cluster's wrapper).
     """
     begins, whole = f"{name}=".encode(), f"{name}={value}".encode()
     environments = {pid: environment_of(pid) for pid in own_pids()}
@@ -127,7 +130,9 @@ def tagged_processes(name: str, value: str | None = None) -> list[int]:
         for pid, found in environments.items()
         if (any(one.startswith(begins) for one in found) if value is None else whole in found)
     }
-    hidden = {pid for pid, found in environments.items() if not any(b"=" in one for one in found)}
+    hidden = {pid for pid, found in environments.items() if is_overwritten(found[0] if found else b"")}
+    # What it still shows may be another's tag.
+    hidden -= {pid for pid in hidden - tagged if any(one.startswith(begins) for one in environments[pid])}
     ours = {pid for pid, found in environments.items() if any(one.startswith(_OURS) for one in found)}
     strange = {_session(pid) for pid in environments.keys() - tagged - hidden - ours}
     sessions = {one for pid in tagged if (one := _session(pid)) in tagged or one not in strange}

@@ -9,12 +9,13 @@ and that overwrites the place where the system shows their environment (seen).
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from heliostat.model.environ import is_overwritten
 
 PROC = Path("/proc")
 BOOT_ID = PROC / "sys/kernel/random/boot_id"
@@ -60,11 +61,6 @@ def parse_tags(environ: bytes) -> tuple[str, str] | None:
     if not cluster or not instance:
         return None
     return cluster.decode(errors="replace"), instance.decode(errors="replace")
-
-
-def is_overwritten(environ: bytes) -> bool:
-    """Say whether an environment is no longer readable, since the process changed its title."""
-    return not re.search(rb"(^|\0)[A-Za-z_]\w*=", environ)
 
 
 def boot_id() -> str:

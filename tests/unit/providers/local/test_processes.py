@@ -19,7 +19,6 @@ from heliostat.providers.local.processes import (
     Stat,
     families,
     is_alive,
-    is_overwritten,
     parse_stat,
     parse_tags,
     reap,
@@ -53,13 +52,6 @@ def sleeper(tmp_path: Path) -> Iterator[Identity]:
 def test_stat_with_brackets_in_the_name() -> None:
     fields = "S 7 1 1 0 -1 4194560 100 0 0 0 1 2 0 0 20 0 1 0 987654 1000 10"
     assert parse_stat(f"12 (odd) name (x)) {fields}") == Stat("S", 7, 1, 987654)
-
-
-def test_an_environment_that_a_title_overwrote() -> None:
-    assert is_overwritten(b"")
-    assert is_overwritten(b"\0" * 900)
-    assert is_overwritten(b"ackages', '/src']})\0\0\0\0")
-    assert not is_overwritten(b"PATH=/bin\0HOME=/\0")
 
 
 @pytest.mark.parametrize(("off", "expected"), [(0, {"l9.0"}), (-1, set())])
