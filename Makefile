@@ -20,7 +20,8 @@ demo: $(STAMP) ## run a real Ray cluster here: from zero workers to some, real w
 test: unit integration ## run the unit tests (with coverage) and the integration tests
 
 unit: $(STAMP) ## run the unit tests on every core, with coverage
-	$(BIN)/pytest tests/unit --numprocesses=auto --maxprocesses=8 --dist=loadfile --cov --cov-report=term
+	$(BIN)/pytest tests/unit --numprocesses=auto --maxprocesses=8 --dist=loadfile --cov --cov-report=
+	@echo "covered: $$($(BIN)/coverage report --format=total) % (.venv/bin/coverage report tells of each file)"
 
 integration: $(STAMP) ## run the tests that start real Ray
 	$(BIN)/pytest tests/integration

@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,8 @@ HEAD_REST_S = 3.0
 """What a dead head has left may take so long to go by itself."""
 
 CONTROLLER_GRACE_S = 120.0
+REMOVED_AFTER = 5
+REMOVE_PAUSE_S = 0.2
 ATTACHED_CHECK_S = 0.5
 TOUCH_CHECK_S = 5.0
 TOUCH_SILENCE_S = 180.0
@@ -230,11 +233,11 @@ class Wrapper:
             Path(self._launch.attached_file).unlink(missing_ok=True)
         self._forget(places)
         release_address_file(self._launch.address, os.environ)
-        shutil.rmtree(self._launch.runtime_dir, ignore_errors=True)
+        _remove(Path(self._launch.runtime_dir))
         if self._head_died:
             _say(f"the head's own logs stay in {self._launch.head_temp_dir}")
         else:
-            shutil.rmtree(self._launch.head_temp_dir, ignore_errors=True)
+            _remove(Path(self._launch.head_temp_dir))
         _say("the cluster is down")
 
     def _forget(self, places: StatePlaces) -> None:
@@ -248,6 +251,15 @@ class Wrapper:
                 write_record(places.record, replace(record, phase=DOWN))
                 return
         remove_record(places.record, self._launch.cluster_uid)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder; what a process that is just ending still writes there goes with it."""
+    for _ in range(REMOVED_AFTER):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(REMOVE_PAUSE_S)
 
 
 def _pause_s(deaths: int) -> float:
