@@ -27,7 +27,7 @@ from heliostat.control.record import Forms, Recorded, adopted, record
 from heliostat.control.round_report import round_report
 from heliostat.control.start_document import as_planned, launch_request
 from heliostat.control.status import Scene, cluster_is_used
-from heliostat.control.tombstones import is_absent, is_heard, is_over
+from heliostat.control.tombstones import Tombstones
 from heliostat.control.transitions import changed_since, round_events, start_times
 from heliostat.control.watch import BackendWatch
 from heliostat.control.wiring import BAD_ROUNDS_AT_MOST, Identity, Ports, Timing
@@ -83,7 +83,7 @@ class Controller:
         self.phase = "starting"
         self.session_name = ""
         journal = ports.journal
-        self.memory = Memory.of(journal)
+        self.memory = Memory.of(journal, now_s=ports.clock.now_s())
         self.watches = {
             name: BackendWatch(provider, clock=ports.clock, telemetry=ports.telemetry, timing=timing)
             for name, provider in ports.providers.items()
@@ -96,6 +96,9 @@ class Controller:
         self._beat_s = self._history_s = float("-inf")
         self._history_written = self.memory.history
         self.accounts = Accounts(journal, every_s=timing.usage_s)
+        self._tombstones = Tombstones(
+            self.memory, ports.providers, message_timeout_s=timing.message_timeout_s
+        )
         self._drainer = Drainer(
             ports.cluster, self.memory, ask_again_s=timing.ask_again_s, say=self._say_of_instance
         )
@@ -407,7 +410,9 @@ class Controller:
         failed = failed_launches(change, outcome)
         for instance_id, error in failed.items():
             log.warning("launch refused", instance=instance_id, error=str(error))
-        self.memory.hear(backend, answer(change, failed), refused(failed))
+        turned_down, now_s = refused(failed), self.ports.clock.now_s()
+        unclear = {key: now_s for key in failed if key not in turned_down}
+        self.memory.hear(backend, answer(change, failed), turned_down, unclear=unclear)
         for instance_id, error in outcome.failed_terminations.items():
             log.warning("terminate failed", instance=instance_id, error=str(error))
         self.watches[backend].poke()
@@ -415,12 +420,7 @@ class Controller:
 
     async def _forget(self) -> None:
         """Drop tombstones of what has been absent from fresh listings for long enough."""
-        listings, tombstone_s = self._listings(), self.timing.tombstone_s
-        gone = [
-            one.instance_id
-            for one in self.memory.intents.values()
-            if is_over(one, listings.get(one.backend), tombstone_s=tombstone_s)
-        ]
+        gone = self._tombstones.over(self._listings())
         if not gone:
             return
         self.ports.journal.forget_intents(gone)
@@ -444,13 +444,11 @@ class Controller:
         if self._going_down is None:
             return False
         waited_s = self.ports.clock.monotonic_s() - self._down_since_s
-        known, listings = self.memory.intents, self._listings()
-        unheard = [name for name, view in listings.items() if not is_heard(view, known)]
+        there = self._tombstones.not_known_to_be_gone(self._listings())
         if waited_s > self.timing.wind_down_s:
-            log.error("not all is known to be down", instances=sorted(known), unheard=unheard)
+            log.error("not all is known to be down", there=there)
             return True
-        absent = (is_absent(one, listings.get(one.backend)) for one in known.values())
-        return not unheard and not self.memory.wanted() and all(absent)
+        return not there
 
     def _listings(self) -> dict[str, BackendView]:
         """Return the listings that may tell an instance's end: none does while its backend is asked."""

@@ -40,6 +40,7 @@ class Memory:
     drains     instance id -> Ray's last answer to a drain
     asked      instance id, or `letting_go(type)` -> when (monotonic) the provider was last asked for it
     changed    backend -> when (monotonic) its last change was answered
+    unclear    instance id -> when a launch of it was last left without a clear answer (controller's clock)
     unanswered launch id -> a launch of an earlier controller that is wanted, and was perhaps never asked for
     """
 
@@ -51,14 +52,18 @@ class Memory:
     drains: dict[str, Refusal] = field(default_factory=dict)
     asked: dict[str, float] = field(default_factory=dict)
     changed: dict[str, float] = field(default_factory=dict)
+    unclear: dict[str, float] = field(default_factory=dict)
     unanswered: dict[str, Launch] = field(default_factory=dict)
     snapshot: Snapshot | None = None
     instances: tuple[Instance, ...] = ()
     plan: Plan = field(default_factory=Plan)
 
     @classmethod
-    def of(cls, journal: Journal) -> Memory:
-        """Return what a journal holds, for a controller that begins."""
+    def of(cls, journal: Journal, *, now_s: float) -> Memory:
+        """Return what a journal holds, for a controller that begins.
+
+        What was never listed may be on its way still, since an earlier controller's call had perhaps no end.
+        """
         intents = {one.instance_id: one for one in journal.intents()}
         history, launches = journal.history(), unanswered(journal)
         # What is asked for again is not lost for having been absent before.
@@ -66,7 +71,13 @@ class Memory:
             key for key, one in intents.items() if one.intent is Intent.WANTED and one.launch_id in launches
         }
         absent = {key: at_s for key, at_s in history.absent_since.items() if key not in open_ids}
-        return cls(intents, replace(history, absent_since=absent), journal.operator(), unanswered=launches)
+        return cls(
+            intents,
+            replace(history, absent_since=absent),
+            journal.operator(),
+            unclear={key: now_s for key in intents if key not in history.first_listed},
+            unanswered=launches,
+        )
 
     def wanted(self) -> list[InstanceIntent]:
         return [one for one in self.intents.values() if one.intent is Intent.WANTED]
@@ -76,16 +87,24 @@ class Memory:
         for one in intents:
             self.unanswered.pop(one.launch_id, None)
 
-    def hear(self, backend: str, answer: Answer | None, refused: Mapping[str, Rejection]) -> None:
+    def hear(
+        self,
+        backend: str,
+        answer: Answer | None,
+        refused: Mapping[str, Rejection],
+        *,
+        unclear: Mapping[str, float] | None = None,
+    ) -> None:
         """Take in what came of a call; the next round's history knows of it."""
         self.refused.update(refused)
+        self.unclear.update(unclear or {})
         if answer is not None:
             self.answers[backend] = (*self.answers.get(backend, ()), answer)
 
     def forget(self, instance_ids: list[str]) -> None:
         """Drop all that is kept of instances that are gone for good."""
         for instance_id in instance_ids:
-            for kept in (self.intents, self.refused, self.drains, self.asked):
+            for kept in (self.intents, self.refused, self.drains, self.asked, self.unclear):
                 kept.pop(instance_id, None)
 
     def refused_rows(self, backend: str) -> list[BackendInstance]:

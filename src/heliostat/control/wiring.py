@@ -44,9 +44,9 @@ class Identity:
 class Timing:
     """Named times of the loop, in seconds.
 
-    `tombstone_s` is how long a released instance must be absent from fresh listings
-    before it is forgotten; `ask_again_s` how long an unheard terminate or a refused
-    drain waits before it is tried again.
+    `message_timeout_s` is for how long a backend that does not tell it (`ports.provider.Delayed`)
+    may act on a request that seems lost; 10 s is Slurm's default (slurm.conf, MessageTimeout);
+    `ask_again_s` how long an unheard terminate or a refused drain waits before it is tried again.
     """
 
     round_s: float = 1.0
@@ -58,7 +58,7 @@ class Timing:
     heartbeat_s: float = 5.0
     history_s: float = 5.0
     usage_s: float = 30.0
-    tombstone_s: float = 10.0
+    message_timeout_s: float = 10.0
     ask_again_s: float = 10.0
     wind_down_s: float = 90.0
     drivers_s: float = 5.0

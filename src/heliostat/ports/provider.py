@@ -50,6 +50,17 @@ class Provider(Protocol):
 
 
 @runtime_checkable
+class Delayed(Protocol):
+    """Optional: for how long may the backend act on a request that nobody waits for any more?"""
+
+    @property
+    def message_timeout_s(self) -> float:
+        """Return it in seconds, as the backend's own limit for a message under way; the loop believes
+        an absence only after twice that."""
+        ...
+
+
+@runtime_checkable
 class Diagnose(Protocol):
     """Optional: why did an instance end?"""
 

@@ -44,8 +44,9 @@ T = TypeVar("T")
 GCS_DEADLINE_S = 3.0
 """As `raylink.channel.CALL_DEADLINE_S`."""
 
-LATE_REQUEST_S = (1.0, 20.0)
-"""A request is late by less than `planner.limits.LOST_AFTER_S`: later than that nobody can know of it."""
+LATE_REQUEST_S = (1.0, 14.0)
+"""A request is late, and what came of it in a listing that is behind (`Scenario.lag_s`, 5 s at most), by less
+than twice the message timeout (`Timing.message_timeout_s`): later than that nobody can know of it."""
 
 LATE_REPLY_S = (1.0, 150.0)
 """Beyond `Timing.apply_deadline_s`, so that some are cut off."""

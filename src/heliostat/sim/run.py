@@ -36,6 +36,7 @@ from heliostat.sim.scenario import Scenario
 from heliostat.sim.trace import Trace
 from heliostat.sim.witness import Witness
 from heliostat.sim.world.ends import Cause
+from heliostat.sim.world.machine import Phase
 from heliostat.sim.world.work import Work
 from heliostat.sim.world.world import World
 from heliostat.sim.wrapper import OURS, ConfigFile, Host, Wrapper
@@ -234,13 +235,16 @@ class _Simulation:
             return self.wrapper.is_down and not self.view.ours
 
         within_s = DOWN_S
-        if self.wrapper.is_down and gave_up(self.wrapper):
-            # A backend was away for too long: what it has ends when it hears of nobody any more.
-            within_s += self.scenario.spec.orphan_timeout_s
         late = self._until(over, within_s)
-        if late and self.wrapper.is_down and all(map(self.view.was_hidden, self.view.ours)):
-            # It ends as an orphan.
-            late = self._until(over, self.scenario.spec.orphan_timeout_s)
+        hidden = late and all(map(self.view.was_hidden, self.view.ours))
+        if late and self.wrapper.is_down and (hidden or gave_up(self.wrapper)):
+            # A backend lied, or was away for too long: what it has ends when it hears of nobody any more.
+            within_s += self.scenario.spec.orphan_timeout_s
+            late = self._until(over, self.scenario.spec.orphan_timeout_s) and not all(
+                # What never comes to run a bootstrap is left to its time limit, or to `doctor`.
+                one.phase is Phase.BOOTING
+                for one in self.view.ours
+            )
         if late:
             names = ", ".join(f"{one} {one.phase.value}" for one in self.view.ours)
             state = "is down" if self.wrapper.is_down else "has not ended"

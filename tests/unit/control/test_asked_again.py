@@ -195,7 +195,7 @@ def test_a_launch_that_can_not_be_read_is_left_to_be_found_or_lost(
 ) -> None:
     launch = Event(100.0, "launch", "1 × cpu", instance_id="l1.0", node_type="cpu", data=data)
     stage.journal.record_intents([wanted()], [launch])
-    assert Memory.of(stage.journal).unanswered == {}
+    assert Memory.of(stage.journal, now_s=stage.clock.now_s()).unanswered == {}
 
 
 def test_since_when_what_was_released_is_gone_is_not_forgotten(stage: Stage) -> None:
@@ -205,6 +205,6 @@ def test_since_when_what_was_released_is_gone_is_not_forgotten(stage: Stage) -> 
     gone = replace(wanted("l1.1"), intent=Intent.RELEASED, released_at_s=105.0)
     stage.journal.record_intents([wanted(), gone], [launch])
     stage.journal.record_history(History(absent_since={"l1.0": 110.0, "l1.1": 110.0}))
-    memory = Memory.of(stage.journal)
+    memory = Memory.of(stage.journal, now_s=stage.clock.now_s())
     assert memory.unanswered.keys() == {"l1"}
     assert memory.history.absent_since == {"l1.1": 110.0}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from heliostat.model.demand import Bundle
 from heliostat.model.drain_limit import DrainLimit
 from heliostat.model.node_type import ClusterSpec, NodeType, Policy
@@ -95,3 +97,14 @@ FULL_CLOUD = Scenario(
     steps_most=375,
 )
 """Gangs that could be had from a late queue and from a full cloud were asked for and given back for ever."""
+
+LATE_LAUNCHES = Scenario(
+    seed=7,
+    spec=replace(spec(node_type("fast", "cloud")), orphan_timeout_s=1_200.0),
+    backends=(BackendScenario("cloud", "cloud", strangers=0),),
+    workload=SMALL,
+    faults={"late request": 1.0},
+    safety_s=30.0,
+    people={"down": 300.0},
+)
+"""A cluster was down before a request that seemed lost was carried out, and its worker stayed."""

@@ -11,6 +11,7 @@ from tests.unit.sim.mutants.catalogue import MUTANTS
 
 FOUND = {
     "each word to go down wakes": (pinned.STRANGERS_HEAD, "bounded"),
+    "down waits for nothing late": (pinned.LATE_LAUNCHES, "down"),
     "gangs do not count on queues": (pinned.FULL_CLOUD, "settles"),
 }
 

@@ -107,6 +107,7 @@ class Config:
     max_job_count: int
     kill_wait_s: float
     min_job_age_s: float
+    message_timeout_s: float
     enforce_part_limits: str
     has_accounting: bool
     enforced: frozenset[str]
@@ -133,6 +134,7 @@ def parse_config(text: str) -> Config:
             max_job_count=int(values["MaxJobCount"]),
             kill_wait_s=_first_number(values["KillWait"]),
             min_job_age_s=_first_number(values["MinJobAge"]),
+            message_timeout_s=_first_number(values["MessageTimeout"]),
             enforce_part_limits=values["EnforcePartLimits"].upper(),
             has_accounting=values["AccountingStorageType"].endswith("/slurmdbd"),
             enforced=frozenset() if enforced in {"none", "0"} else frozenset(enforced.split(",")),

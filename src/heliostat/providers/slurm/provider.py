@@ -46,6 +46,7 @@ LAUNCHES_KEPT = 10_000
 """So many launches are known as submitted already after squeue has forgotten them."""
 
 TIDY_EVERY_S = 86_400.0
+MESSAGE_TIMEOUT_S = 10.0
 
 OWN_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
 """What a job gets of our own environment: how the token is found. It is a path, never the token."""
@@ -56,7 +57,7 @@ log = structlog.get_logger(__name__)
 
 
 class SlurmProvider:
-    """See ports.provider.Provider; also Recall, Diagnose, Probe, Preview and Rehearse.
+    """See ports.provider.Provider; also Delayed, Recall, Diagnose, Probe, Preview and Rehearse.
 
     One piece of work at a time and always to its end: a caller that is cancelled leaves no `sbatch`
     behind of which nobody knows whether it acted.
@@ -126,7 +127,12 @@ class SlurmProvider:
         await asyncio.gather(*self._works, return_exceptions=True)
         await self._runner.aclose()
 
-    # Recall, Diagnose and Probe.
+    # Delayed, Recall, Diagnose and Probe.
+
+    @property
+    def message_timeout_s(self) -> float:
+        """Return the site's MessageTimeout; Slurm's default until the site has been looked at."""
+        return self._site.message_timeout_s if self._site else MESSAGE_TIMEOUT_S
 
     def recall(self, wanted: Mapping[str, float]) -> None:
         self._ends.recall(wanted)

@@ -56,6 +56,10 @@ class Site:
         return self.config.kill_wait_s
 
     @property
+    def message_timeout_s(self) -> float:
+        return self.config.message_timeout_s
+
+    @property
     def max_array_size(self) -> int:
         return self.config.max_array_size
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from heliostat.model.plan import Why
 from heliostat.sim.checks.view import View
+from heliostat.sim.world.machine import Machine
 
 SLACK = 1e-6
 
@@ -14,7 +16,9 @@ class Limits:
     """Counts everything that a backend has taken on and that is not over, one for each instance id.
 
     (Two machines of one id are rule 1's.) `max_surge` is the only allowance. What was asked for before the
-    journal was lost is left out: it may have been unknown to whoever asked for more. So is what `was_hidden`.
+    journal was lost is left out: it may have been unknown to whoever asked for more. So is what `was_hidden`,
+    and what a late ask brought after its release: it is ended when it is listed, before its tombstone is
+    over. Who takes no answer for a refusal could have known.
     """
 
     name = "limits"
@@ -25,7 +29,7 @@ class Limits:
 
     def look(self) -> Iterator[str]:
         view, policy, unknown = self._view, self._view.policy, self._view.witness.before_loss
-        seen = [one for one in view.ours if one.instance_id not in unknown and not view.was_hidden(one)]
+        seen = [one for one in view.ours if one.instance_id not in unknown and not self._was_unknown(one)]
         there = {one.instance_id: one.node_type for one in seen}
         known = there | {one.instance_id: one.node_type for one in view.witness.intents.values()}
         counts, coming = Counter(there.values()), Counter(known.values())
@@ -39,6 +43,13 @@ class Limits:
             prices = {one.name: one.price_usd_per_h for one in policy.node_types}
             usd, usd_known = (sum(prices.get(name, 0.0) for name in each.values()) for each in (there, known))
             yield from self._judged("$/h", policy.max_cost_usd_per_h, usd, usd_known)
+
+    def _was_unknown(self, machine: Machine) -> bool:
+        released = self._view.witness.releases.get(machine.instance_id)
+        if released is None:
+            return False
+        came_late = machine.asked_s >= released.at_s and released.why != Why.FAILED.value
+        return came_late or self._view.was_hidden(machine)
 
     def _judged(self, what: str, most: float, count: float, known: float) -> Iterator[str]:
         """What was there before a limit was lowered may stay until it goes; from then on the limit holds."""

@@ -8,7 +8,6 @@ from typing import Protocol
 
 from heliostat.control.loop import Controller
 from heliostat.model.node_type import Policy
-from heliostat.model.plan import Why
 from heliostat.sim.loop import VirtualLoop
 from heliostat.sim.scenario import Scenario
 from heliostat.sim.witness import Witness, lies_of
@@ -70,13 +69,10 @@ class View:
 
     def was_hidden(self, machine: Machine) -> bool:
         """Say whether a controller could take it for gone, of what it had released: its backend has kept back
-        rows since, or a late ask brought it only then. Who takes no answer for a refusal could not."""
+        rows since."""
         released = self.witness.releases.get(machine.instance_id)
-        if released is None:
-            return False
         lied_s = self.witness.troubled_at_s.get(lies_of(machine.backend))
-        came_late = machine.asked_s >= released.at_s and released.why != Why.FAILED.value
-        return came_late or (lied_s is not None and lied_s >= released.at_s)
+        return released is not None and lied_s is not None and lied_s >= released.at_s
 
     def is_busy(self, machine: Machine) -> bool:
         """Say whether work runs on the machine, or a result that is needed lies there."""

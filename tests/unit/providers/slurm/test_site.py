@@ -89,6 +89,7 @@ def test_a_site_is_looked_at_with_three_commands() -> None:
     site = asyncio.run(probe(runner, deadline_s=5))
     assert sorted(runner.asked) == sorted(ANSWERS)
     assert (site.kill_wait_s, site.max_array_size, site.min_job_age_s) == (5, 1001, 300)
+    assert site.message_timeout_s == 10
     assert site.default_partition is not None
     assert site.default_partition.name == "main"
     assert site.associations is None

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from heliostat.control import ledger, loop
+from heliostat.control import ledger, loop, tombstones
 from heliostat.control.answers import rejection
 from heliostat.control.drainer import Drainer
 from heliostat.control.ledger import Ledger
@@ -157,7 +157,20 @@ def the_next_listing_buries(patch: pytest.MonkeyPatch) -> None:
         listed_at_s = view.listed_at_s if view else 0.0
         return intent.released_at_s is not None and listed_at_s > intent.released_at_s
 
-    patch.setattr(loop, "is_over", over)
+    patch.setattr(tombstones, "is_over", over)
+
+
+@LOOP.mutant(seed=None, checks="down")
+def down_waits_for_nothing_late(patch: pytest.MonkeyPatch) -> None:
+    """A cluster is down when listings lack all of it, whatever may be on its way."""
+    down = tombstones.is_down
+
+    def at_once(
+        intent: InstanceIntent, view: BackendView | None, *, unclear_s: float | None, late_s: float
+    ) -> bool:
+        return down(intent, view, unclear_s=None, late_s=late_s)
+
+    patch.setattr(tombstones, "is_down", at_once)
 
 
 @LOOP.mutant(seed=2, checks="limits gone down")
@@ -184,7 +197,7 @@ def the_throttle_is_never_lifted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(loop, "follow_ups", ask)
 
 
-@LOOP.mutant(seed=45, checks="gentle")
+@LOOP.mutant(seed=40, checks="gentle")
 def a_refusal_of_ray_is_ignored(patch: pytest.MonkeyPatch) -> None:
     """A node that Ray will not let go is terminated in the round after."""
     decides = Controller._decide
