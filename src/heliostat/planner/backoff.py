@@ -1,5 +1,10 @@
 """How a node type that fails is let wait: twice as long after each new attempt that failed.
 
+And for no less time than the start took that failed, half more at most: of two types that never come up
+each would else be free again before the other has failed, and a third one that works would not get its
+turn. Where no other type fits, that is what it costs: the next try comes so much later. A type that has come
+up before is spared this after its first failure in a row: one bad machine says little of it.
+
 What fails on its way up is forgiven at a join, which proves that the shape works. What was refused
 is not: a join says nothing of a limit. It is forgiven when all of a later ask is accepted, and until
 then few are asked for at a time.
@@ -28,13 +33,16 @@ from heliostat.planner.limits import (
 class Attempt:
     """Instances of one shape that failed in one round, the last of them asked for at `requested_at_s`.
 
-    `seed` is one's id, `rejection` what a backend said that did not accept one.
+    `seed` is one's id, `rejection` what a backend said that did not accept one. The longest of their starts
+    took `took_s`, without the queue; 0 where none began. `proven`: the shape has come up before.
     """
 
     requested_at_s: float
     error: str
     seed: str
     rejection: Rejection | None = None
+    took_s: float = 0.0
+    proven: bool = True
 
 
 def delay_s(failures: int, *, permanent: bool = False) -> float:
@@ -96,7 +104,17 @@ def after_failures(known: Backoff | None, attempt: Attempt, *, shape_id: str, no
             permanent=permanent,
         )
     known = replace(known, last_error=attempt.error, refused=known.refused or rejection is not None)
-    return _as_asked(known, attempt, now_s)
+    return _as_asked(_as_long(known, attempt, now_s), attempt, now_s)
+
+
+def _as_long(known: Backoff, attempt: Attempt, now_s: float) -> Backoff:
+    """Return the backoff that ends no sooner than the start took that failed.
+
+    That of an attempt's last instance may fail long after its first one's, which made the step.
+    """
+    if attempt.proven and known.failures == 1:
+        return known
+    return replace(known, until_s=max(known.until_s, now_s + spread(attempt.took_s, attempt.seed)))
 
 
 def _as_asked(known: Backoff, attempt: Attempt, now_s: float) -> Backoff:

@@ -12,7 +12,7 @@ from heliostat.model.snapshot import Snapshot
 from heliostat.planner.backoff import Attempt, after_failures, on_trial
 from heliostat.planner.health import downs
 from heliostat.planner.leases import is_over
-from heliostat.planner.over import lost, said, start_overdue, start_timeout_s
+from heliostat.planner.over import lost, said, start_began_s, start_overdue, start_timeout_s
 
 
 def forgiven(history: History, snapshot: Snapshot) -> History:
@@ -58,8 +58,9 @@ def failures(before: History, history: History, snapshot: Snapshot, policy: Poli
         # What fails in an old shape says nothing of the new one.
         mine = [each for each in failed.get(kind.name, ()) if each[0].intent.shape_id == kind.shape_id]
         if mine:
+            attempt = _attempt(mine, history, now_s=snapshot.now_s)
             backoff[kind.name] = after_failures(
-                backoff.get(kind.name), _attempt(mine), shape_id=kind.shape_id, now_s=snapshot.now_s
+                backoff.get(kind.name), attempt, shape_id=kind.shape_id, now_s=snapshot.now_s
             )
     new = [
         Failure(one.instance_id, one.node_type, snapshot.now_s, error, began=_began(one))
@@ -90,7 +91,8 @@ def _began(one: Instance) -> bool:
     return one.state is InstanceState.STARTING or bool(one.row and one.row.started_at_s)
 
 
-def _attempt(failed: Sequence[tuple[Instance, str]]) -> Attempt:
+def _attempt(failed: Sequence[tuple[Instance, str]], history: History, *, now_s: float) -> Attempt:
+    """Return instances of one shape that failed in this round as one attempt."""
     rejections = [one.row.rejection for one, _ in failed if one.row and one.row.rejection]
     last, error = failed[-1]
     return Attempt(
@@ -98,7 +100,16 @@ def _attempt(failed: Sequence[tuple[Instance, str]]) -> Attempt:
         error=error,
         seed=last.instance_id,
         rejection=max(rejections, key=lambda one: (one.permanent, one.retry_after_s or 0.0), default=None),
+        took_s=max(_took_s(one, history, now_s) for one, _ in failed),
+        proven=history.has_come_up(last.node_type, last.intent.shape_id),
     )
+
+
+def _took_s(one: Instance, history: History, now_s: float) -> float:
+    """Return for how long it was starting; 0 where it was not seen to. Queueing does not count."""
+    if one.instance_id not in history.starting_since or one.instance_id in history.joined_at:
+        return 0.0
+    return max(0.0, now_s - start_began_s(one, history, now_s=now_s))
 
 
 def _error(one: Instance, history: History, snapshot: Snapshot, *, policy: Policy) -> str | None:

@@ -79,15 +79,21 @@ def start_timeout_s(one: Instance, policy: Policy) -> float:
 
 
 def start_overdue(one: Instance, snapshot: Snapshot, history: History, policy: Policy) -> bool:
-    """Say whether an instance has been starting for longer than its type allows. Queueing does not count.
+    """Say whether an instance has been starting for longer than its type allows. Queueing does not count."""
+    began_s = start_began_s(one, history, now_s=snapshot.now_s)
+    return snapshot.now_s - began_s > start_timeout_s(one, policy)
+
+
+def start_began_s(one: Instance, history: History, *, now_s: float) -> float:
+    """Return since when an instance starts; now where it was not seen to.
 
     Of the start that its backend tells and the time at which it was first seen starting the later one
     counts: a start that was stamped before the backend's clock was set lies in another time.
     """
-    started_s = history.starting_since.get(one.instance_id, snapshot.now_s)
+    began_s = history.starting_since.get(one.instance_id, now_s)
     if one.row is not None and one.row.started_at_s is not None:
-        started_s = max(started_s, one.row.started_at_s)
-    return snapshot.now_s - started_s > start_timeout_s(one, policy)
+        began_s = max(began_s, one.row.started_at_s)
+    return began_s
 
 
 def lost(one: Instance, snapshot: Snapshot, history: History) -> bool:

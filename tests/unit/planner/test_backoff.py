@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from heliostat.model.history import Backoff
+from heliostat.model.history import Backoff, History
 from heliostat.model.instance import BackendState
 from heliostat.model.plan import Plan
 from heliostat.model.rejection import About, Answer, Rejection
@@ -27,6 +27,7 @@ from tests.unit.planner.world import World, demand, kind, launched, launches, po
 QUOTA = Rejection("no more than 10 jobs", About.LIMIT, retry_after_s=60.0)
 FULL = Rejection("no machine of this kind")
 WRONG = Rejection("no such account", permanent=True)
+STEP_S = 4.0
 
 
 def failed(
@@ -113,6 +114,72 @@ class TestTheWait:
         first = failed(None, asked_s=90.0, now_s=100.0, rejection=FULL)
         later = failed(first, asked_s=90.0, now_s=103.0, rejection=QUOTA)
         assert (later.failures, later.until_s >= 163.0) == (1, True)
+
+
+def tried(world: World, *, within_s: float) -> list[tuple[float, str]]:
+    """Return what is launched, after how many seconds and of which type, up to the first `c`.
+
+    Machines come at once, and no node of them ever joins.
+    """
+    began_s, found = world.now_s, []
+    while world.now_s < began_s + within_s and "c" not in [name for _, name in found]:
+        made = world.round(STEP_S)
+        found += [(world.now_s - began_s, name) for name in launched(made)]
+        world.obey(made)
+        for one in world.rows:
+            world.change_row(one, state=BackendState.STARTING)
+    return found
+
+
+class TestAsLongAsTheStartTook:
+    A, B, C = (
+        kind("a", priority=2, start_timeout_s=300.0),
+        kind("b", priority=1, start_timeout_s=200.0),
+        kind("c"),
+    )
+
+    def test_the_third_type_gets_its_turn_after_two_that_never_come_up(self) -> None:
+        world = World(policy=policy(self.A, self.B, self.C), demands=(demand(1),))
+        world.history = History()
+        assert [name for _, name in tried(world, within_s=600)] == ["a", "b", "c"]
+
+    def test_and_where_they_came_up_once_after_two_failures_of_each(self) -> None:
+        world = World(policy=policy(self.A, self.B, self.C), demands=(demand(1),))
+        assert [name for _, name in tried(world, within_s=1200)] == ["a", "b", "a", "b", "c"]
+
+    def test_what_it_costs_the_only_type_that_fits(self) -> None:
+        world = World(policy=policy(self.A), demands=(demand(1),))
+        world.history = History()
+        first, second = (at_s for at_s, _ in tried(world, within_s=1000))
+        assert 300 <= second - first - 300 <= 300 * (1 + JITTER) + 3 * STEP_S
+
+    def test_one_start_that_fails_of_a_type_that_works_costs_nothing(self) -> None:
+        world = World(policy=policy(self.A), demands=(demand(1),))
+        first, second, third = (at_s for at_s, _ in tried(world, within_s=1100))
+        assert 5 <= second - first - 300 <= 5 * (1 + JITTER) + 3 * STEP_S
+        assert third - second > 600
+
+    def test_the_queue_does_not_count(self) -> None:
+        world = World(policy=policy(self.A), demands=(demand(1),))
+        world.history = History()
+        one = world.coming("a", ago_s=5000)
+        world.round(5000)
+        world.change_row(one, state=BackendState.STARTING)
+        world.round()
+        world.round(40)
+        world.change_row(one, state=BackendState.FAILED, detail="exit code 1")
+        world.round()
+        assert 41 <= world.history.backoff["a"].until_s - world.now_s <= 41 * (1 + JITTER)
+
+    def test_one_that_fails_long_after_the_others_of_its_launch_counts_too(self) -> None:
+        attempt = Attempt(90.0, "broken", "l1.0", took_s=10.0, proven=False)
+        known = after_failures(None, attempt, shape_id="shape", now_s=100.0)
+        later = after_failures(known, replace(attempt, took_s=300.0), shape_id="shape", now_s=390.0)
+        assert (later.failures, later.until_s >= 690.0) == (1, True)
+
+    def test_a_start_that_was_short_makes_no_wait_shorter(self) -> None:
+        attempt = Attempt(190.0, "broken", "l1.0", took_s=1.0, proven=False)
+        assert after_failures(None, attempt, shape_id="shape", now_s=200.0).until_s >= 205.0
 
 
 class TestRefused:
