@@ -50,7 +50,9 @@ class Ledger:
         calls = {name: self._call(name, one) for name, one in due.items()}
         events = [*seen, *recorded.events]
         try:
-            self._journal.record_intents(recorded.intents, events, calls=list(calls.values()))
+            self._journal.record_intents(
+                recorded.intents, events, calls=list(calls.values()), operator=recorded.operator
+            )
         except JournalError as error:
             self._fails(error)
             recorded = without_launches(recorded)

@@ -285,7 +285,7 @@ class Controller:
             ray=ray,
             backends={name: self._view(name) for name in self.watches},
             intents=self._intents(),
-            operator=self.memory.operator,
+            operator=self.memory.settings(),
             drains={key: one.why for key, one in self.memory.drains.items()},
             refused=frozenset(key for key, one in self.memory.drains.items() if one.text),
             utc_offset_s=self.ports.clock.utc_offset_s(),
@@ -359,6 +359,7 @@ class Controller:
         before_s = self.ports.clock.monotonic_s() - self.timing.ask_again_s
         recorded = recorded.with_changes(follow_ups(memory, views, before_s=before_s))
         recorded = asked_again(recorded, memory, policy=self.policy, request=self._request, now_s=now_s)
+        recorded = replace(recorded, operator=memory.with_added(recorded.intents))
         idle = {name for name, actor in self.actors.items() if not actor.busy}
         recorded = self.ledger.write(recorded, seen, idle=idle)
         if self.ledger.trouble:
@@ -369,7 +370,7 @@ class Controller:
         requested = {one.instance_id: one.requested_at_s for one in memory.intents.values()}
         for seconds in start_times(before, history, requested):
             self.ports.telemetry.observe("start_s", seconds)
-        memory.learn(recorded.intents)
+        memory.learn(recorded.intents, recorded.operator)
         if recorded.intents:
             # Whoever asks between this round and the next is told of what has just been decided.
             memory.instances = join(replace(snapshot, intents=self._intents()))

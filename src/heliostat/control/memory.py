@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from heliostat.control.unanswered import unanswered
@@ -31,6 +31,14 @@ class Refusal:
     why: Why = Why.IDLE
 
 
+@dataclass(frozen=True)
+class Adding:
+    """An `add` under way: so many of a type are to be there. No journal holds it: it ends with its asker."""
+
+    node_type: str
+    count: int
+
+
 @dataclass
 class Memory:
     """Mutable, owned by the one loop task; `intents`, `history`, `operator` mirror the journal.
@@ -42,6 +50,7 @@ class Memory:
     changed    backend -> when (monotonic) its last change was answered
     unclear    instance id -> when a launch of it was last left without a clear answer (controller's clock)
     unanswered launch id -> a launch of an earlier controller that is wanted, and was perhaps never asked for
+    adding     what is being added by hand just now
     """
 
     intents: dict[str, InstanceIntent]
@@ -54,6 +63,7 @@ class Memory:
     changed: dict[str, float] = field(default_factory=dict)
     unclear: dict[str, float] = field(default_factory=dict)
     unanswered: dict[str, Launch] = field(default_factory=dict)
+    adding: Adding | None = None
     snapshot: Snapshot | None = None
     instances: tuple[Instance, ...] = ()
     plan: Plan = field(default_factory=Plan)
@@ -79,10 +89,31 @@ class Memory:
             unanswered=launches,
         )
 
+    def settings(self) -> OperatorSettings:
+        """Return what people asked for, with the floor that an `add` under way is."""
+        if self.adding is None:
+            return self.operator
+        floors = {**self.operator.floors, self.adding.node_type: self.adding.count}
+        return replace(self.operator, floors=floors)
+
+    def with_added(self, intents: Iterable[InstanceIntent]) -> OperatorSettings | None:
+        """Return what people asked for once these are launched; None where nothing of it is added by hand.
+
+        What came by hand stays until it is removed.
+        """
+        name = self.adding.node_type if self.adding else None
+        ids = {one.instance_id for one in intents if one.node_type == name} - self.intents.keys()
+        if not ids:
+            return None
+        old = self.operator
+        return replace(old, protected=old.protected | ids, added=old.added | ids)
+
     def wanted(self) -> list[InstanceIntent]:
         return [one for one in self.intents.values() if one.intent is Intent.WANTED]
 
-    def learn(self, intents: tuple[InstanceIntent, ...]) -> None:
+    def learn(self, intents: tuple[InstanceIntent, ...], operator: OperatorSettings | None = None) -> None:
+        """Take in what has just been written."""
+        self.operator = operator or self.operator
         self.intents.update({one.instance_id: one for one in intents})
         for one in intents:
             self.unanswered.pop(one.launch_id, None)

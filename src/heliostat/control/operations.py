@@ -14,6 +14,7 @@ from heliostat.control.explain import (
     explain_type,
 )
 from heliostat.control.loop import Controller
+from heliostat.control.memory import Adding
 from heliostat.control.spec_changes import changes
 from heliostat.control.status import (
     Scene,
@@ -31,7 +32,7 @@ from heliostat.model.node_type import NodeType
 from heliostat.model.report import StatusReport
 from heliostat.model.snapshot import OperatorSettings
 from heliostat.planner.failures import tried_anew
-from heliostat.ports.errors import ConfigError, ProviderError, Refused
+from heliostat.ports.errors import ConfigError, JournalError, ProviderError, Refused
 from heliostat.ports.journal import Event, Lifetime, ProviderCall, UsageRow, added_up
 from heliostat.ports.provider import Diagnose
 
@@ -125,24 +126,17 @@ class Operations:
         alive = [one for one in self._instances() if one.node_type == wanted.name]
         self._refuse_over_max(wanted, len(alive), count)
         await self._refuse_without_offer(wanted, count)
-        before = self._controller.memory.operator
-        old_floor = before.floors.get(wanted.name, 0)
-        known = set(self._controller.memory.intents)
-        self._set(replace(before, floors={**before.floors, wanted.name: len(alive) + count}))
-        await self._controller.round()
         memory = self._controller.memory
-        new = [one for one in memory.wanted() if one.instance_id not in known]
-        ids = [one.instance_id for one in new if one.node_type == wanted.name]
-        # What came by hand stays until it is removed; what demand has brought may go as before.
-        self._set(
-            replace(
-                memory.operator,
-                floors={**memory.operator.floors, wanted.name: old_floor},
-                protected=memory.operator.protected | set(ids),
-                added=memory.operator.added | set(ids),
-            )
-        )
+        known = set(memory.intents)
+        memory.adding = Adding(wanted.name, len(alive) + count)
+        try:
+            await self._controller.round()
+        finally:
+            memory.adding = None
+        ids = [one for one in memory.intents if one not in known and one in memory.operator.added]
         if not ids:
+            if self._controller.ledger.trouble:
+                raise JournalError(self._controller.ledger.trouble)
             why = [one.text for one in memory.plan.deferred]
             raise Refused("conflict", "; ".join(why) or f"{wanted.name}: nothing could be launched now")
         return {"instance_ids": ids, "names": ids, "node_type": wanted.name}

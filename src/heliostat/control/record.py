@@ -14,6 +14,7 @@ from heliostat.model.instance import (
 )
 from heliostat.model.node_type import Policy
 from heliostat.model.plan import Drain, Launch, Plan, Release
+from heliostat.model.snapshot import OperatorSettings
 from heliostat.ports.journal import Event
 
 LAUNCH, AGAIN = "launch", "again"
@@ -21,12 +22,16 @@ LAUNCH, AGAIN = "launch", "again"
 
 @dataclass(frozen=True)
 class Recorded:
-    """Intents and events to write first, then the changes per backend and the drains to carry out."""
+    """Intents and events to write first, then the changes per backend and the drains to carry out.
+
+    `operator` are the settings that are to be written with the intents, None where they stay as they are.
+    """
 
     intents: tuple[InstanceIntent, ...]
     events: tuple[Event, ...]
     changes: Mapping[str, Change]
     drains: tuple[Drain, ...]
+    operator: OperatorSettings | None = None
 
     def with_changes(self, more: Mapping[str, Change]) -> Recorded:
         """Return the same with more to ask of the backends."""
@@ -83,6 +88,7 @@ def without_launches(recorded: Recorded) -> Recorded:
         intents=tuple(one for one in recorded.intents if one.intent is not Intent.WANTED),
         events=tuple(one for one in recorded.events if one.kind not in {LAUNCH, AGAIN}),
         changes={backend: replace(one, launch=()) for backend, one in recorded.changes.items()},
+        operator=None,
     )
 
 

@@ -82,9 +82,11 @@ class SqliteJournal:
         events: Sequence[Event],
         *,
         calls: Sequence[ProviderCall] = (),
+        operator: OperatorSettings | None = None,
     ) -> None:
         numbered = self._numbered(events)
-        fresh = Notes(events=numbered, calls={one.seq: one for one in calls})
+        values = _operator_values(operator) if operator else {}
+        fresh = Notes(events=numbered, calls={one.seq: one for one in calls}, values=values)
         fresh.add_intents(intents)
         self._write(fresh)
         self._seq += len(numbered)

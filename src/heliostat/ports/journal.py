@@ -144,8 +144,9 @@ class Journal(Protocol):
         events: Sequence[Event],
         *,
         calls: Sequence[ProviderCall] = (),
+        operator: OperatorSettings | None = None,
     ) -> None:
-        """Insert or replace intents and calls, and append events. Given nothing, it is `commit`."""
+        """Insert or replace intents, calls and settings, and append events. Given nothing, it is `commit`."""
         ...
 
     def record_operator(self, settings: OperatorSettings) -> None: ...

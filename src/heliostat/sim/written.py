@@ -31,6 +31,7 @@ class JournalMembrane:
         events: Sequence[Event],
         *,
         calls: Sequence[ProviderCall] = (),
+        operator: OperatorSettings | None = None,
     ) -> None:
         self._around.process.check()
         for one in intents:
@@ -39,7 +40,7 @@ class JournalMembrane:
             )
         self._traced(events)
         try:
-            self._inner.record_intents(intents, events, calls=calls)
+            self._inner.record_intents(intents, events, calls=calls, operator=operator)
         except JournalError as error:
             self._around.trace.add("journal", "refuses", error)
             raise
