@@ -32,10 +32,15 @@ def unanswered(journal: Journal) -> dict[str, Launch]:
 
 
 def _heard(journal: Journal) -> frozenset[str]:
-    calls: list[Any] = [
-        one.asked.get("launch", ()) for one in journal.calls() if one.ended in {ANSWERED, FAILED}
-    ]
-    return frozenset(str(launch["launch_id"]) for launches in calls for launch in launches)
+    """Return the ids of the launches that had an answer.
+
+    A call that does not name them so that we understand it (another version's) says nothing: what it asked
+    for is asked for again, by the same id.
+    """
+    asked = [one.asked.get("launch") for one in journal.calls() if one.ended in {ANSWERED, FAILED}]
+    launches = [one for several in asked if isinstance(several, list) for one in several]
+    ids = [one.get("launch_id") for one in launches if isinstance(one, dict)]
+    return frozenset(one for one in ids if isinstance(one, str))
 
 
 def _launch_event(journal: Journal, first: str) -> Event | None:

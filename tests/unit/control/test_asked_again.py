@@ -13,7 +13,7 @@ from heliostat.control.unanswered import AGAIN_AT_MOST
 from heliostat.model.history import History
 from heliostat.model.instance import Change, InstanceIntent, Intent, LaunchRequest
 from heliostat.ports.errors import Unavailable
-from heliostat.ports.journal import Event
+from heliostat.ports.journal import ANSWERED, Event, ProviderCall
 from heliostat.testing.fake import Fault
 from tests.unit.control.scenes import apart
 from tests.unit.control.stage import Stage
@@ -196,6 +196,32 @@ def test_a_launch_that_can_not_be_read_is_left_to_be_found_or_lost(
     launch = Event(100.0, "launch", "1 × cpu", instance_id="l1.0", node_type="cpu", data=data)
     stage.journal.record_intents([wanted()], [launch])
     assert Memory.of(stage.journal, now_s=stage.clock.now_s()).unanswered == {}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"launch": [{"node_type": "cpu", "count": 1}]},
+        {"launch": [{"launch_id": None, "count": 1}]},
+        {"launch": ["l1"]},
+        {"launch": {"l1": 1}},
+        {"launch": None},
+        {},
+    ],
+)
+def test_a_call_that_does_not_name_its_launches_says_nothing_of_them(
+    stage: Stage, asked: dict[str, object]
+) -> None:
+    launch = Event(
+        100.0, "launch", "1 × cpu", instance_id="l1.0", node_type="cpu", data={"count": 1, "why": "demand"}
+    )
+    calls = [
+        ProviderCall(1, "fake", 100.0, asked, ended=ANSWERED),
+        ProviderCall(2, "fake", 101.0, {"launch": [{"launch_id": "l2"}]}, ended=ANSWERED),
+    ]
+    two = replace(wanted("l2.0"), launch_id="l2")
+    stage.journal.record_intents([wanted(), two], [launch], calls=calls)
+    assert Memory.of(stage.journal).unanswered.keys() == {"l1"}
 
 
 def test_since_when_what_was_released_is_gone_is_not_forgotten(stage: Stage) -> None:
