@@ -8,6 +8,7 @@ and that overwrites the place where the system shows their environment (seen).
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -64,11 +65,17 @@ def parse_tags(environ: bytes) -> tuple[str, str] | None:
 
 
 def boot_id() -> str:
-    """Return an id of this boot of the machine: start times before it mean nothing."""
+    """Return an id of this boot of the machine: start times before it mean nothing. Empty: not known."""
     try:
-        return BOOT_ID.read_text().strip()
+        return _read_boot_id()
     except OSError:
         return ""
+
+
+@functools.cache
+def _read_boot_id() -> str:
+    """Read it once: no process outlives its boot. A read that fails is not kept."""
+    return BOOT_ID.read_text().strip()
 
 
 def stat_of(pid: int) -> Stat | None:

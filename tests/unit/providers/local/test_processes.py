@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from heliostat.providers.local import processes
 from heliostat.providers.local.processes import (
     CLUSTER_TAG,
     INSTANCE_TAG,
@@ -67,6 +68,22 @@ def test_a_session_counts_only_while_its_leader_is_the_one_we_know(
         send(leader, signal.SIGKILL)
         wait_until(lambda: not is_alive(leader))
         reap(leader)
+
+
+def test_the_boots_id_is_read_once_and_asked_for_again_where_it_could_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "boot_id"
+    monkeypatch.setattr(processes, "BOOT_ID", path)
+    processes._read_boot_id.cache_clear()
+    try:
+        assert processes.boot_id() == ""
+        path.write_text("one\n")
+        assert processes.boot_id() == "one"
+        path.unlink()
+        assert processes.boot_id() == "one"
+    finally:
+        processes._read_boot_id.cache_clear()
 
 
 def test_tags_need_both_names_and_the_first_counts() -> None:
