@@ -40,6 +40,7 @@ class BackendActor:
         self._ledger = ledger
         self._on_answer = on_answer
         self._waiting = Change()
+        self._asked = Change()
         self.task: asyncio.Task[None] | None = None
         self._since_s = 0.0
 
@@ -56,6 +57,11 @@ class BackendActor:
         if not self.busy and self._waiting:
             self.task = asyncio.create_task(self._work(), name=f"apply-{self.provider.name}")
 
+    def asking(self) -> frozenset[str]:
+        """Return the instances whose launch has not been answered yet, or waits for its turn."""
+        launches = (*self._asked.launch, *self._waiting.launch)
+        return frozenset(key for one in launches for key in one.instance_ids)
+
     async def settle(self) -> None:
         """Wait until nothing is under way; each call has its own deadline."""
         while self.busy and self.task is not None:
@@ -63,8 +69,10 @@ class BackendActor:
 
     async def _work(self) -> None:
         while self._waiting:
-            change, self._waiting = self._waiting, Change()
-            self._on_answer(change, await self._apply(change))
+            self._asked, self._waiting = self._waiting, Change()
+            outcome = await self._apply(self._asked)
+            change, self._asked = self._asked, Change()
+            self._on_answer(change, outcome)
 
     async def _apply(self, change: Change) -> Outcome:
         began_s = self._since_s = self._clock.monotonic_s()

@@ -297,15 +297,15 @@ class Controller:
 
     def _view(self, name: str) -> BackendView:
         """Return the backend's last listing, with refused launches in it and no stale offers."""
-        watch, memory = self.watches[name], self.memory
-        view = watch.view
+        watch, memory, actor = self.watches[name], self.memory, self.actors[name]
+        view = replace(watch.view, asking=actor.asking())
         listed = {row.instance_id for row in view.rows}
         failed = (row for row in memory.refused_rows(name) if row.instance_id not in listed)
         view = replace(view, rows=(*view.rows, *failed), answers=memory.answers.get(name, ()))
-        if self.actors[name].busy_s() > UNDER_WAY_S:
+        if actor.busy_s() > UNDER_WAY_S:
             # Nothing may be called lost while the ask for it is still on its way.
             view = replace(view, fresh=False, under_way=view.fresh, error=view.error or UNDER_WAY)
-        if self.actors[name].busy or watch.offers_from_s < memory.changed.get(name, float("-inf")):
+        if actor.busy or watch.offers_from_s < memory.changed.get(name, float("-inf")):
             types = [one.name for one in self.policy.node_types if one.backend == name]
             view = replace(view, offers=tuple(Offer(one, 0, why=UNDER_WAY) for one in types))
         return view

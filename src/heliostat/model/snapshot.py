@@ -46,7 +46,8 @@ class BackendView:
     Rows of a view that is not fresh are the last good ones: nothing may be terminated or
     relaunched because a row is missing from them. `listed_at_s` is when the listing began.
     `answers` came of launches since the last round. `under_way`: it is not fresh only because the
-    last change has not been answered for long; who is listed as coming or up is so.
+    last change has not been answered for long; who is listed as coming or up is so. `asking` are the
+    instances that it is being asked for just now: that it does not list them yet says nothing.
     """
 
     rows: tuple[BackendInstance, ...] = ()
@@ -56,6 +57,7 @@ class BackendView:
     offers: tuple[Offer, ...] = ()
     answers: tuple[Answer, ...] = ()
     under_way: bool = False
+    asking: frozenset[str] = frozenset()
 
     @cached_property
     def ids(self) -> frozenset[str]:

@@ -84,7 +84,11 @@ def _pruned(history: History, instances: Sequence[Instance], policy: Policy) -> 
 
 
 def _listings(history: History, snapshot: Snapshot, instances: Sequence[Instance]) -> History:
-    """Note what fresh listings have and lack. A listing from before the ask says nothing."""
+    """Note what fresh listings have and lack.
+
+    One from before the ask says nothing, nor do those from before its answer: a backend may take longer to
+    answer than what it does not list is waited for, and the next listing began while it still did.
+    """
     first, absent = dict(history.first_listed), dict(history.absent_since)
     for one in instances:
         intent, row = one.intent, one.row
@@ -95,6 +99,8 @@ def _listings(history: History, snapshot: Snapshot, instances: Sequence[Instance
             continue
         if row is not None:
             first.setdefault(intent.instance_id, view.listed_at_s)
+            absent.pop(intent.instance_id, None)
+        elif intent.instance_id in view.asking:
             absent.pop(intent.instance_id, None)
         elif absent.get(intent.instance_id, float("-inf")) <= intent.requested_at_s < view.listed_at_s:
             # What is asked for again counts from then on.
