@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from typing import TypeVar
 
 from heliostat.model.demand import Demand, Gang
@@ -111,13 +112,18 @@ def _listings(history: History, snapshot: Snapshot, instances: Sequence[Instance
 def _nodes(history: History, snapshot: Snapshot) -> History:
     """Count for how long each node has been idle, by our own observation or Ray's, the longer one.
 
-    After a silence of Ray's our own count is void: the node may have worked meanwhile.
+    After a silence of Ray's our own count is void: the node may have worked meanwhile. Where Ray says that it
+    was idle all the while, it did not: else nothing would ever go where each round takes so long.
     """
     assert snapshot.ray is not None
     now_s, last_s = snapshot.now_s, history.rounds_at_s
-    gap = last_s is None or not 0 <= now_s - last_s <= RAY_GAP_S
-    since, reports = ({}, {}) if gap else (history.idle_since, history.reports)
+    gap_s = inf if last_s is None or now_s < last_s else now_s - last_s
     idle = [node for node in snapshot.ray.nodes if node.status is NodeStatus.IDLE]
+    since, reports = history.idle_since, history.reports
+    if gap_s > RAY_GAP_S:
+        on = {node.node_id for node in idle if node.idle_s >= gap_s}
+        since = {key: at_s for key, at_s in since.items() if key in on}
+        reports = {key: count for key, count in reports.items() if key in on}
     return replace(
         history,
         idle_since={node.node_id: min(since.get(node.node_id, now_s), now_s - node.idle_s) for node in idle},

@@ -15,7 +15,7 @@ SHARE_REPORTS = 2
 """A share of a GPU that fits a node's sum is believed to fit until it outlived so many more reports."""
 
 RAY_GAP_S = 10.0
-"""After so long without Ray's reports, our own count of idle time is void."""
+"""After so long without Ray's reports, our own count of idle time is void, unless Ray's is longer still."""
 
 LOST_AFTER_S = 30.0
 """An instance that fresh listings lack so long, though it was asked for, is lost."""

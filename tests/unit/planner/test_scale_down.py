@@ -67,6 +67,27 @@ def test_after_a_silence_of_ray_our_own_count_is_void() -> None:
     assert world.history.idle_since[f"n-{one}"] == world.now_s - 1
 
 
+def test_where_every_round_takes_that_long_idle_nodes_go_all_the_same() -> None:
+    world = World()
+    one, works = world.running(), world.running()
+    made = []
+    for idle_s in (20.0, 40.0, 60.0):
+        world.change_node(one, idle_s=idle_s)
+        world.change_node(works, idle_s=RAY_GAP_S - 1)
+        made.append(drained(world.round(RAY_GAP_S * 2)))
+    assert made == [{}, {}, {one: Why.IDLE}]
+    assert (world.history.reports[f"n-{one}"], world.history.reports[f"n-{works}"]) == (8, 1)
+
+
+def test_one_report_after_a_silence_is_not_enough_where_the_node_may_have_worked_in_it() -> None:
+    world = World(policy=policy(kind(idle_timeout_s=5.0)))
+    one = world.running()
+    world.change_node(one, idle_s=RAY_GAP_S)
+    made = world.round(RAY_GAP_S + 1)
+    assert drained(made) == {}
+    assert "one report only" in made.kept[one].text
+
+
 @pytest.mark.parametrize("status", [NodeStatus.RUNNING, NodeStatus.DRAINING, NodeStatus.DEAD])
 def test_only_an_idle_node_is_drained(status: NodeStatus) -> None:
     world = World()
