@@ -209,9 +209,13 @@ def _drained(history: History, instances: Sequence[Instance]) -> frozenset[str]:
 
 def _states(history: History, snapshot: Snapshot, instances: Sequence[Instance]) -> History:
     starting = [one.instance_id for one in snapshot.by_state[InstanceState.STARTING]]
-    # While a source is silent the state is unknown; that does not start the clock anew.
-    unknown = {one.instance_id for one in snapshot.by_state[InstanceState.UNKNOWN]}
-    since = {key: at_s for key, at_s in history.starting_since.items() if key in unknown}
+    # A source that is silent, or a listing that lacks it once, does not start the clock anew.
+    unseen = {
+        one.instance_id
+        for state in (InstanceState.UNKNOWN, InstanceState.REQUESTED)
+        for one in snapshot.by_state[state]
+    }
+    since = {key: at_s for key, at_s in history.starting_since.items() if key in unseen}
     since |= {key: history.starting_since.get(key, snapshot.now_s) for key in starting}
     return replace(
         history,

@@ -90,6 +90,16 @@ class TestStartTimeout:
         assert released(world.round(20)) == {}
         assert released(world.round()) == {one: Why.START_TIMEOUT}
 
+    def test_goes_on_counting_where_a_listing_lacks_it_once(self) -> None:
+        world = World(policy=policy(kind(min_workers=1, start_timeout_s=20.0)))
+        one = world.coming(state=BackendState.STARTING)
+        world.round(1)
+        row = world.rows.pop(one)
+        world.round(10)
+        world.rows[one] = row
+        assert released(world.round(10)) == {}
+        assert released(world.round(1)) == {one: Why.START_TIMEOUT}
+
     def test_does_not_count_what_a_backends_clock_was_set_by(self) -> None:
         """A start that was stamped before it was set lies too early for what its clock shows now."""
         world = World(policy=policy(kind(min_workers=1, start_timeout_s=300.0)))

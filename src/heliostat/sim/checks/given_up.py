@@ -50,6 +50,9 @@ class GivenUp:
         for one in view.ours:
             if one.phase is not Phase.BOOTING or one.started_s is None or not self._is_wanted(one):
                 continue
+            if one.instance_id in view.witness.before_loss:
+                # Whoever found it again took it for just started.
+                continue
             late_s = view.now_s - one.started_s - self._start_s[one.node_type]
             if late_s > LISTED_S and view.lasted_s(one.started_s, one.backend, lies_of(one.backend)) > late_s:
                 yield f"{one} should have been up {late_s:.0f} s ago (start_timeout_s)"
