@@ -30,8 +30,10 @@ from tests.integration.cluster.conftest import (
 from tests.integration.real_head import free_port, real_head
 from tests.valkey import Valkey, valkey
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
+# As everywhere in these tests: by default Ray takes 30 % of the machine's memory for it.
+SMALL = {"object_store_memory": 80 * 2**20}
 NAME, PASSWORD = "kept", "s3cret-of-the-test"
 
 COUNTER = """
@@ -178,15 +180,20 @@ def test_after_a_crash_of_the_whole_head_the_next_up_goes_on(kept: Cluster) -> N
 def test_without_it_another_head_at_the_same_address_is_a_stranger(tmp_path: Path) -> None:
     forgetful = CLUSTER.format(name="forgetful", workers=1, idle_timeout_s=600, orphan_timeout_s=60)
     # Longer than a stranger takes to start on a slow machine, or the cluster ends for want of any head.
-    forgetful = forgetful.replace("head_timeout_s: 20\n", "head_timeout_s: 60\n")
+    forgetful = forgetful.replace("head_timeout_s: 20\n", "head_timeout_s: 120\n")
     with cluster(tmp_path, forgetful, workers=1, port=free_port()) as found:
         until(lambda: found.running() or None, "a worker", 90)
         kill(tagged_processes("HELIOSTAT_HEAD", found.record.cluster_uid))
         port, token = int(found.record.address.rpartition(":")[2]), Path(found.record.token_path)
         until(lambda: is_free(port) or None, "end of the head", 20)
-        with real_head("hs-", resources={}, port=port, token=token) as stranger:
+        with real_head("hs-", resources=SMALL, port=port, token=token) as stranger:
             assert stranger.ready.address == found.record.address
-            until(lambda: not found.processes() or None, "end of everything", 90)
+            try:
+                until(lambda: not found.processes() or None, "end of everything", 90)
+            except pytest.fail.Exception as error:
+                left = [(pid, _command(pid).replace(b"\0", b" ")[:200]) for pid in found.processes()]
+                log = Path(found.record.runtime_dir)
+                pytest.fail(f"{error}: {left}, {sorted(log.rglob('*'))[:40]}")
             with GcsReader(stranger.ready.address, stranger.token) as reader:
                 assert [one.is_head for one in reader.state().nodes] == [True]
     last = last_event(places_of("forgetful").journal, "down")
