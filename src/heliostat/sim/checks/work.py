@@ -38,13 +38,16 @@ class Gentle:
     def _terminated(self, backend: str, instance_id: str) -> None:
         view = self._view
         release = view.witness.releases.get(instance_id)
-        if release is None or release.why in ALLOWED:
+        if release is not None and release.why in ALLOWED:
             return
+        # What nobody wrote is no race: it is judged however new the node is.
+        before_s = view.now_s if release is None else release.at_s - RACE_S
+        why, text = ("no release", "nothing is written") if release is None else (release.why, release.text)
         for one in view.world.living():
             # What has a cause ends already: preempted, reclaimed, dead. To end it once more is no harm.
             its = one.instance_id == instance_id and one.backend == backend and one.cause is None
-            if its and view.is_member(one) and (one.up_s or 0.0) < release.at_s - RACE_S:
-                self._judge(one, release.why, release.text)
+            if its and view.is_member(one) and (one.up_s or 0.0) < before_s:
+                self._judge(one, why, text)
 
     def _judge(self, machine: Machine, why: str, text: str) -> None:
         view = self._view

@@ -18,7 +18,7 @@ from heliostat.control.record import Recorded
 from heliostat.control.steady_clock import SteadyClock
 from heliostat.control.watch import BackendWatch
 from heliostat.model.history import History
-from heliostat.model.instance import Change, InstanceIntent
+from heliostat.model.instance import Change, InstanceIntent, InstanceState, Intent
 from heliostat.model.plan import Reason, Release, Why
 from heliostat.model.snapshot import BackendView, RayState, Snapshot
 from tests.unit.sim.mutants.mutant import Catalogue
@@ -83,6 +83,27 @@ def time_is_up_for_who_works(patch: pytest.MonkeyPatch) -> None:
         self.memory.plan = replace(self.memory.plan, actions=(*self.memory.plan.actions, *more))
 
     patch.setattr(Controller, "_decide", decide)
+
+
+@LOOP.mutant(seed=2, checks="gentle")
+def a_working_node_is_ended_without_a_word(patch: pytest.MonkeyPatch) -> None:
+    """With each launch a working node is told to end, and nothing of it is written."""
+    acts = Controller._act
+
+    async def act(self: Controller, recorded: Recorded) -> None:
+        for name, change in dict(recorded.changes).items():
+            working = [
+                one.instance_id
+                for one in self.memory.instances
+                if one.intent.backend == name
+                and one.intent.intent is Intent.WANTED
+                and one.state is InstanceState.RUNNING
+            ]
+            if change.launch and working:
+                recorded = recorded.with_changes({name: Change(terminate=(min(working),))})
+        await acts(self, recorded)
+
+    patch.setattr(Controller, "_act", act)
 
 
 @LOOP.mutant(seed=2, checks="gone")
