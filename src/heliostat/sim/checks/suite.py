@@ -66,18 +66,23 @@ class Broken(Exception):
 
 
 class Suite:
-    """Looks after each step that changed something, and once a second; raises Broken at the first breach."""
+    """Looks after each step that changed the world, or in which something was written down or Ray answered
+    a drain, and once a second; raises Broken at the first breach.
+
+    What is written is looked at ahead of what it brings: its truth may be gone by then.
+    """
 
     def __init__(self, view: View) -> None:
         self._view = view
         self._checks: list[Check] = [one(view) for one in CHECKS]
         self._looked_s = 0.0
-        self._changes = -1
+        self._seen = (-1, -1, -1)
 
     def step(self) -> None:
-        view = self._view
-        if view.world.changes != self._changes or view.loop.time() - self._looked_s >= EVERY_S:
-            self._changes = view.world.changes
+        view, witness = self._view, self._view.witness
+        seen = (view.world.changes, len(witness.recorded), len(witness.answered))
+        if seen != self._seen or view.loop.time() - self._looked_s >= EVERY_S:
+            self._seen = seen
             self._looked_s = view.loop.time()
             view.refresh()
             for check in self._checks:

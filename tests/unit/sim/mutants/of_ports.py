@@ -8,7 +8,13 @@ from dataclasses import replace
 import pytest
 
 from heliostat.journal import SqliteJournal
-from heliostat.model.instance import InstanceIntent, Intent, LaunchRequest
+from heliostat.model.instance import (
+    BackendInstance,
+    BackendState,
+    InstanceIntent,
+    Intent,
+    LaunchRequest,
+)
 from heliostat.ports.errors import ProviderError
 from heliostat.ports.journal import Event
 from heliostat.sim.clock import EPOCH_S, Dates
@@ -31,6 +37,17 @@ def strangers_are_ours_in_a_batch_system(patch: pytest.MonkeyPatch) -> None:
 def strangers_are_ours_in_a_cloud(patch: pytest.MonkeyPatch) -> None:
     """The cloud's listing is not filtered by the cluster's uid."""
     patch.setattr(CloudProvider, "_listed", lambda self: self._backend.listed())
+
+
+@PORTS.mutant(seed=16, checks="lost")
+def what_queues_is_not_listed(patch: pytest.MonkeyPatch) -> None:
+    """The batch system's listing has what runs, and nothing that waits."""
+    lists = BatchProvider._list
+
+    async def listed(self: BatchProvider) -> list[BackendInstance]:
+        return [row for row in await lists(self) if row.state is not BackendState.QUEUED]
+
+    patch.setattr(BatchProvider, "_list", listed)
 
 
 @PORTS.mutant(seed=6, checks="known")
