@@ -143,6 +143,7 @@ class People:
         answer = await asked.remove(instance_id, deadline_s)
         if deadline_s is not None:
             witness.due_s[instance_id] = self._host.loop.time() + deadline_s
+            witness.timed.add(instance_id)
         return answer
 
     async def _protect(self, asked: Operations, controller: Controller) -> object:

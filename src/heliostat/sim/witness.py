@@ -89,8 +89,9 @@ class Witness:
     troubled_at_s   when anything last stood between the controller and the world, by whom: a backend's
                     name, «ray», «controller»
     asked_by_hand   how often people asked for something; `added` how many workers, `removed` which are to go
-                    (`due_s`: by when), `protected` which are to stay, since when;
-                    `paused_s` since when nothing is to be decided, `applied_s` when the file last changed
+                    (`due_s`: by when; `timed` ever were to go by a time), `protected` which are to stay,
+                    since when; `paused_s` since when nothing is to be decided, `applied_s` when the file
+                    last changed
     full_s          since when the disk is full, endless where it is not
     down_s          when a controller last began to take the cluster down
     on_terminate    hears of each instance (backend, id) that a backend is about to be told to end
@@ -125,6 +126,7 @@ class Witness:
     added: int = 0
     removed: set[str] = field(default_factory=set)
     due_s: dict[str, float] = field(default_factory=dict)
+    timed: set[str] = field(default_factory=set)
     protected: dict[str, float] = field(default_factory=dict)
     paused_s: float | None = None
     applications: int = 0

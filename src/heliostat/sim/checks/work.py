@@ -10,9 +10,6 @@ from heliostat.planner.limits import LEASE_NOTICE_S
 from heliostat.sim.checks.view import View
 from heliostat.sim.world.machine import Machine
 
-ALLOWED = frozenset({Why.DOWN.value, Why.REMOVED_BY_HAND.value})
-"""A person asked: whatever runs may be ended."""
-
 RACE_S = 10.0
 """Who joined so shortly before the release was written may have been unknown to whoever wrote it: a round,
 a listing, a report of Ray's and the slowest of its answers lie between."""
@@ -38,7 +35,7 @@ class Gentle:
     def _terminated(self, backend: str, instance_id: str) -> None:
         view = self._view
         release = view.witness.releases.get(instance_id)
-        if release is not None and release.why in ALLOWED:
+        if release is not None and self._is_asked_for(instance_id, release.why):
             return
         # What nobody wrote is no race: it is judged however new the node is.
         before_s = view.now_s if release is None else release.at_s - RACE_S
@@ -48,6 +45,11 @@ class Gentle:
             its = one.instance_id == instance_id and one.backend == backend and one.cause is None
             if its and view.is_member(one) and (one.up_s or 0.0) < before_s:
                 self._judge(one, why, text)
+
+    def _is_asked_for(self, instance_id: str, why: str) -> bool:
+        """Say whether a person asked that it ends whatever runs there: by `down`, or by a time of its own."""
+        timed = why == Why.REMOVED_BY_HAND.value and instance_id in self._view.witness.timed
+        return timed or why == Why.DOWN.value
 
     def _judge(self, machine: Machine, why: str, text: str) -> None:
         view = self._view

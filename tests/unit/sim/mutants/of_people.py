@@ -7,7 +7,10 @@ from dataclasses import replace
 import pytest
 
 from heliostat.control.loop import Controller
+from heliostat.model.instance import Instance, RayNode
+from heliostat.model.plan import Reason, Release, Why
 from heliostat.model.snapshot import RayState, Snapshot
+from heliostat.planner.drains import Drains
 from heliostat.planner.scene import Scene
 from tests.unit.sim.mutants.mutant import Catalogue
 
@@ -36,6 +39,16 @@ def what_is_protected_goes(patch: pytest.MonkeyPatch) -> None:
 def what_is_removed_stays(patch: pytest.MonkeyPatch) -> None:
     """Who is to be gone by a time stays for as long as it works."""
     patch.setattr(Scene, "removed", lambda *_: False)
+
+
+@PEOPLE.mutant(seed=355, checks="gentle")
+def removal_waits_for_no_work(patch: pytest.MonkeyPatch) -> None:
+    """Who is to be gone when it is idle goes at once, though it works."""
+
+    def remove(self: Drains, one: Instance, _: RayNode) -> None:
+        self.releases.append(Release(one.instance_id, Reason(Why.REMOVED_BY_HAND, "it was removed by hand")))
+
+    patch.setattr(Drains, "_removed_when_idle", remove)
 
 
 @PEOPLE.mutant(seed=243, checks="limits")
