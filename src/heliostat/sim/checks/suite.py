@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from heliostat.sim.checks.by_hand import ByHand
 from heliostat.sim.checks.calm import Bounded, Settles
 from heliostat.sim.checks.drains import Drains
+from heliostat.sim.checks.forgotten import Forgotten
 from heliostat.sim.checks.given_up import GivenUp, Led, Needless
 from heliostat.sim.checks.known import Gone, Known, NotLost, Single
 from heliostat.sim.checks.legal import Legal, Surprises
@@ -39,6 +40,7 @@ CHECKS: tuple[Callable[[View], Check], ...] = (
     Wholes,
     Settles,
     Bounded,
+    Forgotten,
     Legal,
     Surprises,
 )

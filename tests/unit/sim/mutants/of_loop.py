@@ -16,6 +16,7 @@ from heliostat.control.loop import Controller
 from heliostat.control.memory import Memory
 from heliostat.control.record import Recorded
 from heliostat.control.steady_clock import SteadyClock
+from heliostat.control.tombstones import Tombstones
 from heliostat.control.watch import BackendWatch
 from heliostat.model.history import History
 from heliostat.model.instance import Change, InstanceIntent, InstanceState, Intent
@@ -300,3 +301,9 @@ def memory_grows(patch: pytest.MonkeyPatch) -> None:
             self.intents.pop(one, None)
 
     patch.setattr(Memory, "forget", forget)
+
+
+@LOOP.mutant(seed=6, checks="forgotten")
+def nothing_is_ever_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """What was released stays in the journal when it has long been gone."""
+    patch.setattr(Tombstones, "over", lambda *_: [])

@@ -115,3 +115,9 @@ def a_release_is_not_kept(patch: pytest.MonkeyPatch) -> None:
         writes(self, kept, *args, **kwargs)  # type: ignore[arg-type]
 
     patch.setattr(SqliteJournal, "record_intents", record)
+
+
+@PORTS.mutant(seed=2, checks="forgotten")
+def claims_are_kept(patch: pytest.MonkeyPatch) -> None:
+    """The head's store keeps the claims of what is forgotten."""
+    patch.setattr(RaySim, "forget_claims", lambda *_: None)
