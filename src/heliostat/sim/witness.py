@@ -9,8 +9,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from heliostat.control.record import LAUNCH
 from heliostat.control.wiring import Timing
 from heliostat.model.instance import Change, DrainReason, InstanceIntent, Intent, LaunchRequest
+from heliostat.model.plan import Why
 from heliostat.planner.limits import BACKOFF_FIRST_S, BREAKER_FAILURES, BREAKER_FIRST_S
 from heliostat.ports.errors import ProviderError, Unavailable
 from heliostat.ports.journal import Event
@@ -85,7 +87,8 @@ class Witness:
     unanswered      how many calls of each backend wait for an answer that is late, or never comes
     listings        when each honest listing of a backend began, and when it was given
     recorded        every intent ever written; `releases` the last release of each instance,
-                    `launched_s` when each was first wanted, `whys` the reason last told of each
+                    `launched_s` when each was first wanted, `whys` the reason last told of each,
+                    `gangs` how many a gang's launch was said to have, by launch id
     troubled_at_s   when anything last stood between the controller and the world, by whom: a backend's
                     name, «ray», «controller»
     asked_by_hand   how often people asked for something; `added` how many workers, `removed` which are to go
@@ -116,6 +119,7 @@ class Witness:
     recorded: list[Recorded] = field(default_factory=list)
     releases: dict[str, Recorded] = field(default_factory=dict)
     whys: dict[str, str] = field(default_factory=dict)
+    gangs: dict[str, int] = field(default_factory=dict)
     launched_s: dict[str, float] = field(default_factory=dict)
     unanswered: Counter[str] = field(default_factory=Counter)
     listings: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
@@ -281,6 +285,9 @@ class Witness:
     def told(self, events: Sequence[Event]) -> None:
         """Hear of events that are to be written. Where the journal refuses, the intents come without them."""
         self.whys.update({one.instance_id: str(one.data["why"]) for one in events if "why" in one.data})
+        for one in events:
+            if one.kind == LAUNCH and one.data.get("why") == Why.GANG.value:
+                self.gangs[str(one.data["launch_id"])] = int(str(one.data["count"]))
 
     def noted(self, intents: Sequence[InstanceIntent], now_s: float) -> None:
         """Hear of intents that the controller knows, and that may be lost with it."""

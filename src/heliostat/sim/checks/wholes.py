@@ -10,7 +10,10 @@ from heliostat.sim.wrapper import OURS
 
 
 class Wholes:
-    """Of a gang's allocation a backend has taken on every member, or none."""
+    """Of a gang's allocation a backend has taken on every member, or none.
+
+    What is a gang's, and how large, is what its launch's event says: the request may have lost it.
+    """
 
     name = "wholes"
 
@@ -18,12 +21,11 @@ class Wholes:
         self._view = view
 
     def look(self) -> Iterator[str]:
-        together = {key: one for key, one in self._view.witness.launches.items() if one.together}
-        if not together:
+        gangs = self._view.witness.gangs
+        if not gangs:
             return
         ours = [one for one in self._view.world.machines() if one.identity == OURS]
-        taken = Counter(one.launch_id for one in ours if one.launch_id in together)
+        taken = Counter(one.launch_id for one in ours if one.launch_id in gangs)
         for launch_id, count in taken.items():
-            size = len(together[launch_id].instance_ids)
-            if count % size:
-                yield f"of the gang {launch_id} {count} of {size} came"
+            if count % gangs[launch_id]:
+                yield f"of the gang {launch_id} {count} of {gangs[launch_id]} came"

@@ -19,8 +19,8 @@ from heliostat.control.steady_clock import SteadyClock
 from heliostat.control.tombstones import Tombstones
 from heliostat.control.watch import BackendWatch
 from heliostat.model.history import History
-from heliostat.model.instance import Change, InstanceIntent, InstanceState, Intent
-from heliostat.model.plan import Reason, Release, Why
+from heliostat.model.instance import Change, InstanceIntent, InstanceState, Intent, LaunchRequest
+from heliostat.model.plan import Launch, Reason, Release, Why
 from heliostat.model.snapshot import BackendView, RayState, Snapshot
 from tests.unit.sim.mutants.mutant import Catalogue
 
@@ -307,3 +307,14 @@ def memory_grows(patch: pytest.MonkeyPatch) -> None:
 def nothing_is_ever_forgotten(patch: pytest.MonkeyPatch) -> None:
     """What was released stays in the journal when it has long been gone."""
     patch.setattr(Tombstones, "over", lambda *_: [])
+
+
+@LOOP.mutant(seed=83, checks="wholes")
+def gangs_are_asked_for_one_by_one(patch: pytest.MonkeyPatch) -> None:
+    """A gang's launch does not say that it has to come together."""
+    means = loop.as_planned
+
+    def planned(request: LaunchRequest, action: Launch, history: History) -> LaunchRequest:
+        return replace(means(request, action, history), together=False)
+
+    patch.setattr(loop, "as_planned", planned)
