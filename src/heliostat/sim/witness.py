@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from heliostat.control.record import LAUNCH
+from heliostat.control.record import AGAIN, LAUNCH
 from heliostat.control.wiring import Timing
 from heliostat.model.instance import Change, DrainReason, InstanceIntent, Intent, LaunchRequest
 from heliostat.model.plan import Why
@@ -88,7 +88,11 @@ class Witness:
     listings        when each honest listing of a backend began, and when it was given
     recorded        every intent ever written; `releases` the last release of each instance,
                     `launched_s` when each was first wanted, `whys` the reason last told of each,
-                    `gangs` how many a gang's launch was said to have, by launch id
+                    `gangs` how many a gang's launch was said to have, by launch id; `agains` how often one
+                    was asked for again
+    answers         the launches to which a controller heard an answer
+    inherited       the launches with neither an answer nor a backend that got them, which the living
+                    controller found in the journal at `began_s`, with the members that it found
     troubled_at_s   when anything last stood between the controller and the world, by whom: a backend's
                     name, «ray», «controller»
     asked_by_hand   how often people asked for something; `added` how many workers, `removed` which are to go
@@ -120,6 +124,10 @@ class Witness:
     releases: dict[str, Recorded] = field(default_factory=dict)
     whys: dict[str, str] = field(default_factory=dict)
     gangs: dict[str, int] = field(default_factory=dict)
+    agains: Counter[str] = field(default_factory=Counter)
+    answers: set[str] = field(default_factory=set)
+    inherited: dict[str, list[InstanceIntent]] = field(default_factory=dict)
+    began_s: float = -math.inf
     launched_s: dict[str, float] = field(default_factory=dict)
     unanswered: Counter[str] = field(default_factory=Counter)
     listings: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
@@ -179,6 +187,7 @@ class Witness:
         A type waits for the first backoff at least, or as long as its backend asks; a backend of which
         several calls in a row failed for `BREAKER_FIRST_S`.
         """
+        self.answers.update(one.launch_id for one in change.launch)
         errors = [(one, _refusal(one, answer)) for one in change.launch]
         for request, error in errors:
             if error is None:
@@ -227,8 +236,13 @@ class Witness:
         if known is None or now_s + wait_s > known.until_s:
             self.quiet[name] = Quiet(now_s, now_s + wait_s)
 
-    def began(self, intents: Sequence[InstanceIntent]) -> None:
+    def began(self, intents: Sequence[InstanceIntent], now_s: float) -> None:
         """Hear what the journal holds that a controller begins with."""
+        self.began_s = now_s
+        self.inherited = {}
+        for one in intents:
+            if not one.adopted and one.launch_id not in self.launches and one.launch_id not in self.answers:
+                self.inherited.setdefault(one.launch_id, []).append(one)
         held = {one.instance_id: one.intent for one in intents}
         for instance_id, intent in self.durable.items():
             if instance_id not in held or (intent is Intent.RELEASED and held[instance_id] is Intent.WANTED):
@@ -288,6 +302,7 @@ class Witness:
         for one in events:
             if one.kind == LAUNCH and one.data.get("why") == Why.GANG.value:
                 self.gangs[str(one.data["launch_id"])] = int(str(one.data["count"]))
+        self.agains.update(str(one.data["launch_id"]) for one in events if one.kind == AGAIN)
 
     def noted(self, intents: Sequence[InstanceIntent], now_s: float) -> None:
         """Hear of intents that the controller knows, and that may be lost with it."""

@@ -22,7 +22,7 @@ class JournalMembrane:
     def intents(self) -> tuple[InstanceIntent, ...]:
         self._around.process.check()
         found = self._inner.intents()
-        self._around.witness.began(found)
+        self._around.witness.began(found, self._around.loop.time())
         return found
 
     def record_intents(

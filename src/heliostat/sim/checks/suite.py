@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from heliostat.sim.checks.again import AskedAgain
 from heliostat.sim.checks.by_hand import ByHand
 from heliostat.sim.checks.calm import Bounded, Settles
 from heliostat.sim.checks.drains import Drains
@@ -23,6 +24,7 @@ from heliostat.sim.checks.work import Gentle, Told
 CHECKS: tuple[Callable[[View], Check], ...] = (
     Known,
     NotLost,
+    AskedAgain,
     Gone,
     Single,
     Limits,

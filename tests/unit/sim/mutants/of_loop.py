@@ -318,3 +318,9 @@ def gangs_are_asked_for_one_by_one(patch: pytest.MonkeyPatch) -> None:
         return replace(means(request, action, history), together=False)
 
     patch.setattr(loop, "as_planned", planned)
+
+
+@LOOP.mutant(seed=45, checks="again")
+def what_nobody_asked_for_is_lost(patch: pytest.MonkeyPatch) -> None:
+    """What a controller wrote down and never asked for is not asked for by the next one."""
+    patch.setattr(loop, "asked_again", lambda recorded, *_, **__: recorded)
