@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -132,9 +131,8 @@ class CrashTests(Subject):
 
     async def _nothing_comes_late(self, place: Path) -> None:
         """Wait for as long as two may live for one id; what comes is ended, as the loop does it."""
-        loop, provider = asyncio.get_running_loop(), self.make(place, OURS)
-        until_s = loop.time() + self.doubles_gone_s
-        while loop.time() < until_s:
+        provider, until_s = self.make(place, OURS), self.now_s() + self.doubles_gone_s
+        while self.now_s() < until_s:
             await self.ended(provider, *await self.listed(provider))
             await self.pass_time()
         await self.one_of_each(provider, place, ())

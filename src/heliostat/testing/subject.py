@@ -142,6 +142,10 @@ class Subject(ABC):
         """Let a little time pass between two listings."""
         await asyncio.sleep(0.05)
 
+    def now_s(self) -> float:
+        """Return the time in seconds, from any moment, by which `doubles_gone_s` counts."""
+        return asyncio.get_running_loop().time()
+
     # Tools of the tests.
 
     def request(self, launch_id: str = "l000001", count: int = 1) -> LaunchRequest:
@@ -191,10 +195,9 @@ class Subject(ABC):
 
     async def one_of_each(self, provider: Provider, place: Path, instance_ids: Sequence[str]) -> None:
         """Wait, as long as two may live for one id, until exactly these live, each once."""
-        loop = asyncio.get_running_loop()
-        until_s = loop.time() + self.doubles_gone_s
+        until_s = self.now_s() + self.doubles_gone_s
         while (found := sorted(await self.living(place))) != sorted(instance_ids):
-            assert loop.time() < until_s, f"{found} live, {list(instance_ids)} should"
+            assert self.now_s() < until_s, f"{found} live, {list(instance_ids)} should"
             await self.listed(provider)
             await self.pass_time()
 
