@@ -1,9 +1,10 @@
-"""Every registered provider can be made, and runs the conformance kit, and so does the fake."""
+"""Every registered provider can be made, and runs the conformance kit, and so do the fake and the simulated."""
 
 from __future__ import annotations
 
 import ast
 import tomllib
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -16,16 +17,30 @@ REGISTERED: dict[str, str] = tomllib.loads((tree.ROOT / "pyproject.toml").read_t
     "project"
 ]["entry-points"]["heliostat.providers"]
 KIT = "ProviderConformance"
-FAKES = {"fake": "heliostat.testing.fake:FakeProvider"}
-"""What tests of the loop trust instead of a backend keeps the same contract."""
+FAKES = {
+    "fake": "heliostat.testing.fake:FakeProvider",
+    "simulated batch system": "heliostat.sim.world.batch_provider:BatchProvider",
+    "simulated cloud": "heliostat.sim.world.cloud_provider:CloudProvider",
+}
+"""What tests of the loop and the simulator trust instead of a backend keeps the same contract."""
+
+
+def under_the_kit(module: ast.Module) -> Iterator[ast.ClassDef]:
+    """Yield the classes that pytest collects (`Test…`) and that have the kit as a base, if through others."""
+    kits = {KIT}
+    for one in module.body:
+        if isinstance(one, ast.ClassDef) and not kits.isdisjoint(
+            ast.unparse(base).rpartition(".")[2] for base in one.bases
+        ):
+            kits.add(one.name)
+            if one.name.startswith("Test"):
+                yield one
 
 
 def modules_under_the_kit(text: str) -> set[str]:
     """Return the modules that a test file imports, if it holds a conformance class; else nothing."""
     module = ast.parse(text)
-    classes = (node for node in ast.walk(module) if isinstance(node, ast.ClassDef))
-    bases = {ast.unparse(base).rpartition(".")[2] for one in classes for base in one.bases}
-    if KIT not in bases:
+    if not any(under_the_kit(module)):
         return set()
     froms = [node for node in ast.walk(module) if isinstance(node, ast.ImportFrom) and node.module]
     plain = [node for node in ast.walk(module) if isinstance(node, ast.Import)]
@@ -59,6 +74,12 @@ def test_a_provider_without_the_kit_is_seen(tmp_path: Path) -> None:
     file.write_text(f"from heliostat.providers.new import create\nclass TestNew(kit.{KIT}): ...\n")
     assert covered("heliostat.providers.new:create", [file])
     assert not covered("heliostat.providers.newer:create", [file])
+    file.write_text(f"from heliostat.providers.new import create\nclass New({KIT}): ...\n")
+    assert not covered("heliostat.providers.new:create", [file]), "pytest does not collect it"
+    file.write_text(
+        f"from heliostat.providers.new import create\nclass New({KIT}): ...\nclass TestNew(New): ...\n"
+    )
+    assert covered("heliostat.providers.new:create", [file])
 
 
 def test_each_optional_protocol_is_in_the_guides() -> None:
