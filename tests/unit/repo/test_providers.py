@@ -1,4 +1,4 @@
-"""Every registered provider can be made, and runs the conformance kit, and so do the fake and the simulated."""
+"""Every registered provider can be made, and runs the conformance kit, also those of tests."""
 
 from __future__ import annotations
 
