@@ -130,5 +130,7 @@ def _error(one: Instance, history: History, snapshot: Snapshot, *, policy: Polic
     if one.state is InstanceState.STARTING and start_overdue(one, snapshot, history, policy):
         return f"did not join within {start_timeout_s(one, policy):.0f} s (start_timeout_s)"
     if one.state is InstanceState.REQUESTED and lost(one, snapshot, history):
-        return f"was asked for and never seen in a listing of {one.intent.backend}"
+        was_listed = one.instance_id in history.first_listed
+        text = "vanished from the listings" if was_listed else "was asked for and never seen in a listing"
+        return f"{text} of {one.intent.backend}"
     return None

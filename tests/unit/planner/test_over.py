@@ -148,6 +148,16 @@ class TestLost:
         assert released(world.round()) == {}
         assert released(world.round(LOST_AFTER_S)) == {}
         assert released(world.round(1)) == {one: Why.LOST}
+        assert world.history.failures[-1].error == "was asked for and never seen in a listing of fake"
+
+    def test_what_was_listed_before_is_not_said_to_have_never_been(self) -> None:
+        world = World(policy=policy(kind(min_workers=1)))
+        one = world.coming(ago_s=1)
+        world.round()
+        del world.rows[one]
+        world.round()
+        assert released(world.round(LOST_AFTER_S + 1)) == {one: Why.LOST}
+        assert world.history.failures[-1].error == "vanished from the listings of fake"
 
     def test_a_late_listing_saves_it(self) -> None:
         world = World(policy=policy(kind(min_workers=1)))
