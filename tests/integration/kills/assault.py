@@ -117,7 +117,7 @@ class Assault:
         self.tally.lost += sum(number not in times for number in range(asked))
         self.tally.again += sum(count > 1 for count in times.values())
         self.found.wait_empty(GONE_S)
-        self._count_nodes()
+        self.count_nodes()
         until(lambda: not self.left(self.found.record.cluster_uid) or None, "empty backend", 30)
 
     def _find_workers(self) -> None:
@@ -169,7 +169,7 @@ class Assault:
         until(lambda: self.points.pid() != old or None, "another controller", 60)
         self.found.status()
 
-    def _count_nodes(self) -> None:
+    def count_nodes(self) -> None:
         """Look for instances that were two nodes: Ray keeps the dead in its table, and no id comes again."""
         nodes = Counter(one.instance_id for one in self._ray().nodes if one.instance_id)
         self.tally.instances += len(nodes)
@@ -232,6 +232,7 @@ def full_assault(
         with assault(place, text(f"down{number}"), tally=tally, left=left) as made:
             made.found.command("add", "worker")
             until(lambda made=made: made.found.running() or None, "a worker", 120)
+            made.count_nodes()
             made.points.arm([DOWN])
         # It died on its way, and all went down all the same.
         assert not made.points.armed([DOWN])
