@@ -98,6 +98,31 @@ FULL_CLOUD = Scenario(
 )
 """Gangs that could be had from a late queue and from a full cloud were asked for and given back for ever."""
 
+FLOOR_OF_A_GANG = Scenario(
+    seed=1,
+    spec=spec(replace(node_type("fast", "cloud", min_workers=1), max_workers=4)),
+    backends=(BackendScenario("cloud", "cloud", strangers=0),),
+    workload=WorkloadScenario(
+        (work("gang", {"CPU": 4}, (4, 4), work_s=(5.0, 30.0)),), every_s=(0.1, 0.2), unfinished_most=1
+    ),
+    safety_s=30.0,
+    round_s=5.0,
+)
+"""A floor of a type that never came up and a gang that wanted the same node held each other back for ever."""
+
+UNHEARD_BACKEND = Scenario(
+    seed=6,
+    spec=spec(node_type("slow", "slurm", min_workers=1, start_timeout_s=300.0)),
+    backends=(
+        BackendScenario("slurm", "batch", machines=4, queue_s=(5.0, 60.0), boot_s=(10.0, 60.0), strangers=0),
+    ),
+    workload=SMALL,
+    faults={"backend outage": 240.0, "journal loss": 120.0},
+    safety_s=60.0,
+    people={"down": 120.0},
+)
+"""A cluster was down at once where the journal was lost and the backend, where it had a worker, was away."""
+
 LATE_LAUNCHES = Scenario(
     seed=7,
     spec=replace(spec(node_type("fast", "cloud")), orphan_timeout_s=1_200.0),

@@ -10,6 +10,8 @@ from tests.unit.sim import pinned
 from tests.unit.sim.mutants.catalogue import MUTANTS
 
 FOUND = {
+    "a floor waits for its gang": (pinned.FLOOR_OF_A_GANG, "met"),
+    "down hears no backend first": (pinned.UNHEARD_BACKEND, "down"),
     "each word to go down wakes": (pinned.STRANGERS_HEAD, "bounded"),
     "down waits for nothing late": (pinned.LATE_LAUNCHES, "down"),
     "gangs do not count on queues": (pinned.FULL_CLOUD, "settles"),
