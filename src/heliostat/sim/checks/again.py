@@ -15,7 +15,7 @@ as lost, after `LOST_AFTER_S`."""
 
 
 class AskedAgain:
-    """A launch that no backend ever got, and to which nobody heard an answer, reaches one soon, or is refused.
+    """A launch that no backend ever got, and to which nobody heard an answer, soon reaches one or is refused.
 
     Only time counts in which nothing stood between the new controller, Ray and the backend. Left out are
     those of which a member was given up, or whose type the file has changed since.
@@ -44,7 +44,9 @@ class AskedAgain:
         node_type = self._view.policy.node_type(first.node_type)
         same = node_type is not None and node_type.shape_id == first.shape_id
         tried = witness.agains[first.launch_id] >= AGAIN_AT_MOST
-        return same and not tried and all(map(self._is_wanted, members))
+        # One that was given up may have been forgotten since, and be no member any more.
+        whole = not any(one.startswith(f"{first.launch_id}.") for one in witness.releases)
+        return same and whole and not tried and all(map(self._is_wanted, members))
 
     def _is_wanted(self, one: InstanceIntent) -> bool:
         found = self._view.witness.intents.get(one.instance_id)
