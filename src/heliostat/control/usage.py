@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
-from heliostat.model.instance import Instance, InstanceState, NodeStatus
+from heliostat.model.instance import BackendState, Instance, InstanceState, NodeStatus
 from heliostat.model.node_type import Policy
 from heliostat.model.resources import SCALE
 from heliostat.ports.journal import UsageRow
 
-_PAID = {InstanceState.STARTING, InstanceState.RUNNING, InstanceState.DRAINING, InstanceState.STOPPING}
+_PAID = {InstanceState.STARTING, InstanceState.RUNNING, InstanceState.DRAINING}
 """From the machine's start to its end: time in a queue costs nothing."""
+
+_THERE = {BackendState.STARTING, BackendState.RUNNING, BackendState.STOPPING}
+"""What was released runs until it ends, if its backend's last word was one of these."""
 
 SECONDS_AT_MOST = 60.0
 """A longer gap between two rounds is an outage: nothing is charged for it."""
@@ -33,7 +36,16 @@ def usage(
     if not 0 < seconds <= SECONDS_AT_MOST:
         return []
     day = datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m-%d")
-    return [_row(one, policy, prices, day=day, seconds=seconds) for one in instances if one.state in _PAID]
+    return [_row(one, policy, prices, day=day, seconds=seconds) for one in instances if _is_paid(one)]
+
+
+def _is_paid(one: Instance) -> bool:
+    """Say whether a machine runs. What was refused, or released in a queue, is stopping without one."""
+    if one.state is not InstanceState.STOPPING:
+        return one.state in _PAID
+    if one.row is not None:
+        return one.row.state in _THERE
+    return one.node is not None and one.node.status is not NodeStatus.DEAD
 
 
 def _row(

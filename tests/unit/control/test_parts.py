@@ -14,7 +14,15 @@ from heliostat.control.usage import SECONDS_AT_MOST, usage
 from heliostat.control.wiring import Identity
 from heliostat.model.drain_limit import DrainLimit
 from heliostat.model.gcs_storage import RECONNECT_VARIABLE, GcsStorage
-from heliostat.model.instance import Instance, InstanceIntent, InstanceState, Intent, NodeStatus
+from heliostat.model.instance import (
+    BackendInstance,
+    BackendState,
+    Instance,
+    InstanceIntent,
+    InstanceState,
+    Intent,
+    NodeStatus,
+)
 from heliostat.model.resources import Resources
 from heliostat.ports.journal import added_up
 from tests.unit.control.world import HEAD, node_type, spec
@@ -47,6 +55,33 @@ def test_usage_counts_cores_gpus_money_and_idle_time() -> None:
 @pytest.mark.parametrize("state", [InstanceState.QUEUED, InstanceState.GONE, InstanceState.FAILED])
 def test_what_does_not_run_costs_nothing(state: InstanceState) -> None:
     assert usage([instance(state)], policy=spec(GPU).policy, prices=PRICES, seconds=1.0, wall_s=DAY_S) == []
+
+
+@pytest.mark.parametrize(
+    ("row_state", "is_paid"),
+    [
+        (None, False),
+        (BackendState.QUEUED, False),
+        (BackendState.STARTING, True),
+        (BackendState.RUNNING, True),
+        (BackendState.STOPPING, True),
+        (BackendState.ENDED, False),
+        (BackendState.FAILED, False),
+    ],
+)
+def test_what_was_released_costs_something_where_a_machine_runs(
+    row_state: BackendState | None, is_paid: bool
+) -> None:
+    row = None if row_state is None else BackendInstance("la.0", "w1", "gpu", row_state)
+    one = Instance(INTENT, InstanceState.STOPPING, row, None)
+    rows = usage([one], policy=spec(GPU).policy, prices=PRICES, seconds=1.0, wall_s=DAY_S)
+    assert bool(rows) is is_paid
+
+
+def test_what_is_a_node_still_costs_something_though_no_listing_has_it() -> None:
+    nodes = [instance(InstanceState.STOPPING), instance(InstanceState.STOPPING, NodeStatus.DEAD)]
+    (row,) = usage(nodes, policy=spec(GPU).policy, prices=PRICES, seconds=1.0, wall_s=DAY_S)
+    assert row.node_s == 1.0
 
 
 @pytest.mark.parametrize("gap_s", [0.0, -5.0, SECONDS_AT_MOST + 1])
