@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,6 +20,7 @@ import structlog
 from heliostat.control.wiring import Timing
 from heliostat.planner.limits import DOWN_KEPT_S
 from heliostat.ports.errors import HeliostatError
+from heliostat.sim.checks.given_up import LISTED_S
 from heliostat.sim.checks.known import gave_up
 from heliostat.sim.checks.suite import Broken, Suite, Violation
 from heliostat.sim.checks.view import View
@@ -190,6 +191,8 @@ class _Simulation:
             self._gone()
             self.wrapper.go_down("the run is over")
         self._down()
+        if not self.scenario.faults and self.wrapper.lives == 1:
+            self._accounted()
 
     def _is_going_down(self) -> bool:
         """Say whether the cluster ends for a reason of its own: another head answered, or none for long."""
@@ -251,6 +254,22 @@ class _Simulation:
             self.suite.fail(
                 "down", f"{within_s:.0f} s after `down` the controller {state}; left: {names or 'none'}"
             )
+
+    def _accounted(self) -> None:
+        """Compare the journal's node time with the machines': nothing kept the controller from counting."""
+        ours = [one for one in self.world.machines() if one.identity == OURS and one.started_s is not None]
+        true_s: defaultdict[str, float] = defaultdict(float)
+        for one in ours:
+            over_s = self.loop.time() if one.over_s is None else one.over_s
+            true_s[one.node_type] += over_s - (one.started_s or 0.0)
+        said_s: defaultdict[str, float] = defaultdict(float)
+        for row in self.disk.open(OURS.cluster_uid).usage():
+            said_s[row.node_type] += row.node_s
+        counts = Counter(one.node_type for one in ours)
+        for name in sorted(true_s.keys() | said_s.keys()):
+            if abs(said_s[name] - true_s[name]) > LISTED_S * counts[name]:
+                words = f"{said_s[name]:.0f} s of {name} are accounted for, {true_s[name]:.0f} s were there"
+                self.suite.fail("usage", words)
 
     def _until(self, reached: Callable[[], bool], within_s: float) -> bool:
         """Run until it is reached, looked at once a second; say whether it took too long."""

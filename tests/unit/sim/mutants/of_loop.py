@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from heliostat.control import ledger, loop, tombstones
+from heliostat.control import accounts, ledger, loop, tombstones
 from heliostat.control.answers import rejection
 from heliostat.control.drainer import Drainer
 from heliostat.control.ledger import Ledger
@@ -324,3 +324,10 @@ def gangs_are_asked_for_one_by_one(patch: pytest.MonkeyPatch) -> None:
 def what_nobody_asked_for_is_lost(patch: pytest.MonkeyPatch) -> None:
     """What a controller wrote down and never asked for is not asked for by the next one."""
     patch.setattr(loop, "asked_again", lambda recorded, *_, **__: recorded)
+
+
+@LOOP.mutant(seed=5, checks="usage")
+def node_time_is_counted_thrice(patch: pytest.MonkeyPatch) -> None:
+    """The accounts hold three times what ran."""
+    counts = accounts.usage
+    patch.setattr(accounts, "usage", lambda *args, **kwargs: counts(*args, **kwargs) * 3)
