@@ -24,6 +24,7 @@ from heliostat.model.plan import Why
 from heliostat.model.rejection import Answer
 from heliostat.model.states import derive
 
+_OVER = frozenset({BackendState.ENDED, BackendState.FAILED})
 _COMING_OR_UP = frozenset({BackendState.QUEUED, BackendState.STARTING, BackendState.RUNNING})
 
 
@@ -193,8 +194,12 @@ def _meanwhile(intent: InstanceIntent, row: BackendInstance | None, node: RayNod
 def _backend_state(
     intent: InstanceIntent, view: BackendView | None, row: BackendInstance | None
 ) -> BackendState:
-    if view is None or not view.fresh:
+    if view is None:
         return BackendState.UNKNOWN
+    if not view.fresh:
+        # What its backend has called over does not come back to life because it says nothing more.
+        stays = intent.intent is Intent.WANTED and row is not None and row.state in _OVER
+        return row.state if row is not None and stays else BackendState.UNKNOWN
     if row is not None:
         return row.state
     # A listing that began before the release can't tell that the instance has gone.

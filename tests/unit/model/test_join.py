@@ -92,6 +92,16 @@ def test_a_listing_that_failed_says_nothing_of_what_it_lacks() -> None:
     assert state_of(node(NodeStatus.IDLE), row=None, fresh=False) is InstanceState.RUNNING
 
 
+@pytest.mark.parametrize("over", [BackendState.ENDED, BackendState.FAILED])
+def test_what_a_backend_called_over_stays_so_when_it_falls_silent(over: BackendState) -> None:
+    row = replace(ROW, state=over)
+    late = node(NodeStatus.RUNNING)
+    assert state_of(late, row=row, fresh=False) is state_of(late, row=row)
+    # Of what was released only a fresh listing tells.
+    released = replace(INTENT, intent=Intent.RELEASED, released_at_s=150.0)
+    assert state_of(late, row=row, fresh=False, intent=released) is InstanceState.STOPPING
+
+
 def test_a_backend_that_was_never_listed_is_unknown() -> None:
     (one,) = join(Snapshot(200.0, RayState(1, "s"), {}, (INTENT,)))
     assert one.state is InstanceState.UNKNOWN
@@ -142,7 +152,6 @@ def test_while_a_change_is_under_way_nobody_is_called_over(
 ) -> None:
     listed = replace(ROW, state=row) if row else None
     assert state_of(row=listed, fresh=False, under_way=True) is state
-    assert state_of(row=listed, fresh=False) is InstanceState.UNKNOWN
 
 
 def test_nor_is_who_was_released_or_has_died() -> None:
