@@ -257,11 +257,14 @@ class _Simulation:
 
     def _accounted(self) -> None:
         """Compare the journal's node time with the machines': nothing kept the controller from counting."""
-        ours = [one for one in self.world.machines() if one.identity == OURS and one.started_s is not None]
+        ours = [one for one in self.world.machines() if one.identity == OURS]
         true_s: defaultdict[str, float] = defaultdict(float)
         for one in ours:
+            if one.started_s is None:
+                # It may be paid for all the same: a cloud lists as starting what it has taken on.
+                continue
             over_s = self.loop.time() if one.over_s is None else one.over_s
-            true_s[one.node_type] += over_s - (one.started_s or 0.0)
+            true_s[one.node_type] += over_s - one.started_s
         said_s: defaultdict[str, float] = defaultdict(float)
         for row in self.disk.open(OURS.cluster_uid).usage():
             said_s[row.node_type] += row.node_s

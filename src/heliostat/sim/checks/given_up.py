@@ -53,8 +53,11 @@ class GivenUp:
             if one.instance_id in view.witness.before_loss:
                 # Whoever found it again took it for just started.
                 continue
-            late_s = view.now_s - one.started_s - self._start_s[one.node_type]
-            if late_s > LISTED_S and view.lasted_s(one.started_s, one.backend, lies_of(one.backend)) > late_s:
+            start_s = self._start_s[one.node_type]
+            late_s = view.now_s - one.started_s - start_s
+            # It counts from the listing that first shows that it starts.
+            known_s = view.lasted_s(one.started_s, one.backend, lies_of(one.backend))
+            if known_s > start_s + LISTED_S:
                 yield f"{one} should have been up {late_s:.0f} s ago (start_timeout_s)"
 
     def _is_wanted(self, machine: Machine) -> bool:

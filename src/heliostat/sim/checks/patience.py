@@ -35,9 +35,9 @@ class Patience:
             return
         view = self._view
         launches = list(view.witness.launches.values())
-        for one in launches[self._seen :]:
-            if one.node_type in self._dead and not one.together:
-                self._attempts[one.node_type] += 1
+        # Several gangs may ask in one call: that is one attempt.
+        asked = {one.node_type for one in launches[self._seen :] if not one.together}
+        self._attempts.update(asked & self._dead.keys())
         self._seen = len(launches)
         # 5 s, 10 s, 20 s, …: the n-th attempt comes no sooner than 5 × (2^n − 1) s.
         most = math.log2(view.now_s / BACKOFF_FIRST_S + 1) + 1
