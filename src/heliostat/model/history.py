@@ -110,7 +110,7 @@ class History:
     start_s        node type -> the last observed times from launch to join, newest last
     failures       the last failures, newest last, at most `FAILURES_KEPT`
     rounds_at_s    when the last round with a readable GCS was
-    starting_since instance id -> since when it has been STARTING, but for when nobody could see it
+    starting_since instance id -> since when it has been STARTING; it goes on while nobody can see it
     unneeded_since instance id -> since when nothing has needed it, while it is on its way
     shares         node id -> demand for shares of devices that waits although the node's sum has room for it
     drained        instance ids that drained, or were idle, when Ray last showed them alive

@@ -58,7 +58,7 @@ def failures(before: History, history: History, snapshot: Snapshot, policy: Poli
         # What fails in an old shape says nothing of the new one.
         mine = [each for each in failed.get(kind.name, ()) if each[0].intent.shape_id == kind.shape_id]
         if mine:
-            attempt = _attempt(mine, history, now_s=snapshot.now_s)
+            attempt = _attempt(mine, history, now_s=snapshot.now_s, most_s=kind.start_timeout_s)
             backoff[kind.name] = after_failures(
                 backoff.get(kind.name), attempt, shape_id=kind.shape_id, now_s=snapshot.now_s
             )
@@ -91,7 +91,9 @@ def _began(one: Instance) -> bool:
     return one.state is InstanceState.STARTING or bool(one.row and one.row.started_at_s)
 
 
-def _attempt(failed: Sequence[tuple[Instance, str]], history: History, *, now_s: float) -> Attempt:
+def _attempt(
+    failed: Sequence[tuple[Instance, str]], history: History, *, now_s: float, most_s: float
+) -> Attempt:
     """Return instances of one shape that failed in this round as one attempt."""
     rejections = [one.row.rejection for one, _ in failed if one.row and one.row.rejection]
     last, error = failed[-1]
@@ -100,7 +102,8 @@ def _attempt(failed: Sequence[tuple[Instance, str]], history: History, *, now_s:
         error=error,
         seed=last.instance_id,
         rejection=max(rejections, key=lambda one: (one.permanent, one.retry_after_s or 0.0), default=None),
-        took_s=max(_took_s(one, history, now_s) for one, _ in failed),
+        # Nobody may have looked for hours, which says nothing of the start.
+        took_s=min(most_s, max(_took_s(one, history, now_s) for one, _ in failed)),
         proven=history.has_come_up(last.node_type, last.intent.shape_id),
     )
 

@@ -171,6 +171,16 @@ class TestAsLongAsTheStartTook:
         world.round()
         assert 41 <= world.history.backoff["a"].until_s - world.now_s <= 41 * (1 + JITTER)
 
+    def test_hours_in_which_nobody_looked_do_not_count(self) -> None:
+        world = World(policy=policy(self.A), demands=(demand(1),))
+        world.history = History()
+        one = world.coming("a", state=BackendState.STARTING)
+        world.round()
+        world.now_s += 4 * 3600
+        world.change_row(one, state=BackendState.FAILED, detail="NODE_FAIL")
+        world.round()
+        assert world.history.backoff["a"].until_s - world.now_s <= 300 * (1 + JITTER)
+
     def test_one_that_fails_long_after_the_others_of_its_launch_counts_too(self) -> None:
         attempt = Attempt(90.0, "broken", "l1.0", took_s=10.0, proven=False)
         known = after_failures(None, attempt, shape_id="shape", now_s=100.0)
