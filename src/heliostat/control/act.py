@@ -41,6 +41,7 @@ class BackendActor:
         self._on_answer = on_answer
         self._waiting = Change()
         self._asked = Change()
+        self._answered_s: dict[str, float] = {}
         self.task: asyncio.Task[None] | None = None
         self._since_s = 0.0
 
@@ -57,10 +58,11 @@ class BackendActor:
         if not self.busy and self._waiting:
             self.task = asyncio.create_task(self._work(), name=f"apply-{self.provider.name}")
 
-    def asking(self) -> frozenset[str]:
-        """Return the instances whose launch has not been answered yet, or waits for its turn."""
-        launches = (*self._asked.launch, *self._waiting.launch)
-        return frozenset(key for one in launches for key in one.instance_ids)
+    def asking(self, listed_at_s: float) -> frozenset[str]:
+        """Return the instances whose launch has not been answered yet, or waits for its turn, or was answered
+        only after the last listing began, at `listed_at_s` (controller's clock)."""
+        self._answered_s = {key: at_s for key, at_s in self._answered_s.items() if at_s >= listed_at_s}
+        return frozenset((*_launched(self._asked), *_launched(self._waiting), *self._answered_s))
 
     async def settle(self) -> None:
         """Wait until nothing is under way; each call has its own deadline."""
@@ -72,6 +74,7 @@ class BackendActor:
             self._asked, self._waiting = self._waiting, Change()
             outcome = await self._apply(self._asked)
             change, self._asked = self._asked, Change()
+            self._answered_s.update(dict.fromkeys(_launched(change), self._clock.now_s()))
             self._on_answer(change, outcome)
 
     async def _apply(self, change: Change) -> Outcome:
@@ -95,6 +98,10 @@ class BackendActor:
             return None
         except ProviderError as error:
             return error
+
+
+def _launched(change: Change) -> list[str]:
+    return [key for one in change.launch for key in one.instance_ids]
 
 
 def _all_failed(change: Change, error: ProviderError) -> Outcome:

@@ -65,6 +65,20 @@ async def test_a_launch_is_not_lost_by_a_listing_from_before_its_answer(stage: S
     assert stage.states() == {"l1.0": "running"}
 
 
+async def test_nor_by_one_that_is_long_ago_where_the_next_lacks_it_still(stage: Stage) -> None:
+    slow = Slow(stage)
+    stage.ray.demands = (demand(1),)
+    await slow.rounds(8)
+    await slow.rounds(int(LOST_AFTER_S) + 5, lists=False)
+    stage.provider.world.lag()
+    slow.calls[0].set()
+    await slow.breath()
+    await slow.rounds(1, lists=False)
+    await slow.rounds(3)
+    assert stage.controller.memory.history.failures == ()
+    assert stage.states() == {"l1.0": "requested"}
+
+
 async def test_one_that_was_answered_and_never_shows_up_is_lost_all_the_same(stage: Stage) -> None:
     slow = Slow(stage)
     stage.ray.demands = (demand(1),)

@@ -158,7 +158,7 @@ def a_failed_listing_is_empty(patch: pytest.MonkeyPatch) -> None:
 def an_ask_under_way_is_overlooked(patch: pytest.MonkeyPatch) -> None:
     """A listing counts as fresh, and what it lacks as absent, though the ask for it is still on its way."""
     patch.setattr(loop, "UNDER_WAY_S", float("inf"))
-    patch.setattr(BackendActor, "asking", lambda _: frozenset())
+    patch.setattr(BackendActor, "asking", lambda *_: frozenset())
 
 
 @LOOP.mutant(seed=53, checks="gentle legal")
