@@ -33,10 +33,13 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Adding:
-    """An `add` under way: so many of a type are to be there. No journal holds it: it ends with its asker."""
+    """An `add` under way: `count` more, so that `total` of a type are there. No journal holds it: it ends
+    with its asker. `before` is what had been added by hand until then."""
 
     node_type: str
     count: int
+    total: int
+    before: frozenset[str]
 
 
 @dataclass
@@ -93,7 +96,7 @@ class Memory:
         """Return what people asked for, with the floor that an `add` under way is."""
         if self.adding is None:
             return self.operator
-        floors = {**self.operator.floors, self.adding.node_type: self.adding.count}
+        floors = {**self.operator.floors, self.adding.node_type: self.adding.total}
         return replace(self.operator, floors=floors)
 
     def with_added(self, intents: Iterable[InstanceIntent]) -> OperatorSettings | None:
@@ -101,12 +104,14 @@ class Memory:
 
         What came by hand stays until it is removed.
         """
-        name = self.adding.node_type if self.adding else None
-        ids = {one.instance_id for one in intents if one.node_type == name} - self.intents.keys()
-        if not ids:
+        if self.adding is None:
             return None
-        old = self.operator
-        return replace(old, protected=old.protected | ids, added=old.added | ids)
+        name, old, known = self.adding.node_type, self.operator, self.intents.keys()
+        new = [one.instance_id for one in intents if one.node_type == name and one.instance_id not in known]
+        # Waiting work may bring more of the type in the same round, behind what the floor brings.
+        left = self.adding.count - len(old.added - self.adding.before)
+        ids = frozenset(new[: max(0, left)])
+        return replace(old, protected=old.protected | ids, added=old.added | ids) if ids else None
 
     def wanted(self) -> list[InstanceIntent]:
         return [one for one in self.intents.values() if one.intent is Intent.WANTED]

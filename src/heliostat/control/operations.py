@@ -128,7 +128,7 @@ class Operations:
         await self._refuse_without_offer(wanted, count)
         memory = self._controller.memory
         known = set(memory.intents)
-        memory.adding = Adding(wanted.name, len(alive) + count)
+        memory.adding = Adding(wanted.name, count, len(alive) + count, memory.operator.added)
         try:
             await self._controller.round()
         finally:

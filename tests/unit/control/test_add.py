@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.control.stage import Stage
+from tests.unit.control.world import demand
 
 
 class Killed(BaseException):
@@ -54,6 +55,16 @@ async def test_what_was_launched_stays_and_nothing_more_is(
     assert not any(left.floors.values())
     await stage.step(40)
     assert list(stage.states().values()) == ["running"] * len(written)
+
+
+async def test_what_waiting_work_brings_meanwhile_is_not_added_by_hand(stage: Stage) -> None:
+    await stage.step(2)
+    stage.ray.demands = (demand(3),)
+    added = (await stage.operations.add("cpu", 1))["instance_ids"]
+    assert added == ["l1.0"]
+    assert len(stage.journal.intents()) == 3
+    left = stage.journal.operator()
+    assert left.added == left.protected == {"l1.0"}
 
 
 async def test_no_floor_is_left_when_the_one_who_asked_has_gone(stage: Stage) -> None:
