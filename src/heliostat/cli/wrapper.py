@@ -47,8 +47,10 @@ HEAD_REST_S = 3.0
 """What a dead head has left may take so long to go by itself."""
 
 CONTROLLER_GRACE_S = 120.0
-REMOVED_AFTER = 5
+REMOVE_TRIES = 5
 REMOVE_PAUSE_S = 0.2
+"""Between two tries to remove a folder: what writes there still is just ending."""
+
 ATTACHED_CHECK_S = 0.5
 TOUCH_CHECK_S = 5.0
 TOUCH_SILENCE_S = 180.0
@@ -255,11 +257,12 @@ class Wrapper:
 
 def _remove(folder: Path) -> None:
     """Remove a folder; what a process that is just ending still writes there goes with it."""
-    for _ in range(REMOVED_AFTER):
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    for _ in range(REMOVE_TRIES - 1):
         if not folder.exists():
             return
         time.sleep(REMOVE_PAUSE_S)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _pause_s(deaths: int) -> float:

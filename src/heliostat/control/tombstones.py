@@ -1,4 +1,4 @@
-"""When an instance that was given up is really gone: listings say so, never a guess."""
+"""When an instance that was given up is really gone: listings say so, never a guess. Functions are pure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from heliostat.control.memory import Memory
 from heliostat.model.instance import InstanceIntent, Intent
 from heliostat.model.snapshot import BackendView
 from heliostat.ports.provider import Delayed, Provider
+
+DOWN_LATE_S = 70.0
+"""`down` waits no longer than this for what nobody answered: `Timing.wind_down_s` is all that it has. That is
+twice a message timeout of 35 s; where a site's is longer, `doctor` finds what came later still."""
 
 
 class Tombstones:
@@ -58,7 +62,7 @@ class Tombstones:
                 one,
                 listings.get(one.backend),
                 unclear_s=memory.unclear.get(key),
-                late_s=self.late_s(one.backend),
+                late_s=min(self.late_s(one.backend), DOWN_LATE_S),
             )
         ]
         unheard = [name for name, view in listings.items() if not is_heard(view, memory.intents)]

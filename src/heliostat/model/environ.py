@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-_ENTRY = re.compile(rb"[^\s\0='\"]+=")
+_ENTRY = re.compile(rb"[A-Za-z_][\w.-]*(%%|\(\))?=")
+"""A variable, an exported function of bash's among them; hardly ever the end of a title."""
 
 
 def is_overwritten(environ: bytes) -> bool:

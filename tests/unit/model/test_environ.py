@@ -17,6 +17,10 @@ from heliostat.model.environ import is_overwritten
         # The title of one of the dashboard's processes is its whole command line.
         (b"ackages', '/src']})\0\0\0\0", True),
         (b"main(7, key='x=1')\0\0", True),
+        (b"spawn_main(tracker_fd=5)\0\0", True),
+        (b"ray::lr=0.1\0\0", True),
+        (b"--temp-dir=/tmp/ray\0\0", True),
+        (b"BASH_FUNC_ml()=() { }\0", False),
         # Of Ray's agents, the last variables are left.
         (b"\0" * 531 + b"RAY_CLIENT_MODE=0\0PATH=/bin\0", True),
         (b"   \0 \0HELIOSTAT_CLUSTER_UID=u\0", True),
