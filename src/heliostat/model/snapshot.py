@@ -197,9 +197,10 @@ def _backend_state(
     if view is None:
         return BackendState.UNKNOWN
     if not view.fresh:
-        # What its backend has called over does not come back to life because it says nothing more.
-        stays = intent.intent is Intent.WANTED and row is not None and row.state in _OVER
-        return row.state if row is not None and stays else BackendState.UNKNOWN
+        # What its backend has called over does not come back to life because it says nothing more. What it
+        # has refused may have come all the same.
+        said = row.state if row is not None and row.rejection is None else BackendState.UNKNOWN
+        return said if intent.intent is Intent.WANTED and said in _OVER else BackendState.UNKNOWN
     if row is not None:
         return row.state
     # A listing that began before the release can't tell that the instance has gone.

@@ -16,6 +16,7 @@ from heliostat.model.instance import (
     NodeStatus,
     RayNode,
 )
+from heliostat.model.rejection import About, Rejection
 from heliostat.model.resources import NOTHING, Resources
 from heliostat.model.snapshot import BackendView, RayState, Snapshot, join
 
@@ -97,6 +98,9 @@ def test_what_a_backend_called_over_stays_so_when_it_falls_silent(over: BackendS
     row = replace(ROW, state=over)
     late = node(NodeStatus.RUNNING)
     assert state_of(late, row=row, fresh=False) is state_of(late, row=row)
+    # What was refused may have come all the same.
+    refused = replace(row, rejection=Rejection("full", About.TYPE))
+    assert state_of(row=refused, fresh=False) is InstanceState.UNKNOWN
     # Of what was released only a fresh listing tells.
     released = replace(INTENT, intent=Intent.RELEASED, released_at_s=150.0)
     assert state_of(late, row=row, fresh=False, intent=released) is InstanceState.STOPPING
