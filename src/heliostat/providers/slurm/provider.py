@@ -47,6 +47,7 @@ LAUNCHES_KEPT = 10_000
 
 TIDY_EVERY_S = 86_400.0
 MESSAGE_TIMEOUT_S = 10.0
+"""Slurm's default (slurm.conf, MessageTimeout)."""
 
 OWN_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
 """What a job gets of our own environment: how the token is found. It is a path, never the token."""
