@@ -10,9 +10,10 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from heliostat.raylink.free_port import PortClaims
 from heliostat.raylink.head import HeadOptions, choose_ports, driver_environment, head_command
 from heliostat.raylink.ready import HeadReady, wait_until_ready
 from heliostat.raylink.token import ensure_token, read_token
@@ -56,11 +57,15 @@ def real_head(
         node_type="head",
         resources=dict(resources),
         labels=dict(labels or {}),
-        port=port or free_port(),
+        port=free_port(),
         dashboard_port=free_port(),
         client_port=free_port(),
     )
-    ports = choose_ports(options)
+    claims = PortClaims()
+    ports = choose_ports(options, claims)
+    if port is not None:
+        # A stranger's head knows nothing of claims.
+        ports = replace(ports, gcs=port)
     command = head_command(options, ports, environment=environ)
     with (folder / "head.log").open("wb") as log:
         process = subprocess.Popen(
@@ -79,6 +84,7 @@ def real_head(
         yield RealHead(ready, token, {**environ, **driver}, folder, process)
     finally:
         end(process)
+        claims.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 

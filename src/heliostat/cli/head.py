@@ -12,6 +12,7 @@ from heliostat.model.gcs_storage import RECONNECT_VARIABLE
 from heliostat.model.node_type import ClusterSpec
 from heliostat.ports.errors import ConfigError
 from heliostat.providers.local import head_gpus, machine_gpus, visible_devices
+from heliostat.raylink.free_port import PortClaims
 from heliostat.raylink.head import (
     LOOPBACK,
     STORAGE_VARIABLES,
@@ -81,9 +82,15 @@ def place_here(spec: ClusterSpec) -> HeadPlace:
 
 
 def plan_head(
-    spec: ClusterSpec, place: HeadPlace, *, cluster_uid: str, token_path: Path, port: int | None
+    spec: ClusterSpec,
+    place: HeadPlace,
+    *,
+    cluster_uid: str,
+    token_path: Path,
+    port: int | None,
+    claims: PortClaims,
 ) -> HeadPlan:
-    """Return how the head is started; ports are free at this moment, nothing has started yet."""
+    """Return how the head is started; its ports are free and its own by `claims`, nothing has started yet."""
     node_ip = "" if is_loopback(place.host) else place.host
     options = HeadOptions(
         temp_dir=f"{place.temp_root}/hel-{cluster_uid[:8]}",
@@ -100,7 +107,7 @@ def plan_head(
         storage=spec.gcs_storage,
         cluster_uid=cluster_uid,
     )
-    ports = choose_ports(options)
+    ports = choose_ports(options, claims)
     base = {**os.environ, "HELIOSTAT_CLUSTER_UID": cluster_uid}
     base.pop("HELIOSTAT_INSTANCE_ID", None)
     command = head_command(options, ports, environment=base)

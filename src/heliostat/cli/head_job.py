@@ -33,6 +33,7 @@ from heliostat.model.node_type import ClusterSpec
 from heliostat.ports.errors import HeliostatError
 from heliostat.providers.slurm import on_node
 from heliostat.providers.slurm.options import job_options, parse_section
+from heliostat.raylink.free_port import PortClaims
 
 SLURM = "slurm"
 PORTS_SPREAD = 1000
@@ -59,9 +60,14 @@ def promote_successor(places: StatePlaces, cluster_uid: str) -> None:
 
 
 def prepared(
-    places: StatePlaces, cluster_uid: str, *, arguments: argparse.Namespace, environment: Mapping[str, str]
+    places: StatePlaces,
+    cluster_uid: str,
+    *,
+    arguments: argparse.Namespace,
+    environment: Mapping[str, str],
+    claims: PortClaims,
 ) -> HeadPlan:
-    """Plan the head here and write record and launch file. Raises HeliostatError."""
+    """Plan the head here, claim its ports, write record and launch file. Raises HeliostatError."""
     promote_successor(places, cluster_uid)
     record = read_record(places.record)
     if record is None or record.cluster_uid != cluster_uid or record.job is None:
@@ -73,28 +79,30 @@ def prepared(
         base_dir=Path(record.source).parent,
     )
     spec = source.load()
+    place = replace(job_place(spec, environment), port_offset=int(cluster_uid[:8], 16) % PORTS_SPREAD)
+    token_path = Path(record.token_path)
     runtime = runtime_of(record.owner, cluster_uid)
     try:
-        return _planned(record, spec, runtime, places=places, arguments=arguments, environment=environment)
+        head = plan_head(
+            spec, place, cluster_uid=cluster_uid, token_path=token_path, port=arguments.port, claims=claims
+        )
+        _write_down(record, head, runtime, places=places, arguments=arguments, environment=environment)
     except BaseException:
         shutil.rmtree(runtime.folder, ignore_errors=True)
         raise
+    return head
 
 
-def _planned(
+def _write_down(
     record: ClusterRecord,
-    spec: ClusterSpec,
+    head: HeadPlan,
     runtime: RuntimePlaces,
     *,
     places: StatePlaces,
     arguments: argparse.Namespace,
     environment: Mapping[str, str],
-) -> HeadPlan:
+) -> None:
     assert record.job is not None
-    cluster_uid = record.cluster_uid
-    place = replace(job_place(spec, environment), port_offset=int(cluster_uid[:8], 16) % PORTS_SPREAD)
-    token_path = Path(record.token_path)
-    head = plan_head(spec, place, cluster_uid=cluster_uid, token_path=token_path, port=arguments.port)
     job = HeadJob(environment["SLURM_JOB_ID"], record.job.log, lease_end_s(environment) or 0.0)
     record = replace(
         record,
@@ -111,7 +119,6 @@ def _planned(
     launch = _launch_file(head, record, places=places, arguments=arguments)
     launch.write(places.folder)
     write_record(places.record, record)
-    return head
 
 
 def job_place(spec: ClusterSpec, environment: Mapping[str, str]) -> HeadPlace:
@@ -199,8 +206,11 @@ def main() -> None:
     places = StatePlaces(arguments.folder)
     # A job that is cancelled now leaves no folder on its node; from `execve` on the wrapper sees to that.
     signal.signal(signal.SIGTERM, _end)
+    claims = PortClaims()
     try:
-        head = prepared(places, arguments.cluster_uid, arguments=arguments, environment=os.environ)
+        head = prepared(
+            places, arguments.cluster_uid, arguments=arguments, environment=os.environ, claims=claims
+        )
     except HeliostatError as error:
         _say(str(error))
         # The record stays: whoever asks for the cluster later is told why there is none.
@@ -209,6 +219,8 @@ def main() -> None:
         _say(note)
     _say(f"on {socket.gethostname()}, {head.address}")
     # The wrapper takes our place, so that the job's own process hears what Slurm says.
+    for descriptor in claims.filenos():
+        os.set_inheritable(descriptor, True)
     argv = [sys.executable, "-m", "heliostat.cli.wrapper", str(places.folder)]
     os.execve(sys.executable, argv, dict(head.environment))
 

@@ -48,6 +48,7 @@ from heliostat.config.record import ClusterRecord, read_record, remove_record, w
 from heliostat.model.node_type import ClusterSpec
 from heliostat.ports.errors import HeliostatError
 from heliostat.raylink.address_file import claim_address_file
+from heliostat.raylink.free_port import PortClaims
 
 START_TIMEOUT_S = 180.0
 DOWN_TIMEOUT_S = 180.0
@@ -75,10 +76,13 @@ def start_cluster(path: Path, *, options: StartOptions, say: Say) -> ClusterReco
                 from heliostat.cli import queued_start
 
             return queued_start.start(path, spec, places=places, options=options, waiting=queued, say=say)
-        record, head = _prepare(path, spec=spec, places=places, options=options, crashed=crashed)
-        for note in head.notes:
-            say(note)
-        wrapper = _spawn_wrapper(places, head)
+        with PortClaims() as claims:
+            record, head = _prepare(
+                path, spec=spec, places=places, options=options, crashed=crashed, claims=claims
+            )
+            for note in head.notes:
+                say(note)
+            wrapper = _spawn_wrapper(places, head, claims)
         try:
             _wait_until_running(record, places=places, wrapper=wrapper, say=say)
             if note := claim_address_file(record.address, os.environ):
@@ -182,6 +186,7 @@ def _prepare(
     places: StatePlaces,
     options: StartOptions,
     crashed: ClusterRecord | None,
+    claims: PortClaims,
 ) -> tuple[ClusterRecord, HeadPlan]:
     record = crashed and resumed(crashed, path)
     if record is None:
@@ -197,6 +202,7 @@ def _prepare(
             cluster_uid=record.cluster_uid,
             token_path=Path(record.token_path),
             port=options.port or (port_of(crashed) if crashed else None),
+            claims=claims,
         )
         if crashed:
             refuse_other_address(crashed, head.address)
@@ -232,7 +238,7 @@ def _launch_file(
     )
 
 
-def _spawn_wrapper(places: StatePlaces, head: HeadPlan) -> subprocess.Popen[bytes]:
+def _spawn_wrapper(places: StatePlaces, head: HeadPlan, claims: PortClaims) -> subprocess.Popen[bytes]:
     with (places.logs / "wrapper.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "heliostat.cli.wrapper", str(places.folder)],
@@ -242,6 +248,8 @@ def _spawn_wrapper(places: StatePlaces, head: HeadPlan) -> subprocess.Popen[byte
             stderr=log,
             cwd=places.folder,
             start_new_session=True,
+            # They are the head's as long as the wrapper lives, which may start it again.
+            pass_fds=claims.filenos(),
         )
 
 

@@ -1,14 +1,65 @@
-"""Ports for the head: the wanted one if it can be bound now, else one near it, and what to say then."""
+"""Ports for the head: the wanted one if it can be bound now and no other head of ours will bind it, else
+one near it.
+"""
 
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
 
 from heliostat.ports.errors import ConfigError
 
 TRIED = 50
 """How many ports near the wanted one are tried."""
+
+
+class PortClaims:
+    """Ports that one head has to itself among ours on this host, while this object or a child has it open.
+
+    Seconds pass until Ray binds a port that was found free, and again when a head is started anew: without
+    a claim a second head takes the same, and Ray (2.60) ends one of the two a minute later. A claim is a
+    name among Linux's abstract Unix sockets: these belong to the network namespace, as ports do, and go with
+    the last process that has them open. Elsewhere than on Linux nothing is claimed.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[int, socket.socket] = {}
+
+    def take(self, port: int) -> bool:
+        """Claim `port`; False if another has it. One that is ours already stays so."""
+        if port in self._held:
+            return True
+        held = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            if sys.platform == "linux":
+                held.bind(f"\0heliostat-port-{port}")
+        except OSError:
+            held.close()
+            return False
+        self._held[port] = held
+        return True
+
+    def release(self, port: int) -> None:
+        self._held.pop(port).close()
+
+    def filenos(self) -> list[int]:
+        """Return what a child must inherit to hold the claims beyond our end."""
+        return [held.fileno() for held in self._held.values()]
+
+    def close(self) -> None:
+        for port in list(self._held):
+            self.release(port)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def is_free(port: int, *, host: str | None = None) -> bool:
@@ -17,15 +68,20 @@ def is_free(port: int, *, host: str | None = None) -> bool:
     return all(_binds(family, address, port) for family, address in wanted)
 
 
-def near(wanted: int, *, taken: Iterable[int] = (), host: str | None = None, step: int = 1) -> int:
-    """Return `wanted` or the next free port in direction `step`, none of `taken`.
+def near(
+    wanted: int, *, claims: PortClaims, taken: Iterable[int] = (), host: str | None = None, step: int = 1
+) -> int:
+    """Return `wanted` or the next free port in direction `step`, none of `taken`, and claim it.
 
     Raises ConfigError when none of `TRIED` is free.
     """
     avoided = frozenset(taken)
     for port in range(wanted, wanted + TRIED * step, step):
-        if 0 < port < 65536 and port not in avoided and is_free(port, host=host):
+        if not 0 < port < 65536 or port in avoided or not claims.take(port):
+            continue
+        if is_free(port, host=host):
             return port
+        claims.release(port)
     raise ConfigError([f"no port near {wanted} is free ({TRIED} were tried)"])
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from heliostat.model.gcs_storage import RECONNECT_VARIABLE, GcsStorage, namespace_of
 from heliostat.ports.errors import ConfigError
-from heliostat.raylink.free_port import near
+from heliostat.raylink.free_port import PortClaims, near
 from heliostat.raylink.stored_head import own_options
 from heliostat.raylink.token import TOKEN_VARIABLE, auth_environment
 
@@ -97,12 +97,12 @@ class HeadCommand:
     environment: Mapping[str, str]
 
 
-def choose_ports(options: HeadOptions) -> HeadPorts:
-    """Return ports that can be bound now; raises ConfigError when none near a wish can."""
-    gcs = near(options.port)
-    dashboard = near(options.dashboard_port, taken={gcs}, host=LOOPBACK)
+def choose_ports(options: HeadOptions, claims: PortClaims) -> HeadPorts:
+    """Return ports that can be bound now, and claim them; raises ConfigError when none near a wish can."""
+    gcs = near(options.port, claims=claims)
+    dashboard = near(options.dashboard_port, claims=claims, taken={gcs}, host=LOOPBACK)
     # Downwards: Ray refuses a client port inside its workers' range, which begins at 10002.
-    client = near(options.client_port, taken={gcs, dashboard}, step=-1)
+    client = near(options.client_port, claims=claims, taken={gcs, dashboard}, step=-1)
     wishes = (
         ("GCS", options.port, gcs),
         ("dashboard", options.dashboard_port, dashboard),

@@ -17,7 +17,7 @@ from heliostat.config.record import ClusterRecord, read_record
 from heliostat.journal import last_event
 from heliostat.ports.errors import ClusterUnreachable
 from heliostat.ports.journal import Event
-from heliostat.raylink.free_port import is_free
+from heliostat.raylink.free_port import PortClaims, is_free
 from heliostat.raylink.reader import GcsReader
 from tests.integration.cluster.conftest import (
     CLUSTER,
@@ -155,6 +155,13 @@ def test_the_password_is_in_no_argument_no_worker_and_no_log(kept: Cluster, serv
             assert secret not in log.read_bytes(), log
 
 
+def claimed(record: ClusterRecord) -> list[bool]:
+    """Say of each port of the head whether no other head of ours would take it, bound or not."""
+    places = (record.address, record.dashboard_url, f":{record.client_port}")
+    with PortClaims() as claims:
+        return [not claims.take(int(one.rpartition(":")[2])) for one in places]
+
+
 def test_after_a_crash_of_the_whole_head_the_next_up_goes_on(kept: Cluster) -> None:
     instances, (count, *where) = kept.running(), counted(kept)
     crashed = record_of(NAME)
@@ -168,10 +175,13 @@ def test_after_a_crash_of_the_whole_head_the_next_up_goes_on(kept: Cluster) -> N
     said = kept.command("status", NAME)
     assert said.returncode == 1
     assert "it crashed, and its state is kept" in said.stderr
+    assert claimed(crashed) == [False, False, False]
     kept.record = start_cluster(kept.path, options=StartOptions(detach=True), say=print)
     assert kept.record.cluster_uid == crashed.cluster_uid
     assert kept.record.session_name == crashed.session_name
     assert kept.record.address == crashed.address
+    # Its dashboard may not listen yet, and another head that starts now must not take its port.
+    assert claimed(kept.record) == [True, True, True]
     assert counted(kept) == [str(int(count) + 1), *where]
     goes_on(kept, instances)
     assert {pid for pid in spared if process_start_ticks(pid) is None} == set()

@@ -13,6 +13,7 @@ from heliostat.cli.head import HeadPlan, head_host, networks, place_here, plan_h
 from heliostat.model.node_type import ClusterSpec, NodeType, Policy
 from heliostat.model.resources import Resources
 from heliostat.ports.errors import ConfigError
+from heliostat.raylink.free_port import PortClaims
 
 HOST = (Interface("lo", "127.0.0.1"), Interface("eth0", "10.1.4.2"), Interface("ib0", "10.2.4.2"))
 
@@ -35,7 +36,15 @@ def cluster(backends: Mapping[str, Mapping[str, object]]) -> ClusterSpec:
 
 def plan(backends: Mapping[str, Mapping[str, object]]) -> HeadPlan:
     spec = cluster(backends)
-    return plan_head(spec, place_here(spec), cluster_uid="u" * 32, token_path=Path("/t/token"), port=None)
+    with PortClaims() as claims:
+        return plan_head(
+            spec,
+            place_here(spec),
+            cluster_uid="u" * 32,
+            token_path=Path("/t/token"),
+            port=None,
+            claims=claims,
+        )
 
 
 def node_ip_of(made: HeadPlan) -> list[str]:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from heliostat.model.node_type import ClusterSpec, NodeType, Policy
 from heliostat.model.resources import Resources
 from heliostat.ports.errors import ConfigError, HeliostatError, Unavailable
 from heliostat.providers.slurm.tags import Tag, comment
+from heliostat.raylink.free_port import PortClaims
 from tests.unit.cli.fake_slurm import AWAY, FakeJob, FakeSlurm
 
 HOST = (Interface("lo", "127.0.0.1"), Interface("eth0", "10.1.4.17"), Interface("ib0", "10.2.4.17"))
@@ -78,10 +80,15 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StatePlaces:
     return made
 
 
+def planned(places: StatePlaces, arguments: Namespace, environment: Mapping[str, str]) -> HeadPlan:
+    with PortClaims() as claims:
+        return prepared(places, UID, arguments=arguments, environment=environment, claims=claims)
+
+
 def prepare(places: StatePlaces, *argv: str) -> ClusterRecord:
     arguments = _arguments([str(places.folder), UID, *argv])
     environment = {"SLURM_JOB_ID": "123", "SLURM_JOB_END_TIME": "1760000000", "TMPDIR": "/tmp"}
-    prepared(places, UID, arguments=arguments, environment=environment)
+    planned(places, arguments, environment)
     record = read_record(places.record)
     assert record is not None
     return record
@@ -113,7 +120,7 @@ def test_a_head_takes_no_more_than_slurm_gave(
     wanted = replace(spec({"network": "ib0"}).head_type, resources=Resources.of({"CPU": 4, "memory": 2**30}))
     monkeypatch.setattr(FileConfigSource, "load", lambda self: replace(spec(), head_type=wanted))
     given = {"SLURM_JOB_ID": "123", "SLURM_CPUS_ON_NODE": "2", "SLURM_MEM_PER_NODE": "500"}
-    head = prepared(places, UID, arguments=_arguments([str(places.folder), UID]), environment=given)
+    head = planned(places, _arguments([str(places.folder), UID]), given)
     assert {"--num-cpus=2", f"--memory={500 * 2**20}"} <= set(head.argv)
     (labels,) = [one for one in head.argv if one.startswith("--labels=")]
     assert "heliostat.io/job-id=123" in labels
@@ -135,7 +142,7 @@ def test_a_port_that_was_asked_for_is_tried_first(places: StatePlaces) -> None:
 
 def test_a_head_leaves_the_machines_memory_to_others(places: StatePlaces) -> None:
     given = {"SLURM_JOB_ID": "123", "SLURM_MEM_PER_NODE": "1000"}
-    head = prepared(places, UID, arguments=_arguments([str(places.folder), UID]), environment=given)
+    head = planned(places, _arguments([str(places.folder), UID]), given)
     (store,) = [one for one in head.argv if one.startswith("--object-store-memory=")]
     assert int(store.partition("=")[2]) <= 300 * 2**20
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,7 @@ from heliostat.raylink.address_file import (
     claim_address_file,
     release_address_file,
 )
-from heliostat.raylink.free_port import is_free, near
+from heliostat.raylink.free_port import PortClaims, is_free, near
 from heliostat.raylink.head import (
     TEMP_DIR_CHARS,
     HeadOptions,
@@ -114,8 +116,8 @@ def test_a_long_temp_dir_is_refused_with_its_limit() -> None:
 
 
 def test_a_port_in_use_is_replaced_and_said() -> None:
-    with listening() as dashboard, listening("0.0.0.0") as gcs, listening() as client:
-        found = choose_ports(options(port=gcs, dashboard_port=dashboard, client_port=client))
+    with listening() as dashboard, listening("0.0.0.0") as gcs, listening() as client, PortClaims() as claims:
+        found = choose_ports(options(port=gcs, dashboard_port=dashboard, client_port=client), claims)
     assert len({found.gcs, found.dashboard, found.client}) == 3
     assert found.gcs > gcs
     assert found.client < client
@@ -124,13 +126,53 @@ def test_a_port_in_use_is_replaced_and_said() -> None:
 
 
 def test_ports_are_free_only_if_nobody_listens() -> None:
+    with PortClaims() as claims:
+        with listening() as port:
+            assert not is_free(port)
+            assert not is_free(port, host="127.0.0.1")
+            assert near(port, claims=claims, taken={port + 1}) > port + 1
+        assert is_free(port)
+        with pytest.raises(ConfigError, match="no port"):
+            near(65536, claims=claims)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="claims are names of Linux's abstract sockets")
+def test_a_port_that_another_head_will_bind_is_not_chosen() -> None:
     with listening() as port:
-        assert not is_free(port)
-        assert not is_free(port, host="127.0.0.1")
-        assert near(port, taken={port + 1}) > port + 1
-    assert is_free(port)
-    with pytest.raises(ConfigError, match="no port"):
-        near(65536)
+        pass
+    with PortClaims() as first, PortClaims() as second:
+        assert near(port, claims=first) == port
+        assert near(port, claims=first) == port, "one's own claim stands in nobody's way"
+        assert is_free(port)
+        other = near(port, claims=second)
+        assert other > port
+        first.close()
+        assert near(port, claims=second) == port
+    with PortClaims() as third:
+        assert [third.take(port), third.take(other)] == [True, True]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="claims are names of Linux's abstract sockets")
+def test_a_port_that_is_in_use_stays_unclaimed() -> None:
+    with listening() as port, PortClaims() as first, PortClaims() as second:
+        assert near(port, claims=first) != port
+        assert second.take(port)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="claims are names of Linux's abstract sockets")
+def test_a_claim_lives_as_long_as_the_child_that_has_it() -> None:
+    with listening() as port:
+        pass
+    with PortClaims() as claims:
+        near(port, claims=claims)
+        child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=claims.filenos())
+    try:
+        with PortClaims() as other:
+            assert not other.take(port)
+    finally:
+        child.communicate()
+    with PortClaims() as other:
+        assert other.take(port)
 
 
 def test_a_driver_needs_only_places() -> None:
