@@ -8,12 +8,12 @@ from __future__ import annotations
 from itertools import chain
 
 from heliostat.model.history import History
-from heliostat.model.instance import Instance, InstanceState, Intent
+from heliostat.model.instance import MEMBER, Instance, InstanceState, Intent
 from heliostat.model.node_type import Policy
 from heliostat.model.plan import Reason, Release, Why
 from heliostat.model.snapshot import Snapshot
 from heliostat.planner.leases import is_over
-from heliostat.planner.limits import LOST_AFTER_S, START_TIMEOUT_S
+from heliostat.planner.limits import LOST_AFTER_S, OUTLIVED_S, START_TIMEOUT_S
 
 _MAYBE_OVER = (
     InstanceState.REQUESTED,
@@ -23,7 +23,7 @@ _MAYBE_OVER = (
     InstanceState.FAILED,
 )
 
-_OVER = frozenset({InstanceState.STOPPING, InstanceState.GONE, InstanceState.FAILED})
+OVER = (InstanceState.STOPPING, InstanceState.GONE, InstanceState.FAILED)
 
 
 def endings(snapshot: Snapshot, history: History, policy: Policy) -> tuple[Release, ...]:
@@ -41,7 +41,9 @@ def endings(snapshot: Snapshot, history: History, policy: Policy) -> tuple[Relea
 
 def ending(one: Instance, snapshot: Snapshot, history: History, policy: Policy) -> Reason | None:
     """Return why the instance is over, None if it is not. Its backend has answered."""
-    if one.state in _OVER and is_over(one, history, snapshot.now_s):
+    if one.state in OVER and outlived(one, snapshot, history):
+        return None
+    if one.state in OVER and is_over(one, history, snapshot.now_s):
         return _reason(one, Why.LEASE_ENDS, "left at the end of its lease")
     if one.state is InstanceState.FAILED:
         return _reason(one, Why.FAILED, f"failed: {said(one)}")
@@ -101,6 +103,30 @@ def lost(one: Instance, snapshot: Snapshot, history: History) -> bool:
     since_s = history.absent_since.get(one.instance_id)
     listed_at_s = snapshot.backends[one.intent.backend].listed_at_s
     return since_s is not None and listed_at_s - since_s > LOST_AFTER_S
+
+
+def outlived(one: Instance, snapshot: Snapshot, history: History) -> bool:
+    """Say whether Ray shows the node of what is listed as over alive, and listings have not insisted yet."""
+    view = snapshot.backends.get(one.intent.backend)
+    if view is None or one.node is None or one.node.status not in MEMBER:
+        return False
+    listed_at_s = view.listed_at_s
+    return listed_at_s - history.outlived_since.get(one.instance_id, listed_at_s) <= OUTLIVED_S
+
+
+def outliving(snapshot: Snapshot, history: History) -> dict[str, Reason]:
+    """Return for each instance that is kept because its node lives what its backend says of it."""
+    return {
+        one.instance_id: Reason(
+            Why.NODE_DIED,
+            f"{one.intent.backend} says that it is over ({said(one)}), and Ray that its node lives; "
+            f"believed if listings say so for {OUTLIVED_S:.0f} s",
+            {"state": one.state.value},
+        )
+        for state in OVER
+        for one in snapshot.by_state[state]
+        if one.intent.intent is Intent.WANTED and outlived(one, snapshot, history)
+    }
 
 
 def said(one: Instance) -> str:
