@@ -84,7 +84,7 @@ async def start_child(spec: ChildSpec) -> Child:
             stderr=log,
             env=dict(spec.environment),
             process_group=0,
-            preexec_fn=_hears_of_parents_death(os.getpid(), spec.orphan_signal),
+            preexec_fn=hears_of_parents_death(os.getpid(), spec.orphan_signal),
         )
     return Child(spec, process)
 
@@ -150,7 +150,8 @@ def _signal(pid: int, number: int) -> None:
         return
 
 
-def _hears_of_parents_death(parent: int, number: int) -> Callable[[], None]:
+def hears_of_parents_death(parent: int, number: int) -> Callable[[], None]:
+    """Return what a child of `parent` runs first, so that the kernel sends it `number` when that one dies."""
     library = ctypes.CDLL(None, use_errno=True)
 
     def in_child() -> None:

@@ -60,21 +60,25 @@ def campaign(
     jobs: int,
     stopwatch: Callable[[], float],
     heard: Callable[[Summary], None] = lambda _: None,
+    begin: Callable[[], None] = lambda: None,
 ) -> Campaign:
-    """Run all seeds in `jobs` processes; `heard` is told of each run, `stopwatch` gives real seconds."""
+    """Run all seeds in `jobs` processes, each of which calls `begin` first.
+
+    `heard` is told of each run, in the seeds' order; `stopwatch` gives real seconds.
+    """
     found, began_s = Campaign(), stopwatch()
-    for one in _summaries(list(seeds), jobs):
+    for one in _summaries(list(seeds), jobs, begin):
         found.add(one)
         heard(one)
     found.took_s = stopwatch() - began_s
     return found
 
 
-def _summaries(seeds: list[int], jobs: int) -> Iterator[Summary]:
+def _summaries(seeds: list[int], jobs: int, begin: Callable[[], None]) -> Iterator[Summary]:
     if jobs == 1:
         yield from map(summary, seeds)
         return
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(jobs, initializer=begin) as pool:
         yield from pool.map(summary, seeds, chunksize=CHUNK)
 
 

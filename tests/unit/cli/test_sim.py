@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from click.testing import CliRunner
 
+from heliostat.cli.commands.sim import _Progress
 from heliostat.cli.main import cli
 from heliostat.sim.campaign import Campaign, Summary
 from heliostat.sim.run import run
 from heliostat.sim.seeds import scenario
+
+T = TypeVar("T")
 
 QUICK = 275
 """A seed whose run takes some milliseconds: another head answers early."""
@@ -26,6 +36,49 @@ def test_figures_are_printed() -> None:
     assert code == 0
     assert text.startswith("1 runs, ")
     assert "0 violations" in text
+
+
+def test_a_long_run_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[str] = []
+    heard = _Progress(400, told.append, quiet=False)
+    for seed in range(1, 9):
+        failure: dict[str, object] | None = {"check": "limits", "text": "3 of cpu"} if seed == 5 else None
+        heard(Summary(seed, 1000, "d", Campaign().faults, failure))
+    assert [re.sub(r"\d+ steps|about .*", "…", one) for one in told] == [
+        "4 of 400 seeds, … a second, 0 violations, …",
+        "8 of 400 seeds, … a second, 1 violations, …",
+    ]
+    assert capsys.readouterr().out == "seed 5: limits: 3 of cpu\n"
+
+
+def test_a_short_run_says_nothing_meanwhile() -> None:
+    told: list[str] = []
+    heard = _Progress(9, told.append, quiet=True)
+    heard(Summary(1, 10, "d", Campaign().faults, None))
+    assert told == []
+
+
+def test_a_run_that_is_killed_leaves_no_process_behind() -> None:
+    words = ["-m", "heliostat.cli.main", "sim", "faults", "--seeds", "1-100000", "--jobs", "2"]
+    parent = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        children = _until(lambda: found if len(found := _children_of(parent.pid)) == 2 else None)
+    finally:
+        parent.kill()
+        parent.wait()
+    _until(lambda: True if not any(Path(f"/proc/{pid}").exists() for pid in children) else None)
+
+
+def _children_of(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _until(look: Callable[[], T | None]) -> T:
+    deadline_s = time.monotonic() + 30
+    while (found := look()) is None:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+    return found
 
 
 def test_figures_as_json() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from heliostat.cli.children import hears_of_parents_death
+from heliostat.cli.durations import humanise
 from heliostat.cli.options import json_option
-from heliostat.cli.output import show_json
+from heliostat.cli.output import Say, progress, show_json
 from heliostat.cli.source_version import source_version
 
 if TYPE_CHECKING:
@@ -24,6 +28,9 @@ else:
     _RangeType = click.ParamType
 
 _SEEDS = re.compile(r"(\d+)(?:-(\d+))?")
+
+PARTS = 100
+"""A run of at least so many seeds says so often how far it is."""
 
 SHOWN_MOST = 20
 """So many violations are shown in words; `--json` has all."""
@@ -90,8 +97,11 @@ def faults(*, seeds: range, jobs: int, trace: bool, shrink: bool, as_json: bool)
 def _many(seeds: range, jobs: int, *, as_json: bool) -> bool:
     from heliostat.sim.campaign import campaign
 
-    heard = _quiet if as_json else _said
-    found = campaign(seeds, jobs=jobs, stopwatch=time.perf_counter, heard=heard)
+    # A run of hours that is killed leaves no process behind.
+    begin = hears_of_parents_death(os.getpid(), signal.SIGTERM)
+    with progress() as say:
+        heard = _Progress(len(seeds), say, quiet=as_json)
+        found = campaign(seeds, jobs=jobs, stopwatch=time.perf_counter, heard=heard, begin=begin)
     figures = found.as_json() | {"commit": source_version()}
     if as_json:
         show_json(figures)
@@ -100,13 +110,28 @@ def _many(seeds: range, jobs: int, *, as_json: bool) -> bool:
     return bool(found.violations)
 
 
-def _quiet(_: Summary) -> None:
-    """Say nothing of single runs."""
+class _Progress:
+    """Says each violation at once (not if `quiet`), and how far a long run is in every hundredth of it."""
 
+    def __init__(self, total: int, say: Say, *, quiet: bool) -> None:
+        self._total, self._say, self._quiet = total, say, quiet
+        self._runs = self._steps = self._violations = 0
+        self._began_s = time.perf_counter()
 
-def _said(one: Summary) -> None:
-    if one.failure is not None:
-        click.echo(f"seed {one.seed}: {one.failure['check']}: {one.failure['text']}")
+    def __call__(self, one: Summary) -> None:
+        self._runs += 1
+        self._steps += one.steps
+        self._violations += one.failure is not None
+        if one.failure is not None and not self._quiet:
+            click.echo(f"seed {one.seed}: {one.failure['check']}: {one.failure['text']}")
+        runs, total = self._runs, self._total
+        if total >= PARTS and runs * PARTS // total > (runs - 1) * PARTS // total:
+            took_s = time.perf_counter() - self._began_s
+            self._say(
+                f"{runs} of {total} seeds, {self._steps / took_s:.0f} steps a second,"
+                f" {self._violations} violations,"
+                f" about {humanise(took_s / runs * (total - runs))} left"
+            )
 
 
 def _show(found: Campaign, commit: str) -> None:
