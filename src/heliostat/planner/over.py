@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import chain
 
 from heliostat.model.history import History
-from heliostat.model.instance import MEMBER, Instance, InstanceState, Intent
+from heliostat.model.instance import Instance, InstanceState, Intent
 from heliostat.model.node_type import Policy
 from heliostat.model.plan import Reason, Release, Why
 from heliostat.model.snapshot import Snapshot
@@ -106,12 +106,9 @@ def lost(one: Instance, snapshot: Snapshot, history: History) -> bool:
 
 
 def outlived(one: Instance, snapshot: Snapshot, history: History) -> bool:
-    """Say whether Ray shows the node of what is listed as over alive, and listings have not insisted yet."""
-    view = snapshot.backends.get(one.intent.backend)
-    if view is None or one.node is None or one.node.status not in MEMBER:
-        return False
-    listed_at_s = view.listed_at_s
-    return listed_at_s - history.outlived_since.get(one.instance_id, listed_at_s) <= OUTLIVED_S
+    """Say whether Ray last showed the node of what is listed as over alive, and listings do not insist."""
+    view, since_s = snapshot.backends.get(one.intent.backend), history.outlived_since.get(one.instance_id)
+    return view is not None and since_s is not None and view.listed_at_s - since_s <= OUTLIVED_S
 
 
 def outliving(snapshot: Snapshot, history: History) -> dict[str, Reason]:

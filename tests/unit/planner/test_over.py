@@ -224,6 +224,19 @@ def test_a_backend_that_insists_is_believed_in_the_end() -> None:
     assert released(world.round()) == {one: Why.NODE_DIED}
 
 
+def test_a_ray_that_falls_silent_settles_no_quarrel() -> None:
+    world = World()
+    one = world.running(used={"CPU": 1})
+    world.round()
+    world.listed_at_s = world.now_s
+    world.change_row(one, state=BackendState.STOPPING)
+    assert released(world.round()) == {}
+    world.ray_answers = False
+    assert released(world.round()) == {}
+    world.listed_at_s += OUTLIVED_S + 1
+    assert released(world.round()) == {one: Why.NODE_DIED}
+
+
 def test_an_old_listing_does_not_insist() -> None:
     world = World()
     one = world.running(used={"CPU": 1})
