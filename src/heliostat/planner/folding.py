@@ -17,7 +17,6 @@ from heliostat.model.snapshot import RayState, Snapshot
 from heliostat.planner.breaker import breakers
 from heliostat.planner.failures import failures, forgiven
 from heliostat.planner.limits import IDLE_REPORTS, RAY_GAP_S, WAITING_KEPT
-from heliostat.planner.over import OVER
 from heliostat.planner.scale_down import needless
 from heliostat.planner.scene import Scene, look
 from heliostat.planner.settle import Settlement, settle
@@ -194,7 +193,7 @@ def _proofs(history: History, snapshot: Snapshot, policy: Policy) -> History:
 def _outlived(history: History, snapshot: Snapshot) -> History:
     """Note since which fresh listing a backend calls over what Ray shows alive."""
     since = {}
-    for one in (one for state in OVER for one in snapshot.by_state[state]):
+    for one in snapshot.by_state[InstanceState.STOPPING]:
         alive = one.node is not None and one.node.status in MEMBER
         if not alive or one.intent.intent is not Intent.WANTED:
             continue

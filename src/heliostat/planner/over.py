@@ -23,7 +23,7 @@ _MAYBE_OVER = (
     InstanceState.FAILED,
 )
 
-OVER = (InstanceState.STOPPING, InstanceState.GONE, InstanceState.FAILED)
+_OVER = (InstanceState.STOPPING, InstanceState.GONE, InstanceState.FAILED)
 
 
 def endings(snapshot: Snapshot, history: History, policy: Policy) -> tuple[Release, ...]:
@@ -41,9 +41,9 @@ def endings(snapshot: Snapshot, history: History, policy: Policy) -> tuple[Relea
 
 def ending(one: Instance, snapshot: Snapshot, history: History, policy: Policy) -> Reason | None:
     """Return why the instance is over, None if it is not. Its backend has answered."""
-    if one.state in OVER and outlived(one, snapshot, history):
+    if outlived(one, snapshot, history):
         return None
-    if one.state in OVER and is_over(one, history, snapshot.now_s):
+    if one.state in _OVER and is_over(one, history, snapshot.now_s):
         return _reason(one, Why.LEASE_ENDS, "left at the end of its lease")
     if one.state is InstanceState.FAILED:
         return _reason(one, Why.FAILED, f"failed: {said(one)}")
@@ -106,9 +106,11 @@ def lost(one: Instance, snapshot: Snapshot, history: History) -> bool:
 
 
 def outlived(one: Instance, snapshot: Snapshot, history: History) -> bool:
-    """Say whether Ray last showed the node of what is listed as over alive, and listings do not insist."""
+    """Say whether Ray last showed the node of what is listed as ending alive, and listings do not insist."""
     view, since_s = snapshot.backends.get(one.intent.backend), history.outlived_since.get(one.instance_id)
-    return view is not None and since_s is not None and view.listed_at_s - since_s <= OUTLIVED_S
+    if one.state is not InstanceState.STOPPING or view is None or since_s is None:
+        return False
+    return view.listed_at_s - since_s <= OUTLIVED_S
 
 
 def outliving(snapshot: Snapshot, history: History) -> dict[str, Reason]:
@@ -120,8 +122,7 @@ def outliving(snapshot: Snapshot, history: History) -> dict[str, Reason]:
             f"believed if listings say so for {OUTLIVED_S:.0f} s",
             {"state": one.state.value},
         )
-        for state in OVER
-        for one in snapshot.by_state[state]
+        for one in snapshot.by_state[InstanceState.STOPPING]
         if one.intent.intent is Intent.WANTED and outlived(one, snapshot, history)
     }
 

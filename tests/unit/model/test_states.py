@@ -51,11 +51,12 @@ wanted   starting unknown  unknown
 wanted   unknown  none     unknown
 wanted   unknown  unknown  unknown
 wanted   failed   none     failed
-wanted   failed   running  failed
+wanted   failed   running  stopping
+wanted   failed   draining stopping
 wanted   failed   dead     failed
 wanted   ended    none     failed
 wanted   ended    dead     gone
-wanted   ended    idle     gone
+wanted   ended    idle     stopping
 wanted   stopping running  stopping
 wanted   stopping none     stopping
 released absent   none     gone
