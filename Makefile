@@ -6,10 +6,11 @@
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
+EVERY_CORE := --numprocesses=auto --maxprocesses=8 --dist=loadfile
 # The interpreter's name is part of the stamp, so that asking for another one rebuilds .venv.
 STAMP := .venv/.installed$(if $(PYTHON),-$(notdir $(PYTHON)))
 
-.PHONY: help demo test unit integration nightly check lint format types imports lock picture clean
+.PHONY: help demo test unit coverage integration nightly check lint format types imports lock picture clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -17,11 +18,13 @@ help: ## show this list
 demo: $(STAMP) ## run a real Ray cluster here: from zero workers to some, real work, and back to zero
 	@$(BIN)/heliostat demo
 
-test: unit integration ## run the unit tests (with coverage) and the integration tests
+test: unit integration ## run the unit tests and the integration tests
 
-unit: $(STAMP) ## run the unit tests on every core, with coverage
-	$(BIN)/pytest tests/unit --numprocesses=auto --maxprocesses=8 --dist=loadfile --cov --cov-report=
-	@echo "covered: $$($(BIN)/coverage report --format=total) % (.venv/bin/coverage report tells of each file)"
+unit: $(STAMP) ## run the unit tests on every core
+	$(BIN)/pytest tests/unit $(EVERY_CORE)
+
+coverage: $(STAMP) ## run the unit tests and tell how much of each file they cover (takes half as long again)
+	$(BIN)/pytest tests/unit $(EVERY_CORE) --cov --cov-report=term
 
 integration: $(STAMP) ## run the tests that start real Ray
 	$(BIN)/pytest tests/integration

@@ -117,7 +117,8 @@ def test_a_spawned_process_has_a_session_of_its_own_and_no_open_files_of_ours(
 
 
 def test_tagged_finds_the_family_of_our_cluster_only(sleeper: Identity, tmp_path: Path) -> None:
-    assert families(f"uid-{tmp_path}", {}) == {"l1.0": [sleeper]}
+    # For a moment a new process has no environment to be read yet.
+    wait_until(lambda: families(f"uid-{tmp_path}", {}) == {"l1.0": [sleeper]})
     assert families("uid-of-another", {}) == {}
 
 
