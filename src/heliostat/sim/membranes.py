@@ -127,6 +127,7 @@ class ProviderMembrane:
         answer: Outcome | ProviderError
         under_way = {key for one in change.launch for key in one.instance_ids}
         self._around.witness.under_way |= under_way
+        self._around.witness.sent(change)
         try:
             answer = await self._asked(change)
         except ProviderError as error:

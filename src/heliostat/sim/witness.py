@@ -92,7 +92,8 @@ class Witness:
                     was asked for again
     answers         the launches to which a controller heard an answer
     inherited       the launches with neither an answer nor a backend that got them, which the living
-                    controller found in the journal at `began_s`, with the members that it found
+                    controller found in the journal at `began_s` and has not asked for, with the members
+                    that it found
     troubled_at_s   when anything last stood between the controller and the world, by whom: a backend's
                     name, «ray», «controller»
     asked_by_hand   how often people asked for something; `added` how many workers, `removed` which are to go
@@ -169,6 +170,11 @@ class Witness:
     def untroubled_s(self, now_s: float, *whose: str) -> float:
         """Return for how long none of these has been in trouble; endless if none ever was."""
         return now_s - max(self.troubled_at_s.get(one, -math.inf) for one in whose)
+
+    def sent(self, change: Change) -> None:
+        """Hear of a change that a controller asks for, whether or not it will ever reach the backend."""
+        for one in change.launch:
+            self.inherited.pop(one.launch_id, None)
 
     def asked(self, backend: str, change: Change, now_s: float) -> None:
         """Hear of a change that is about to reach a backend."""

@@ -15,7 +15,7 @@ as lost, after `LOST_AFTER_S`."""
 
 
 class AskedAgain:
-    """A launch that no backend ever got, and to which nobody heard an answer, soon reaches one or is refused.
+    """A launch that no backend ever got, and to which nobody heard an answer, is soon asked for again.
 
     Only time counts in which nothing stood between the new controller, Ray and the backend. Left out are
     those of which a member was given up, or whose type the file has changed since.
@@ -35,8 +35,9 @@ class AskedAgain:
         for launch_id, members in witness.inherited.items():
             backend = members[0].backend
             waited_s = view.lasted_s(witness.began_s, backend, lies_of(backend))
-            is_asked = launch_id in witness.launches or launch_id in witness.answers
-            if waited_s > AGAIN_S and not is_asked and self._is_due(members):
+            # An earlier controller's request may have arrived late.
+            arrived = launch_id in witness.launches
+            if waited_s > AGAIN_S and not arrived and self._is_due(members):
                 yield f"{launch_id} was written down and never asked for, and is not for {waited_s:.0f} s"
 
     def _is_due(self, members: Sequence[InstanceIntent]) -> bool:
