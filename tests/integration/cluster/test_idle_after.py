@@ -69,8 +69,10 @@ def test_it_goes_by_itself_after_its_last_driver_and_not_before(tmp_path: Path) 
     options = ("--workers", "1", "--idle-after", f"{IDLE_AFTER_S:g}s")
     gate, connected = tmp_path / "gate", tmp_path / "connected"
     with terminal(tmp_path, text, name=NAME, options=options) as up:
-        record = until(lambda: read_record(places_of(NAME).record), "a record", 60)
-        temp_dir = Path(until(_launch, "a launch file", 30).head_temp_dir)
+        temp_dir = Path(until(_launch, "a launch file", 60).head_temp_dir)
+        # Ahead of that file it does not say all that it will.
+        record = read_record(places_of(NAME).record)
+        assert record is not None
         with driver(record, gate, connected) as process:
             found = up.cluster()
             gate.touch()
