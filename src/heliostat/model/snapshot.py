@@ -25,16 +25,6 @@ from heliostat.model.rejection import Answer
 from heliostat.model.states import derive
 
 _OVER = frozenset({BackendState.ENDED, BackendState.FAILED})
-_FURTHEST_UP = (
-    BackendState.RUNNING,
-    BackendState.STARTING,
-    BackendState.QUEUED,
-    BackendState.UNKNOWN,
-    BackendState.STOPPING,
-    BackendState.FAILED,
-    BackendState.ENDED,
-    BackendState.ABSENT,
-)
 _COMING_OR_UP = frozenset({BackendState.QUEUED, BackendState.STARTING, BackendState.RUNNING})
 
 
@@ -155,28 +145,14 @@ def join(snapshot: Snapshot) -> tuple[Instance, ...]:
     """Join intents, backends' rows and Ray's nodes into instances, in the intents' order.
 
     Ray lists the dead for a while: of several nodes with one instance id a living one counts, of several
-    living ones the one with the smallest node id. Of several rows the one that is furthest up counts.
+    living ones the one with the smallest node id.
     """
-    rows = _rows_by_instance(snapshot)
+    rows = {row.instance_id: row for view in snapshot.backends.values() for row in view.rows}
     nodes = _nodes_by_instance(snapshot.ray)
     return tuple(
         _joined(intent, snapshot, rows.get(intent.instance_id), nodes.get(intent.instance_id))
         for intent in snapshot.intents
     )
-
-
-def _rows_by_instance(snapshot: Snapshot) -> dict[str, BackendInstance]:
-    every = [row for view in snapshot.backends.values() for row in view.rows]
-    found = {row.instance_id: row for row in every}
-    if len(found) < len(every):
-        # The last one stays.
-        for row in sorted(every, key=_behind, reverse=True):
-            found[row.instance_id] = row
-    return found
-
-
-def _behind(row: BackendInstance) -> tuple[int, str]:
-    return _FURTHEST_UP.index(row.state), row.native_id
 
 
 def _nodes_by_instance(ray: RayState | None) -> dict[str, RayNode]:

@@ -7,7 +7,6 @@ Ray's word on a living node beats the backend's, a release beats a start.
 
 from __future__ import annotations
 
-from heliostat.model.instance import MEMBER
 from heliostat.model.instance import BackendState as B
 from heliostat.model.instance import InstanceState as S
 from heliostat.model.instance import Intent as I
@@ -31,9 +30,7 @@ RULES: tuple[Rule, ...] = (
     # Released: it is stopping until a listing, not a guess, says that it is over.
     (I.RELEASED, _OVER | _backend(B.ABSENT), None, S.GONE),
     (I.RELEASED, None, None, S.STOPPING),
-    # The backend says it is over, and Ray that it lives: it is on its way out, or was listed wrongly.
-    (I.WANTED, _OVER, MEMBER, S.STOPPING),
-    # It is over. A worker that Ray had seen left; one that never joined failed.
+    # The backend says it is over. A worker that Ray had seen left; one that never joined failed.
     (I.WANTED, _backend(B.FAILED), None, S.FAILED),
     (I.WANTED, _backend(B.ENDED), _node(N.NONE), S.FAILED),
     (I.WANTED, _backend(B.ENDED), None, S.GONE),

@@ -51,12 +51,11 @@ wanted   starting unknown  unknown
 wanted   unknown  none     unknown
 wanted   unknown  unknown  unknown
 wanted   failed   none     failed
-wanted   failed   running  stopping
-wanted   failed   draining stopping
+wanted   failed   running  failed
 wanted   failed   dead     failed
 wanted   ended    none     failed
 wanted   ended    dead     gone
-wanted   ended    idle     stopping
+wanted   ended    idle     gone
 wanted   stopping running  stopping
 wanted   stopping none     stopping
 released absent   none     gone

@@ -6,7 +6,7 @@ import pytest
 
 from heliostat.model.instance import BackendState, NodeStatus
 from heliostat.model.plan import Release, Why
-from heliostat.planner.limits import LOST_AFTER_S, OUTLIVED_S
+from heliostat.planner.limits import LOST_AFTER_S
 from tests.unit.planner.world import World, kind, launched, policy, released
 
 
@@ -191,68 +191,3 @@ def test_what_was_released_is_not_released_again() -> None:
     one = world.running(used={"CPU": 1})
     world.give_up(one)
     assert world.rounds(3).actions == ()
-
-
-@pytest.mark.parametrize("state", [BackendState.STOPPING, BackendState.ENDED, BackendState.FAILED])
-@pytest.mark.parametrize("status", [NodeStatus.RUNNING, NodeStatus.IDLE, NodeStatus.DRAINING])
-def test_a_node_that_ray_shows_alive_outlives_a_listing(state: BackendState, status: NodeStatus) -> None:
-    world = World()
-    one = world.running(used={"CPU": 1})
-    world.change_node(one, status=status)
-    world.round()
-    world.change_row(one, state=state, detail="another job for its id died")
-    made = world.round()
-    assert released(made) == {}
-    assert made.kept[one].text == (
-        "fake says that it is over (another job for its id died), and Ray that its node lives; "
-        "believed if listings say so for 30 s"
-    )
-    world.rounds(20)
-    assert released(world.round()) == {}
-    world.change_row(one, state=BackendState.RUNNING)
-    assert released(world.round()) == {}
-    assert world.history.outlived_since == {}
-
-
-def test_a_backend_that_insists_is_believed_in_the_end() -> None:
-    world = World()
-    one = world.running(used={"CPU": 1})
-    world.round()
-    world.change_row(one, state=BackendState.ENDED)
-    assert released(world.round()) == {}
-    world.now_s += OUTLIVED_S + 1
-    assert released(world.round()) == {one: Why.NODE_DIED}
-
-
-def test_a_ray_that_falls_silent_settles_no_quarrel() -> None:
-    world = World()
-    one = world.running(used={"CPU": 1})
-    world.round()
-    world.listed_at_s = world.now_s
-    world.change_row(one, state=BackendState.STOPPING)
-    assert released(world.round()) == {}
-    world.ray_answers = False
-    assert released(world.round()) == {}
-    world.listed_at_s += OUTLIVED_S + 1
-    assert released(world.round()) == {one: Why.NODE_DIED}
-
-
-def test_an_old_listing_does_not_insist() -> None:
-    world = World()
-    one = world.running(used={"CPU": 1})
-    world.round()
-    world.listed_at_s = world.now_s
-    world.change_row(one, state=BackendState.ENDED)
-    assert released(world.round()) == {}
-    world.now_s += 10 * OUTLIVED_S
-    assert released(world.round()) == {}
-
-
-def test_a_node_that_dies_after_its_listing_said_so_is_released_at_once() -> None:
-    world = World()
-    one = world.running(used={"CPU": 1})
-    world.round()
-    world.change_row(one, state=BackendState.ENDED)
-    assert released(world.round()) == {}
-    world.change_node(one, status=NodeStatus.DEAD)
-    assert released(world.round()) == {one: Why.NODE_DIED}

@@ -236,7 +236,7 @@ def a_refusal_of_ray_is_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Controller, "_decide", decide)
 
 
-@LOOP.mutant(seed=222, checks="down forgotten")
+@LOOP.mutant(seed=73, checks="down forgotten")
 def a_poked_watch_does_not_end(patch: pytest.MonkeyPatch) -> None:
     """A cancellation that comes just after a poke is lost, as in `asyncio.wait_for` of Python 3.11."""
 
