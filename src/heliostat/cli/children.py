@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -84,7 +85,7 @@ async def start_child(spec: ChildSpec) -> Child:
             stderr=log,
             env=dict(spec.environment),
             process_group=0,
-            preexec_fn=hears_of_parents_death(os.getpid(), spec.orphan_signal),
+            preexec_fn=_hears_of_parents_death(os.getpid(), spec.orphan_signal),
         )
     return Child(spec, process)
 
@@ -150,7 +151,19 @@ def _signal(pid: int, number: int) -> None:
         return
 
 
-def hears_of_parents_death(parent: int, number: int) -> Callable[[], None]:
+def ends_with_its_parent() -> None:
+    """Have the kernel end this process of `multiprocessing` when the one that began it dies, however it does.
+
+    That may be Python's fork server, which goes with the process that it serves.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    parent = multiprocessing.parent_process()
+    # It may have died before the line above took effect.
+    if parent is not None and not parent.is_alive():
+        os._exit(1)
+
+
+def _hears_of_parents_death(parent: int, number: int) -> Callable[[], None]:
     """Return what a child of `parent` runs first, so that the kernel sends it `number` when that one dies."""
     library = ctypes.CDLL(None, use_errno=True)
 

@@ -36,11 +36,16 @@ class PortClaims:
         try:
             if sys.platform == "linux":
                 held.bind(f"\0heliostat-port-{port}")
-        except OSError:
-            held.close()
-            return False
+        except OSError as error:
+            # Where such names are forbidden there are no claims, and heads start all the same.
+            if error.errno in _IN_USE:
+                held.close()
+                return False
         self._held[port] = held
         return True
+
+    def holds(self, port: int) -> bool:
+        return port in self._held
 
     def release(self, port: int) -> None:
         self._held.pop(port).close()
@@ -77,11 +82,15 @@ def near(
     """
     avoided = frozenset(taken)
     for port in range(wanted, wanted + TRIED * step, step):
-        if not 0 < port < 65536 or port in avoided or not claims.take(port):
+        if not 0 < port < 65536 or port in avoided:
+            continue
+        ours = claims.holds(port)
+        if not claims.take(port):
             continue
         if is_free(port, host=host):
             return port
-        claims.release(port)
+        if not ours:
+            claims.release(port)
     raise ConfigError([f"no port near {wanted} is free ({TRIED} were tried)"])
 
 

@@ -60,9 +60,9 @@ def campaign(
     jobs: int,
     stopwatch: Callable[[], float],
     heard: Callable[[Summary], None] = lambda _: None,
-    begin: Callable[[], None] = lambda: None,
+    begin: Callable[[], None] | None = None,
 ) -> Campaign:
-    """Run all seeds in `jobs` processes, each of which calls `begin` first.
+    """Run all seeds in `jobs` processes, each of which calls `begin`, a function that can be pickled, first.
 
     `heard` is told of each run, in the seeds' order; `stopwatch` gives real seconds.
     """
@@ -74,7 +74,7 @@ def campaign(
     return found
 
 
-def _summaries(seeds: list[int], jobs: int, begin: Callable[[], None]) -> Iterator[Summary]:
+def _summaries(seeds: list[int], jobs: int, begin: Callable[[], None] | None) -> Iterator[Summary]:
     if jobs == 1:
         yield from map(summary, seeds)
         return

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from heliostat.ports.errors import ClusterUnreachable, ConfigError
+from heliostat.raylink import free_port
 from heliostat.raylink.address_file import (
     USES_A_TOKEN_IT_FINDS,
     claim_address_file,
@@ -157,6 +160,27 @@ def test_a_port_that_is_in_use_stays_unclaimed() -> None:
     with listening() as port, PortClaims() as first, PortClaims() as second:
         assert near(port, claims=first) != port
         assert second.take(port)
+    with PortClaims() as first, PortClaims() as second:
+        assert near(port, claims=first) == port
+        with socket.create_server(("127.0.0.1", port)):
+            assert near(port, claims=first) != port
+            assert not second.take(port), "what was ours before stays so"
+
+
+def test_where_names_are_forbidden_heads_start_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening() as port:
+        pass
+
+    def forbidden(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    with PortClaims() as claims:
+        held = Mock(spec=socket.socket, bind=forbidden)
+        with monkeypatch.context() as patch:
+            patch.setattr(free_port.socket, "socket", Mock(return_value=held))
+            assert claims.take(port)
+        held.close.assert_not_called()
+    held.close.assert_called_once_with()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="claims are names of Linux's abstract sockets")

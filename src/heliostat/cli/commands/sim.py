@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from heliostat.cli.children import hears_of_parents_death
+from heliostat.cli.children import ends_with_its_parent
 from heliostat.cli.durations import humanise
 from heliostat.cli.options import json_option
 from heliostat.cli.output import Say, progress, show_json
@@ -97,10 +95,10 @@ def faults(*, seeds: range, jobs: int, trace: bool, shrink: bool, as_json: bool)
 def _many(seeds: range, jobs: int, *, as_json: bool) -> bool:
     from heliostat.sim.campaign import campaign
 
-    # A run of hours that is killed leaves no process behind.
-    begin = hears_of_parents_death(os.getpid(), signal.SIGTERM)
     with progress() as say:
         heard = _Progress(len(seeds), say, quiet=as_json)
+        # A run of hours that is killed leaves no process behind.
+        begin = ends_with_its_parent
         found = campaign(seeds, jobs=jobs, stopwatch=time.perf_counter, heard=heard, begin=begin)
     figures = found.as_json() | {"commit": source_version()}
     if as_json:
