@@ -41,6 +41,7 @@ class Forgotten:
             one.instance_id: view.witness.releases[one.instance_id].at_s
             for one in view.witness.intents.values()
             if one.intent is Intent.RELEASED
+            and self._is_written(one.instance_id)
             and view.lasted_s(view.witness.releases[one.instance_id].at_s, one.backend)
             > self._slow_s[one.backend]
         }
@@ -55,6 +56,12 @@ class Forgotten:
             gone_s = view.lasted_s(since_s, backend, lies_of(backend))
             if gone_s > self._slow_s[backend]:
                 yield f"{instance_id} is released and gone for {gone_s:.0f} s, and in the journal still"
+
+    def _is_written(self, instance_id: str) -> bool:
+        """Say whether it is in the journal: what a controller only notes, on a full disk, dies with it."""
+        witness = self._view.witness
+        by_this = witness.releases[instance_id].at_s >= witness.began_s
+        return by_this or witness.durable.get(instance_id) is Intent.RELEASED
 
     def _claims_left(self) -> Iterator[str]:
         """Look at each claim once, when it has to be gone: one that Ray did not hear of may stay."""
