@@ -23,7 +23,7 @@ test: unit integration ## run the unit tests and the integration tests
 unit: $(STAMP) ## run the unit tests on every core
 	$(BIN)/pytest tests/unit $(EVERY_CORE)
 
-coverage: $(STAMP) ## run the unit tests and tell how much of each file they cover (takes half as long again)
+coverage: $(STAMP) ## run the unit tests and tell how much of each file they cover (takes longer)
 	$(BIN)/pytest tests/unit $(EVERY_CORE) --cov --cov-report=term
 
 integration: $(STAMP) ## run the tests that start real Ray

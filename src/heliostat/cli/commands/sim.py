@@ -98,8 +98,9 @@ def _many(seeds: range, jobs: int, *, as_json: bool) -> bool:
     with progress() as say:
         heard = _Progress(len(seeds), say, quiet=as_json)
         # A run of hours that is killed leaves no process behind.
-        begin = ends_with_its_parent
-        found = campaign(seeds, jobs=jobs, stopwatch=time.perf_counter, heard=heard, begin=begin)
+        found = campaign(
+            seeds, jobs=jobs, stopwatch=time.perf_counter, heard=heard, begin=ends_with_its_parent
+        )
     figures = found.as_json() | {"commit": source_version()}
     if as_json:
         show_json(figures)
