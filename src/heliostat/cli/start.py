@@ -57,6 +57,7 @@ POLL_S = 0.1
 LOG_LINES = 15
 
 UID_TAG = "HELIOSTAT_CLUSTER_UID"
+WRAPPER = "heliostat.cli.wrapper"
 
 
 def start_cluster(path: Path, *, options: StartOptions, say: Say) -> ClusterRecord:
@@ -241,7 +242,7 @@ def _launch_file(
 def _spawn_wrapper(places: StatePlaces, head: HeadPlan, claims: PortClaims) -> subprocess.Popen[bytes]:
     with (places.logs / "wrapper.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "heliostat.cli.wrapper", str(places.folder)],
+            [sys.executable, "-m", WRAPPER, str(places.folder)],
             env=dict(head.environment),
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +18,7 @@ from random import Random
 import pytest
 
 from heliostat.cli import start
-from heliostat.cli.head import HeadPlan
 from heliostat.cli.system import SystemClock
-from heliostat.config.places import StatePlaces
 from heliostat.control.steady_clock import SteadyClock
 from heliostat.model.snapshot import RayState
 from heliostat.raylink.gcs import GcsCluster, GcsSettings
@@ -205,7 +202,8 @@ def assault(
     began_s = time.monotonic()
     points = Failpoints(folder / "failpoints")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(start, "_spawn_wrapper", _spawn_wrapper)
+        patch.setattr(start, "WRAPPER", "tests.integration.kills.wrapper")
+        patch.setenv("PYTHONPATH", os.pathsep.join(_with_tests()))
         patch.setenv(VARIABLE, str(points.folder))
         with cluster(folder, text) as found:
             yield Assault(found, points, tally, left)
@@ -237,19 +235,6 @@ def full_assault(
         # It died on its way, and all went down all the same.
         assert not made.points.armed([DOWN])
         tally.kills[DOWN] += 1
-
-
-def _spawn_wrapper(places: StatePlaces, head: HeadPlan) -> subprocess.Popen[bytes]:
-    with (places.logs / "wrapper.log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.kills.wrapper", str(places.folder)],
-            env={**head.environment, "PYTHONPATH": os.pathsep.join(_with_tests())},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=places.folder,
-            start_new_session=True,
-        )
 
 
 def _with_tests() -> list[str]:
