@@ -83,6 +83,7 @@ class Witness:
     durable         what is in the journal for good; `vanished` was, and the next controller did not find it
     losses          how often the journal went; `before_loss` was asked for before the last time
     refused         how many instances a backend did not accept
+    denied          instances of which a controller heard from their backend that it did not accept them
     quiet           until when a node type, or a whole backend, must not be launched, by its name
     unanswered      how many calls of each backend wait for an answer that is late, or never comes
     listings        when each honest listing of a backend began, and when it was given
@@ -119,6 +120,7 @@ class Witness:
     losses: int = 0
     before_loss: set[str] = field(default_factory=set)
     refused: int = 0
+    denied: set[str] = field(default_factory=set)
     quiet: dict[str, Quiet] = field(default_factory=dict)
     failed_calls: Counter[str] = field(default_factory=Counter)
     recorded: list[Recorded] = field(default_factory=list)
@@ -194,6 +196,9 @@ class Witness:
         several calls in a row failed for `BREAKER_FIRST_S`.
         """
         self.answers.update(one.launch_id for one in change.launch)
+        for one in change.launch:
+            self.denied.difference_update(one.instance_ids)
+            self.denied.update(_denied(one, answer))
         errors = [(one, _refusal(one, answer)) for one in change.launch]
         for request, error in errors:
             if error is None:
@@ -329,6 +334,15 @@ class Witness:
         for one in instance_ids:
             self.intents.pop(one, None)
             self.durable.pop(one, None)
+
+
+def _denied(request: LaunchRequest, answer: Outcome | ProviderError) -> list[str]:
+    """Return the members that the backend says it did not accept. Out of reach it says nothing."""
+    whole = answer if isinstance(answer, ProviderError) else answer.failed_launches.get(request.launch_id)
+    if whole is not None:
+        return [] if isinstance(whole, Unavailable) else list(request.instance_ids)
+    assert isinstance(answer, Outcome)
+    return [one for one in request.instance_ids if one in answer.failed_instances]
 
 
 def _refusal(request: LaunchRequest, answer: Outcome | ProviderError) -> ProviderError | None:

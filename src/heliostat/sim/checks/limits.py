@@ -17,8 +17,8 @@ class Limits:
 
     (Two machines of one id are rule 1's.) `max_surge` is the only allowance. What was asked for before the
     journal was lost is left out: it may have been unknown to whoever asked for more. So is what `was_hidden`,
-    and what a late ask brought after its release: it is ended when it is listed, before its tombstone is
-    over. Who takes no answer for a refusal could have known.
+    what a late ask brought after its release (it is ended when it is listed, before its tombstone is over),
+    and what the duplicate of a refused ask brought. Who takes no answer for a refusal could have known.
     """
 
     name = "limits"
@@ -48,8 +48,11 @@ class Limits:
         released = self._view.witness.releases.get(machine.instance_id)
         if released is None:
             return False
-        came_late = machine.asked_s >= released.at_s and released.why != Why.FAILED.value
-        return came_late or self._view.was_hidden(machine)
+        if released.why == Why.FAILED.value:
+            came_unseen = machine.instance_id in self._view.witness.denied
+        else:
+            came_unseen = machine.asked_s >= released.at_s
+        return came_unseen or self._view.was_hidden(machine)
 
     def _judged(self, what: str, most: float, count: float, known: float) -> Iterator[str]:
         """What was there before a limit was lowered may stay until it goes; from then on the limit holds."""
