@@ -43,9 +43,8 @@ def _is_paid(one: Instance) -> bool:
     """Say whether a machine runs. What was refused, or released in a queue, is stopping without one."""
     if one.state is not InstanceState.STOPPING:
         return one.state in _PAID
-    if one.row is not None:
-        return one.row.state in _THERE
-    return one.node is not None and one.node.status is not NodeStatus.DEAD
+    lives = one.node is not None and one.node.status is not NodeStatus.DEAD
+    return lives or (one.row is not None and one.row.state in _THERE)
 
 
 def _row(

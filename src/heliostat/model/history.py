@@ -112,10 +112,12 @@ class History:
     rounds_at_s    when the last round with a readable GCS was
     starting_since instance id -> since when it has been STARTING; it goes on while nobody can see it
     unneeded_since instance id -> since when nothing has needed it, while it is on its way
+    outlived_since instance id -> since which listing its backend calls over what Ray shows alive
     shares         node id -> demand for shares of devices that waits although the node's sum has room for it
     drained        instance ids that drained, or were idle, when Ray last showed them alive
     prices         node type -> the last known $/h of one instance, where it costs anything
     down           node type -> how many went down lately
+    fallen         instance ids that were counted there
     host           how the controller's clock stood to its host's, for the next controller to go on with
     """
 
@@ -134,10 +136,12 @@ class History:
     rounds_at_s: float | None = None
     starting_since: Mapping[str, float] = field(default_factory=dict)
     unneeded_since: Mapping[str, float] = field(default_factory=dict)
+    outlived_since: Mapping[str, float] = field(default_factory=dict)
     drained: frozenset[str] = frozenset()
     shares: Mapping[str, Shares] = field(default_factory=dict)
     prices: Mapping[str, float] = field(default_factory=dict)
     down: Mapping[str, Down] = field(default_factory=dict)
+    fallen: frozenset[str] = frozenset()
     host: HostTime | None = None
 
     def has_come_up(self, node_type: str, shape_id: str) -> bool:

@@ -47,6 +47,10 @@ class NodeStatus(Enum):
     UNKNOWN = "unknown"
 
 
+MEMBER = frozenset({NodeStatus.RUNNING, NodeStatus.IDLE, NodeStatus.DRAINING})
+"""A node of which Ray says so is there, and may have work."""
+
+
 class InstanceState(Enum):
     REQUESTED = "requested"
     QUEUED = "queued"

@@ -10,6 +10,7 @@ from functools import cached_property
 from heliostat.model.demand import Constraint, Demand, Gang
 from heliostat.model.host_time import HostTime
 from heliostat.model.instance import (
+    MEMBER,
     BackendInstance,
     BackendState,
     Instance,
@@ -25,6 +26,17 @@ from heliostat.model.rejection import Answer
 from heliostat.model.states import derive
 
 _OVER = frozenset({BackendState.ENDED, BackendState.FAILED})
+_LEAVING = _OVER | {BackendState.STOPPING}
+_FURTHEST_UP = (
+    BackendState.RUNNING,
+    BackendState.STARTING,
+    BackendState.STOPPING,
+    BackendState.QUEUED,
+    BackendState.UNKNOWN,
+    BackendState.FAILED,
+    BackendState.ENDED,
+    BackendState.ABSENT,
+)
 _COMING_OR_UP = frozenset({BackendState.QUEUED, BackendState.STARTING, BackendState.RUNNING})
 
 
@@ -145,14 +157,28 @@ def join(snapshot: Snapshot) -> tuple[Instance, ...]:
     """Join intents, backends' rows and Ray's nodes into instances, in the intents' order.
 
     Ray lists the dead for a while: of several nodes with one instance id a living one counts, of several
-    living ones the one with the smallest node id.
+    living ones the one with the smallest node id. Of several rows the one that is furthest up counts.
     """
-    rows = {row.instance_id: row for view in snapshot.backends.values() for row in view.rows}
+    rows = _rows_by_instance(snapshot)
     nodes = _nodes_by_instance(snapshot.ray)
     return tuple(
         _joined(intent, snapshot, rows.get(intent.instance_id), nodes.get(intent.instance_id))
         for intent in snapshot.intents
     )
+
+
+def _rows_by_instance(snapshot: Snapshot) -> dict[str, BackendInstance]:
+    every = [row for view in snapshot.backends.values() for row in view.rows]
+    found = {row.instance_id: row for row in every}
+    if len(found) < len(every):
+        # The last one stays.
+        for row in sorted(every, key=_behind, reverse=True):
+            found[row.instance_id] = row
+    return found
+
+
+def _behind(row: BackendInstance) -> tuple[int, str]:
+    return _FURTHEST_UP.index(row.state), row.native_id
 
 
 def _nodes_by_instance(ray: RayState | None) -> dict[str, RayNode]:
@@ -175,12 +201,24 @@ def _joined(
     node: RayNode | None,
 ) -> Instance:
     view = snapshot.backends.get(intent.backend)
-    if view is not None and view.under_way:
+    if _lives_on(intent, view, row, node):
+        # What was no supply is none because its backend says nothing new.
+        backend_state = BackendState.STOPPING
+    elif view is not None and view.under_way:
         backend_state = _meanwhile(intent, row, node)
     else:
         backend_state = _backend_state(intent, view, row)
     node_status = node.status if node else (NodeStatus.NONE if snapshot.ray else NodeStatus.UNKNOWN)
     return Instance(intent, derive(intent.intent, backend_state, node_status), row, node)
+
+
+def _lives_on(
+    intent: InstanceIntent, view: BackendView | None, row: BackendInstance | None, node: RayNode | None
+) -> bool:
+    """Say whether Ray shows a node alive that its backend, when last heard, called ending or over."""
+    wanted = intent.intent is Intent.WANTED and view is not None and not view.fresh
+    said = row is not None and row.state in _LEAVING
+    return wanted and said and node is not None and node.status in MEMBER
 
 
 def _meanwhile(intent: InstanceIntent, row: BackendInstance | None, node: RayNode | None) -> BackendState:

@@ -7,6 +7,7 @@ Ray's word on a living node beats the backend's, a release beats a start.
 
 from __future__ import annotations
 
+from heliostat.model.instance import MEMBER
 from heliostat.model.instance import BackendState as B
 from heliostat.model.instance import InstanceState as S
 from heliostat.model.instance import Intent as I
@@ -30,7 +31,11 @@ RULES: tuple[Rule, ...] = (
     # Released: it is stopping until a listing, not a guess, says that it is over.
     (I.RELEASED, _OVER | _backend(B.ABSENT), None, S.GONE),
     (I.RELEASED, None, None, S.STOPPING),
-    # The backend says it is over. A worker that Ray had seen left; one that never joined failed.
+    # The backend says it is over, and Ray that it lives: it is on its way out, or was listed wrongly.
+    (I.WANTED, _OVER, MEMBER, S.STOPPING),
+    # Who has joined by then only Ray can say.
+    (I.WANTED, _OVER, _node(N.UNKNOWN), S.UNKNOWN),
+    # It is over. A worker that Ray had seen left; one that never joined failed.
     (I.WANTED, _backend(B.FAILED), None, S.FAILED),
     (I.WANTED, _backend(B.ENDED), _node(N.NONE), S.FAILED),
     (I.WANTED, _backend(B.ENDED), None, S.GONE),
@@ -91,7 +96,9 @@ TRANSITIONS: dict[S, frozenset[S]] = {
     ),
     S.DRAINING: frozenset({S.REQUESTED, S.QUEUED, S.STOPPING, S.GONE, S.FAILED, S.UNKNOWN}),
     # A backend that said «stopping» and then falls silent, or no longer lists it, leaves Ray's word alone.
-    S.STOPPING: frozenset({S.REQUESTED, S.QUEUED, S.RUNNING, S.DRAINING, S.GONE, S.FAILED, S.UNKNOWN}),
+    S.STOPPING: frozenset(
+        {S.REQUESTED, S.QUEUED, S.STARTING, S.RUNNING, S.DRAINING, S.GONE, S.FAILED, S.UNKNOWN}
+    ),
     S.UNKNOWN: frozenset(S),
     # Of one whose node has died nothing is known any more when Ray falls silent. Of one that ended meanwhile
     # only Ray says, when it speaks again, that it never was a node.

@@ -10,7 +10,7 @@ from heliostat.model.instance import Instance, InstanceState, Intent
 from heliostat.model.node_type import Policy
 from heliostat.model.snapshot import Snapshot
 from heliostat.planner.backoff import Attempt, after_failures, on_trial
-from heliostat.planner.health import downs
+from heliostat.planner.health import fallen
 from heliostat.planner.leases import is_over
 from heliostat.planner.over import lost, said, start_began_s, start_overdue, start_timeout_s
 
@@ -67,11 +67,11 @@ def failures(before: History, history: History, snapshot: Snapshot, policy: Poli
         for several in failed.values()
         for one, error in several
     ]
-    down = downs(
+    history = fallen(
         before, history, snapshot, policy, failed=[one for several in failed.values() for one, _ in several]
     )
     kept = (*history.failures, *new)[-FAILURES_KEPT:]
-    return replace(history, backoff=backoff, failures=kept, down=down)
+    return replace(history, backoff=backoff, failures=kept)
 
 
 def _failed(history: History, snapshot: Snapshot, policy: Policy) -> dict[str, list[tuple[Instance, str]]]:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from heliostat.model.demand import Demand, Gang
 from heliostat.model.history import STARTS_KEPT, History
 from heliostat.model.host_time import noted
-from heliostat.model.instance import Instance, InstanceState, NodeStatus
+from heliostat.model.instance import MEMBER, Instance, InstanceState, Intent, NodeStatus
 from heliostat.model.node_type import Policy
 from heliostat.model.snapshot import RayState, Snapshot
 from heliostat.planner.breaker import breakers
@@ -24,8 +24,6 @@ from heliostat.planner.shares import shares_of
 from heliostat.planner.wants import key_of
 
 T = TypeVar("T")
-
-_MEMBER = frozenset({NodeStatus.RUNNING, NodeStatus.IDLE, NodeStatus.DRAINING})
 
 
 def fold(history: History, snapshot: Snapshot, policy: Policy) -> History:
@@ -43,6 +41,7 @@ def fold(history: History, snapshot: Snapshot, policy: Policy) -> History:
         known = replace(known, shares=shares_of(known, snapshot.ray))
         known = _joins(known, instances, now_s=snapshot.now_s)
         known = _proofs(known, snapshot, policy)
+        known = _outlived(known, snapshot)
     known = replace(known, host=noted(known.host, snapshot.host))
     known = failures(history, forgiven(known, snapshot), snapshot, policy)
     known = _states(known, snapshot, instances)
@@ -71,7 +70,9 @@ def _pruned(history: History, instances: Sequence[Instance], policy: Policy) -> 
         joined_at=of_ids(history.joined_at),
         starting_since=of_ids(history.starting_since),
         unneeded_since=of_ids(history.unneeded_since),
+        outlived_since=of_ids(history.outlived_since),
         drained=history.drained & ids,
+        fallen=history.fallen & ids,
         states=of_ids(history.states),
         backoff={
             name: one
@@ -156,7 +157,7 @@ def _joins(history: History, instances: Sequence[Instance], *, now_s: float) -> 
     joined, starts = dict(history.joined_at), dict(history.start_s)
     backoff = dict(history.backoff)
     for one in instances:
-        if one.intent.instance_id in joined or one.node is None or one.node.status not in _MEMBER:
+        if one.intent.instance_id in joined or one.node is None or one.node.status not in MEMBER:
             continue
         joined[one.instance_id] = now_s
         known = backoff.get(one.node_type)
@@ -188,6 +189,24 @@ def _proofs(history: History, snapshot: Snapshot, policy: Policy) -> History:
         if one.intent.node_type in unproven and one.intent.shape_id == shapes[one.intent.node_type]
     }
     return replace(history, proven={**history.proven, **{name: shapes[name] for name in sorted(up)}})
+
+
+def _outlived(history: History, snapshot: Snapshot) -> History:
+    """Note since which fresh listing a backend calls over what Ray shows alive.
+
+    A listing that is not fresh neither begins it nor ends it.
+    """
+    since = {}
+    for one in snapshot.instances:
+        if one.intent.intent is not Intent.WANTED or one.node is None or one.node.status not in MEMBER:
+            continue
+        view, known_s = snapshot.backends.get(one.intent.backend), history.outlived_since.get(one.instance_id)
+        if view is not None and view.fresh:
+            known_s = view.listed_at_s if known_s is None else known_s
+            known_s = known_s if one.state is InstanceState.STOPPING else None
+        if known_s is not None:
+            since[one.instance_id] = known_s
+    return replace(history, outlived_since=since)
 
 
 def _drained(history: History, instances: Sequence[Instance]) -> frozenset[str]:

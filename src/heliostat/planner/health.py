@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import chain
 
 from heliostat.model.history import Down, History
@@ -23,37 +24,45 @@ _MISSING = (InstanceState.REQUESTED, InstanceState.STARTING, InstanceState.UNKNO
 """States of one that had joined and is not in Ray now. One that was requeued waits, as others do."""
 
 
-def downs(
+def fallen(
     before: History, after: History, snapshot: Snapshot, policy: Policy, *, failed: Iterable[Instance]
-) -> dict[str, Down]:
-    """Return per type how many went down lately and were not replaced.
+) -> History:
+    """Return `after` with how many of each type went down lately and were not replaced.
 
     `failed` are those whose start failed in this round, `before` and `after` the history ahead of it and
-    with its joins. Each that joins stands for one that went down; the last of them are forgotten after
-    `DOWN_KEPT_S`.
+    with its joins. Each counts once. Each that joins stands for one that went down, and who comes back for
+    itself; the last of them are forgotten after `DOWN_KEPT_S`.
     """
-    fell = Counter(one.node_type for one in _fallen(after, snapshot, failed))
-    joined = _joined(before, after, snapshot)
-    found = {}
+    new = [one for one in _fell(after, snapshot, failed) if one.instance_id not in before.fallen]
+    back = {one.instance_id: one for one in snapshot.instances if _is_back(one, before)}
+    up = _joined(before, after, snapshot) + Counter(one.node_type for one in back.values())
+    fell = Counter(one.node_type for one in new)
+    down = {}
     for name in (one.name for one in policy.node_types):
         known = before.down.get(name)
         if known is None or not known.at_s <= snapshot.now_s < known.at_s + DOWN_KEPT_S:
             known = Down(0, snapshot.now_s)
-        count = max(0, known.count - joined[name]) + fell[name]
+        count = max(0, known.count - up[name]) + fell[name]
         if count:
-            found[name] = Down(count, snapshot.now_s if fell[name] else known.at_s)
-    return found
+            down[name] = Down(count, snapshot.now_s if fell[name] else known.at_s)
+    counted = after.fallen.union(one.instance_id for one in new).difference(back)
+    return replace(after, down=down, fallen=counted)
 
 
 def _joined(before: History, after: History, snapshot: Snapshot) -> Counter[str]:
     """Count per type who joined in this round. As a rule nothing is down, and then it is no matter."""
     if not before.down:
         return Counter()
-    new = after.joined_at.keys() - before.joined_at.keys()
+    new = after.joined_at.keys() - before.joined_at.keys() - before.fallen
     return Counter(one.node_type for one in snapshot.instances if one.instance_id in new)
 
 
-def _fallen(history: History, snapshot: Snapshot, failed: Iterable[Instance]) -> list[Instance]:
+def _is_back(one: Instance, before: History) -> bool:
+    """Say whether Ray was right about a node that its backend called over."""
+    return one.instance_id in before.fallen and one.state in {InstanceState.RUNNING, InstanceState.DRAINING}
+
+
+def _fell(history: History, snapshot: Snapshot, failed: Iterable[Instance]) -> list[Instance]:
     left = chain.from_iterable(snapshot.by_state[state] for state in _LEFT)
     died = (one for one in left if _has_died(one, history))
     candidates = {one.instance_id: one for one in chain(failed, died)}

@@ -20,6 +20,10 @@ RAY_GAP_S = 10.0
 LOST_AFTER_S = 30.0
 """An instance that fresh listings lack so long, though it was asked for, is lost."""
 
+OUTLIVED_S = 30.0
+"""Listings must call an instance over for so long while Ray shows its node alive. Ray needs half of it to see
+that a node is dead; one that stays alive was listed wrongly, or by the row of another try for its id."""
+
 BACKEND_PATIENCE_S = 30.0
 """Demand waits so long for a silent backend before it goes to another one."""
 

@@ -13,7 +13,7 @@ from heliostat.model.node_type import Policy
 from heliostat.model.plan import Reason, Release, Why
 from heliostat.model.snapshot import Snapshot
 from heliostat.planner.leases import is_over
-from heliostat.planner.limits import LOST_AFTER_S, START_TIMEOUT_S
+from heliostat.planner.limits import LOST_AFTER_S, OUTLIVED_S, START_TIMEOUT_S
 
 _MAYBE_OVER = (
     InstanceState.REQUESTED,
@@ -23,7 +23,7 @@ _MAYBE_OVER = (
     InstanceState.FAILED,
 )
 
-_OVER = frozenset({InstanceState.STOPPING, InstanceState.GONE, InstanceState.FAILED})
+_OVER = (InstanceState.STOPPING, InstanceState.GONE, InstanceState.FAILED)
 
 
 def endings(snapshot: Snapshot, history: History, policy: Policy) -> tuple[Release, ...]:
@@ -40,15 +40,20 @@ def endings(snapshot: Snapshot, history: History, policy: Policy) -> tuple[Relea
 
 
 def ending(one: Instance, snapshot: Snapshot, history: History, policy: Policy) -> Reason | None:
-    """Return why the instance is over, None if it is not. Its backend has answered."""
+    """Return why the instance is over, None if it is not. Its backend has answered.
+
+    Who lives is Ray's word: while it is silent, nothing is over.
+    """
+    if snapshot.ray is None:
+        return None
     if one.state in _OVER and is_over(one, history, snapshot.now_s):
         return _reason(one, Why.LEASE_ENDS, "left at the end of its lease")
+    if outlived(one, snapshot, history):
+        return None
     if one.state is InstanceState.FAILED:
         return _reason(one, Why.FAILED, f"failed: {said(one)}")
     if one.state in {InstanceState.GONE, InstanceState.STOPPING}:
         return _left(one, history)
-    if snapshot.ray is None:
-        return None
     if one.state is InstanceState.STARTING and start_overdue(one, snapshot, history, policy):
         return _not_started(one, history, policy)
     if one.state is InstanceState.REQUESTED and lost(one, snapshot, history):
@@ -101,6 +106,29 @@ def lost(one: Instance, snapshot: Snapshot, history: History) -> bool:
     since_s = history.absent_since.get(one.instance_id)
     listed_at_s = snapshot.backends[one.intent.backend].listed_at_s
     return since_s is not None and listed_at_s - since_s > LOST_AFTER_S
+
+
+def outlived(one: Instance, snapshot: Snapshot, history: History) -> bool:
+    """Say whether Ray last showed the node of what is listed as ending alive, and listings do not insist."""
+    view, since_s = snapshot.backends.get(one.intent.backend), history.outlived_since.get(one.instance_id)
+    if one.state is not InstanceState.STOPPING or view is None or since_s is None:
+        return False
+    due_s = snapshot.operator.removals.get(one.instance_id)
+    return view.listed_at_s - since_s <= OUTLIVED_S and (due_s is None or snapshot.now_s < due_s)
+
+
+def outliving(snapshot: Snapshot, history: History) -> dict[str, Reason]:
+    """Return for each instance that is kept because its node lives what its backend says of it."""
+    return {
+        one.instance_id: Reason(
+            Why.NODE_DIED,
+            f"{one.intent.backend} says that it ends or is over ({said(one)}), and Ray that its node lives; "
+            f"believed if listings say so for {OUTLIVED_S:.0f} s",
+            {"state": one.state.value},
+        )
+        for one in snapshot.by_state[InstanceState.STOPPING]
+        if one.intent.intent is Intent.WANTED and outlived(one, snapshot, history)
+    }
 
 
 def said(one: Instance) -> str:

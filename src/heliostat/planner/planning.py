@@ -9,7 +9,7 @@ from heliostat.model.instance import ALIVE, GOING, Intent
 from heliostat.model.node_type import Policy
 from heliostat.model.plan import Plan
 from heliostat.model.snapshot import Snapshot
-from heliostat.planner.over import endings
+from heliostat.planner.over import endings, outliving
 from heliostat.planner.scale_down import Shrinkage, shrink
 from heliostat.planner.scale_up import Growth, grow
 from heliostat.planner.scene import Scene, look
@@ -35,7 +35,7 @@ def plan(snapshot: Snapshot, history: History, policy: Policy) -> Plan:
         actions=(*over, *shrinkage.releases, *shrinkage.drains, *growth.launches),
         deferred=growth.deferred,
         infeasible=growth.infeasible,
-        kept=dict(sorted(shrinkage.kept.items())),
+        kept=dict(sorted((shrinkage.kept | outliving(snapshot, history)).items())),
     )
 
 

@@ -58,6 +58,26 @@ def test_a_living_node_beats_a_dead_one_with_the_same_id(order: int) -> None:
 @pytest.mark.parametrize(
     ("first", "second", "counts"),
     [
+        (BackendState.RUNNING, BackendState.STOPPING, "w1"),
+        (BackendState.ENDED, BackendState.QUEUED, "w2"),
+        (BackendState.STARTING, BackendState.RUNNING, "w2"),
+        (BackendState.RUNNING, BackendState.RUNNING, "w1"),
+        (BackendState.FAILED, BackendState.STOPPING, "w2"),
+    ],
+)
+def test_of_several_rows_of_one_instance_the_one_that_is_furthest_up_counts(
+    first: BackendState, second: BackendState, counts: str, order: int
+) -> None:
+    rows = (replace(ROW, state=first), replace(ROW, native_id="w2", state=second))[::order]
+    (one,) = join(Snapshot(200.0, RayState(1, "s"), {"fake": BackendView(rows, 200.0, True)}, (INTENT,)))
+    assert one.row is not None
+    assert one.row.native_id == counts
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("first", "second", "counts"),
+    [
         (NodeStatus.RUNNING, NodeStatus.IDLE, "n1"),
         (NodeStatus.DRAINING, NodeStatus.RUNNING, "n1"),
         (NodeStatus.DEAD, NodeStatus.DRAINING, "n2"),

@@ -51,11 +51,12 @@ wanted   starting unknown  unknown
 wanted   unknown  none     unknown
 wanted   unknown  unknown  unknown
 wanted   failed   none     failed
-wanted   failed   running  failed
+wanted   failed   running  stopping
+wanted   failed   draining stopping
 wanted   failed   dead     failed
 wanted   ended    none     failed
 wanted   ended    dead     gone
-wanted   ended    idle     gone
+wanted   ended    idle     stopping
 wanted   stopping running  stopping
 wanted   stopping none     stopping
 released absent   none     gone
@@ -134,7 +135,7 @@ def test_who_ended_while_ray_was_silent_may_turn_out_to_have_failed() -> None:
     silent, back = (
         derive(Intent.WANTED, BackendState.ENDED, node) for node in (NodeStatus.UNKNOWN, NodeStatus.NONE)
     )
-    assert (silent, back) == (InstanceState.GONE, InstanceState.FAILED)
+    assert (silent, back) == (InstanceState.UNKNOWN, InstanceState.FAILED)
     assert back in TRANSITIONS[silent]
 
 

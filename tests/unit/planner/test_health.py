@@ -90,6 +90,61 @@ class TestWhoIsDown:
             world.change_node(one, status=NodeStatus.DEAD)
         assert not ends(world)
 
+    def test_one_that_its_backend_tells_before_ray_does_counts_once(self) -> None:
+        world, several = world_of(5)
+        for one in several[:2]:
+            world.change_row(one, state=BackendState.FAILED, detail="NODE_FAIL")
+        world.round()
+        die(world, several[:2])
+        assert ends(world)
+        assert world.history.down["cpu"].count == 2
+
+    def test_one_that_lived_all_the_same_no_longer_counts(self) -> None:
+        world, several = world_of(5)
+        for one in several:
+            world.change_row(one, state=BackendState.ENDED)
+        world.round()
+        assert world.history.down["cpu"].count == 5
+        for one in several:
+            world.change_row(one, state=BackendState.RUNNING)
+        assert ends(world)
+        assert (world.history.down, world.history.fallen) == ({}, frozenset())
+
+    def test_one_that_comes_back_after_a_silence_no_longer_counts(self) -> None:
+        world, several = world_of(5)
+        for one in several:
+            world.change_row(one, state=BackendState.ENDED)
+        world.round()
+        world.ray_answers = False
+        for one in several:
+            world.change_row(one, state=BackendState.RUNNING)
+        world.round()
+        world.ray_answers = True
+        assert ends(world)
+
+    def test_one_that_never_counted_does_not_stand_for_another(self) -> None:
+        world, several = world_of(8)
+        die(world, several[:3])
+        world.obey(world.round())
+        world.operator = OperatorSettings(removals=dict.fromkeys(several[3:6]))
+        for state in (BackendState.ENDED, BackendState.RUNNING):
+            for one in several[3:6]:
+                world.change_row(one, state=state)
+            world.round()
+        assert world.history.down["cpu"].count == 3
+
+    def test_one_that_flaps_does_not_keep_the_others_from_being_forgotten(self) -> None:
+        world, several = world_of(8)
+        die(world, several[:3])
+        world.obey(world.round())
+        for state in (BackendState.STOPPING, BackendState.STOPPING, BackendState.STOPPING):
+            world.change_row(several[4], state=state)
+            world.silent.pop("fake", None)
+            world.round(DOWN_KEPT_S / 4)
+            world.silent["fake"] = "busy"
+            world.round(DOWN_KEPT_S / 4)
+        assert world.history.down == {}
+
     @pytest.mark.parametrize("how", ["dead", "failed"])
     def test_what_was_idle_and_went_without_being_asked(self, how: str) -> None:
         world = World(policy=policy(kind(max_workers=100), max_workers=100))

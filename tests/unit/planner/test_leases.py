@@ -199,6 +199,7 @@ class TestDeadline:
     def test_a_failure_before_that_is_one(self) -> None:
         world, one = self.world()
         world.change_row(one, state=BackendState.FAILED, detail="node failure")
+        world.change_node(one, status=NodeStatus.DEAD)
         assert released(world.round()) == {one: Why.FAILED}
         assert len(world.history.failures) == 1
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from heliostat.model.instance import BackendState, NodeStatus
+from heliostat.model.instance import BackendState, InstanceState, NodeStatus
 from heliostat.model.plan import Release, Why
-from heliostat.planner.limits import LOST_AFTER_S
+from heliostat.model.snapshot import OperatorSettings
+from heliostat.planner.limits import LOST_AFTER_S, OUTLIVED_S
 from tests.unit.planner.world import World, kind, launched, policy, released
 
 
@@ -179,11 +180,15 @@ class TestLost:
         assert released(world.round()) == {}
 
 
-def test_ray_silent_what_the_backend_ended_is_still_released() -> None:
+def test_ray_silent_what_the_backend_ended_is_released_and_told_once_ray_speaks() -> None:
     world = World(ray_answers=False)
     one = world.coming()
     world.change_row(one, state=BackendState.FAILED)
+    assert released(world.round()) == {}
+    assert world.history.failures == ()
+    world.ray_answers = True
     assert released(world.round()) == {one: Why.FAILED}
+    assert [each.instance_id for each in world.history.failures] == [one]
 
 
 def test_what_was_released_is_not_released_again() -> None:
@@ -191,3 +196,122 @@ def test_what_was_released_is_not_released_again() -> None:
     one = world.running(used={"CPU": 1})
     world.give_up(one)
     assert world.rounds(3).actions == ()
+
+
+@pytest.mark.parametrize("state", [BackendState.STOPPING, BackendState.ENDED, BackendState.FAILED])
+@pytest.mark.parametrize("status", [NodeStatus.RUNNING, NodeStatus.IDLE, NodeStatus.DRAINING])
+def test_a_node_that_ray_shows_alive_outlives_a_listing(state: BackendState, status: NodeStatus) -> None:
+    world = World()
+    one = world.running(used={"CPU": 1})
+    world.change_node(one, status=status)
+    world.round()
+    world.change_row(one, state=state, detail="another job for its id died")
+    made = world.round()
+    assert released(made) == {}
+    assert made.kept[one].text == (
+        "fake says that it ends or is over (another job for its id died), and Ray that its node lives; "
+        "believed if listings say so for 30 s"
+    )
+    world.rounds(20)
+    assert released(world.round()) == {}
+    world.change_row(one, state=BackendState.RUNNING)
+    assert released(world.round()) == {}
+    assert world.history.outlived_since == {}
+
+
+def test_a_backend_that_insists_is_believed_in_the_end() -> None:
+    world = World()
+    one = world.running(used={"CPU": 1})
+    world.round()
+    world.change_row(one, state=BackendState.ENDED)
+    assert released(world.round()) == {}
+    world.now_s += OUTLIVED_S + 1
+    assert released(world.round()) == {one: Why.NODE_DIED}
+
+
+@pytest.mark.parametrize("state", [BackendState.STOPPING, BackendState.ENDED, BackendState.FAILED])
+def test_nothing_that_has_joined_is_released_while_ray_is_silent(state: BackendState) -> None:
+    world = World()
+    one = world.running(used={"CPU": 1})
+    world.round()
+    world.ray_answers = False
+    world.change_row(one, state=state)
+    for _ in range(3):
+        assert released(world.round()) == {}
+        world.now_s += OUTLIVED_S + 1
+    world.ray_answers = True
+    assert released(world.round()) == {}
+    world.change_node(one, status=NodeStatus.DEAD)
+    assert set(released(world.round())) == {one}
+
+
+def test_what_was_listed_wrongly_while_ray_was_silent_lives_on_without_a_failure() -> None:
+    world = World()
+    one = world.running(used={"CPU": 1})
+    world.round()
+    world.ray_answers = False
+    world.change_row(one, state=BackendState.FAILED)
+    world.round()
+    world.ray_answers = True
+    world.change_row(one, state=BackendState.RUNNING)
+    assert released(world.round()) == {}
+    assert (world.history.failures, world.history.backoff) == ((), {})
+
+
+def test_the_end_of_a_lease_and_a_removals_deadline_are_not_waited_out() -> None:
+    world = World()
+    leased, removed = world.running(used={"CPU": 1}), world.running(used={"CPU": 1})
+    world.change_row(leased, expires_at_s=world.now_s + 60)
+    world.round()
+    world.operator = OperatorSettings(removals={removed: world.now_s + 5})
+    for one in (leased, removed):
+        world.change_row(one, state=BackendState.STOPPING)
+    assert released(world.round()) == {}
+    assert released(world.round(5)) == {removed: Why.NODE_DIED}
+    assert released(world.round(60))[leased] is Why.LEASE_ENDS
+
+
+def test_a_backend_that_falls_silent_makes_it_no_supply_again() -> None:
+    world = World()
+    one = world.running(used={"CPU": 1})
+    world.round()
+    world.change_row(one, state=BackendState.STOPPING)
+    world.round()
+    world.silent["fake"] = "busy"
+    assert released(world.round()) == {}
+    assert world.history.states[one] is InstanceState.STOPPING
+
+
+def test_a_change_that_is_under_way_does_not_start_the_time_anew() -> None:
+    world = World()
+    one = world.running(used={"CPU": 1})
+    world.round()
+    world.change_row(one, state=BackendState.ENDED)
+    world.round()
+    world.now_s += OUTLIVED_S / 2
+    world.silent["fake"] = "busy"
+    assert released(world.round()) == {}
+    del world.silent["fake"]
+    world.now_s += OUTLIVED_S / 2 + 1
+    assert released(world.round()) == {one: Why.NODE_DIED}
+
+
+def test_an_old_listing_does_not_insist() -> None:
+    world = World()
+    one = world.running(used={"CPU": 1})
+    world.round()
+    world.listed_at_s = world.now_s
+    world.change_row(one, state=BackendState.ENDED)
+    assert released(world.round()) == {}
+    world.now_s += 10 * OUTLIVED_S
+    assert released(world.round()) == {}
+
+
+def test_a_node_that_dies_after_its_listing_said_so_is_released_at_once() -> None:
+    world = World()
+    one = world.running(used={"CPU": 1})
+    world.round()
+    world.change_row(one, state=BackendState.ENDED)
+    assert released(world.round()) == {}
+    world.change_node(one, status=NodeStatus.DEAD)
+    assert released(world.round()) == {one: Why.NODE_DIED}

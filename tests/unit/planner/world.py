@@ -89,6 +89,7 @@ class World:
     refused: frozenset[str] = frozenset()
     utc_offset_s: float = 0.0
     silent: dict[str, str] = field(default_factory=dict)
+    listed_at_s: float | None = None
     ray_answers: bool = True
     now_s: float = NOW_S
     intents: dict[str, InstanceIntent] = field(default_factory=dict)
@@ -207,7 +208,7 @@ class World:
         silent = name in self.silent
         return BackendView(
             rows=tuple(row for one, row in self.rows.items() if self.intents[one].backend == name),
-            listed_at_s=self.now_s - 5 if silent else self.now_s,
+            listed_at_s=self.now_s - 5 if silent else self.listed_at_s or self.now_s,
             fresh=not silent,
             error=self.silent.get(name),
             offers=self.offers,

@@ -36,8 +36,10 @@ class Member:
 
     @property
     def standing(self) -> int:
-        """Return what counts first of two jobs for one instance: what has begun, what waits, what is over."""
-        return 2 if self.is_over else int(self.is_queued)
+        """Return what counts first of two jobs for one instance: running, ending, waiting, over."""
+        if self.is_over:
+            return 3
+        return 2 if self.is_queued else int(self.state is BackendState.STOPPING)
 
     @property
     def is_over(self) -> bool:
@@ -58,7 +60,7 @@ class Members:
 
 
 def members_of(jobs: Iterable[Job]) -> Members:
-    """Return every instance in the rows; of two jobs for one what has begun counts, then the older."""
+    """Return every instance in the rows; of two jobs for one what runs counts, then the older."""
     chosen: dict[str, Member] = {}
     doubles: list[Member] = []
     every = sorted(jobs, key=lambda one: (one.array_id, one.job_id))

@@ -42,8 +42,10 @@ class Member:
 
     @property
     def standing(self) -> int:
-        """Return what counts first of two for one instance: what has begun, what waits, what is over."""
-        return 2 if self.machine.is_over else int(self.machine.phase is Phase.QUEUED)
+        """Return what counts first of two for one instance: running, ending, waiting, over."""
+        if self.machine.is_over:
+            return 3
+        return 2 if self.machine.phase is Phase.QUEUED else int(self.machine.phase is Phase.STOPPING)
 
 
 class BatchProvider:

@@ -35,7 +35,7 @@ def test_a_gangs_members_are_the_steps_of_one_job() -> None:
     ]
 
 
-def test_of_two_jobs_for_one_instance_what_has_begun_counts_then_the_older() -> None:
+def test_of_two_jobs_for_one_instance_what_runs_counts_then_the_older() -> None:
     older, newer = task(0, array_id=46), task(0, array_id=90)
     waiting = replace(WAITING, tasks=(0,))
     for order in (1, -1):
@@ -45,6 +45,9 @@ def test_of_two_jobs_for_one_instance_what_has_begun_counts_then_the_older() -> 
         begun = members_of([waiting, newer][::order])
         assert begun.chosen["l1.0"].job.array_id == 90
         assert [one.native_id for one in begun.doubles] == ["46_0"]
+        ending = members_of([task(0, "COMPLETING", array_id=46), newer][::order])
+        assert ending.chosen["l1.0"].job.array_id == 90
+        assert [one.native_id for one in ending.doubles] == ["46_0"]
         dead = members_of([task(0, "FAILED", array_id=46), newer][::order])
         assert (dead.chosen["l1.0"].job.array_id, dead.doubles) == (90, ())
 

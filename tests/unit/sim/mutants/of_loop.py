@@ -154,7 +154,7 @@ def a_failed_listing_is_empty(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(BackendWatch, "_failed", failed)
 
 
-@LOOP.mutant(seed=117, checks="lost")
+@LOOP.mutant(seed=506, checks="lost")
 def an_ask_under_way_is_overlooked(patch: pytest.MonkeyPatch) -> None:
     """A listing counts as fresh, and what it lacks as absent, though the ask for it is still on its way."""
     patch.setattr(loop, "UNDER_WAY_S", float("inf"))
@@ -236,7 +236,7 @@ def a_refusal_of_ray_is_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Controller, "_decide", decide)
 
 
-@LOOP.mutant(seed=73, checks="down forgotten")
+@LOOP.mutant(seed=222, checks="down forgotten")
 def a_poked_watch_does_not_end(patch: pytest.MonkeyPatch) -> None:
     """A cancellation that comes just after a poke is lost, as in `asyncio.wait_for` of Python 3.11."""
 
