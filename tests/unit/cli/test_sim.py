@@ -40,7 +40,7 @@ def test_figures_are_printed() -> None:
 
 def test_a_long_run_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     told: list[str] = []
-    heard = _Progress(400, told.append, quiet=False)
+    heard = _Progress(400, told.append, aside=False)
     for seed in range(1, 9):
         failure: dict[str, object] | None = {"check": "limits", "text": "3 of cpu"} if seed == 5 else None
         heard(Summary(seed, 1000, "d", Campaign().faults, failure))
@@ -51,9 +51,15 @@ def test_a_long_run_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out == "seed 5: limits: 3 of cpu\n"
 
 
+def test_beside_json_a_violation_is_told_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    heard = _Progress(400, lambda _: None, aside=True)
+    heard(Summary(5, 1000, "d", Campaign().faults, {"check": "limits", "text": "3 of cpu"}))
+    assert capsys.readouterr() == ("", "seed 5: limits: 3 of cpu\n")
+
+
 def test_a_short_run_says_nothing_meanwhile() -> None:
     told: list[str] = []
-    heard = _Progress(9, told.append, quiet=True)
+    heard = _Progress(9, told.append, aside=True)
     heard(Summary(1, 10, "d", Campaign().faults, None))
     assert told == []
 

@@ -96,7 +96,7 @@ def _many(seeds: range, jobs: int, *, as_json: bool) -> bool:
     from heliostat.sim.campaign import campaign
 
     with progress() as say:
-        heard = _Progress(len(seeds), say, quiet=as_json)
+        heard = _Progress(len(seeds), say, aside=as_json)
         # A run of hours that is killed leaves no process behind.
         found = campaign(
             seeds, jobs=jobs, stopwatch=time.perf_counter, heard=heard, begin=ends_with_its_parent
@@ -110,10 +110,10 @@ def _many(seeds: range, jobs: int, *, as_json: bool) -> bool:
 
 
 class _Progress:
-    """Says each violation at once (not if `quiet`), and how far a long run is in every hundredth of it."""
+    """Says each violation at once (`aside`: on stderr), and how far a long run is in every hundredth of it."""
 
-    def __init__(self, total: int, say: Say, *, quiet: bool) -> None:
-        self._total, self._say, self._quiet = total, say, quiet
+    def __init__(self, total: int, say: Say, *, aside: bool) -> None:
+        self._total, self._say, self._aside = total, say, aside
         self._runs = self._steps = self._violations = 0
         self._began_s = time.perf_counter()
 
@@ -121,8 +121,9 @@ class _Progress:
         self._runs += 1
         self._steps += one.steps
         self._violations += one.failure is not None
-        if one.failure is not None and not self._quiet:
-            click.echo(f"seed {one.seed}: {one.failure['check']}: {one.failure['text']}")
+        if one.failure is not None:
+            text = f"seed {one.seed}: {one.failure['check']}: {one.failure['text']}"
+            click.echo(text, err=self._aside)
         runs, total = self._runs, self._total
         if total >= PARTS and runs * PARTS // total > (runs - 1) * PARTS // total:
             took_s = time.perf_counter() - self._began_s
