@@ -17,6 +17,7 @@ import structlog
 from heliostat.control.accounts import Accounts
 from heliostat.control.act import BackendActor
 from heliostat.control.answers import answer, failed_launches, refused
+from heliostat.control.claims import Claims
 from heliostat.control.drainer import Drainer
 from heliostat.control.follow_up import asked_again, follow_ups, letting_go
 from heliostat.control.idle_watch import IdleWatch
@@ -96,6 +97,7 @@ class Controller:
         self._beat_s = self._history_s = float("-inf")
         self._history_written = self.memory.history
         self.accounts = Accounts(journal, every_s=timing.usage_s)
+        self._claims = Claims(ports.cluster)
         self._tombstones = Tombstones(
             self.memory, ports.providers, message_timeout_s=timing.message_timeout_s
         )
@@ -422,16 +424,12 @@ class Controller:
     async def _forget(self) -> None:
         """Drop tombstones of what has been absent from fresh listings for long enough."""
         gone = self._tombstones.over(self._listings())
-        if not gone:
-            return
-        self.ports.journal.forget_intents(gone)
-        self.memory.forget(gone)
-        self._forget_requests(gone)
-        try:
-            await self.ports.cluster.forget(gone)
-        except ClusterError:
-            # A claim that stays behind in the head's memory is a few bytes; its id is never used again.
-            log.debug("claims not deleted", instances=gone)
+        if gone:
+            self.ports.journal.forget_intents(gone)
+            self.memory.forget(gone)
+            self._forget_requests(gone)
+        answers = self.memory.snapshot is not None and self.memory.snapshot.ray is not None
+        await self._claims.delete(gone, answers=answers)
 
     def _forget_requests(self, gone: list[str]) -> None:
         """Drop what people asked for instances that are no more."""

@@ -110,7 +110,7 @@ def _many(seeds: range, jobs: int, *, as_json: bool) -> bool:
 
 
 class _Progress:
-    """Says each violation at once (`aside`: on stderr), and how far a long run is in every hundredth of it."""
+    """Says each violation at once (`aside`: on stderr), and every hundredth of a long run how far it is."""
 
     def __init__(self, total: int, say: Say, *, aside: bool) -> None:
         self._total, self._say, self._aside = total, say, aside
