@@ -68,7 +68,8 @@ class GivenUp:
 class Needless:
     """No more is on its way than all work, constraints, floors and people's words could ever use.
 
-    What queues at a type that may be late (`patience_s`) stays there while another one is on its way.
+    What somebody protects stays, on its way or not. What queues at a type that may be late (`patience_s`)
+    stays there while another one is on its way.
     """
 
     name = "needless"
@@ -99,7 +100,8 @@ class Needless:
 
     def _is_wanted(self, machine: Machine) -> bool:
         found = self._view.witness.intents.get(machine.instance_id)
-        return found is not None and found.intent is Intent.WANTED
+        protected = machine.instance_id in self._view.witness.protected
+        return found is not None and found.intent is Intent.WANTED and not protected
 
     def _uses(self) -> int:
         """Count all that could use a node of its own: also what runs, since its node may be at its end."""
