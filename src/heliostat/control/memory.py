@@ -17,7 +17,7 @@ from heliostat.model.instance import (
 )
 from heliostat.model.plan import Launch, Plan, Why
 from heliostat.model.rejection import Answer, Rejection
-from heliostat.model.snapshot import OperatorSettings, Snapshot
+from heliostat.model.snapshot import OperatorSettings, Snapshot, join
 from heliostat.ports.journal import Journal
 
 
@@ -90,6 +90,8 @@ class Memory:
             journal.operator(),
             unclear={key: now_s for key in intents if key not in history.first_listed},
             unanswered=launches,
+            # Whoever asks ahead of the first round finds what there is.
+            instances=join(Snapshot(now_s, None, {}, tuple(intents.values()))),
         )
 
     def settings(self) -> OperatorSettings:

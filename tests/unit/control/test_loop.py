@@ -265,6 +265,15 @@ async def test_a_protected_one_stays(stage: Stage) -> None:
     assert stage.provider.world.instances == {}
 
 
+async def test_a_controller_that_has_just_begun_knows_what_people_speak_of(stage: Stage) -> None:
+    await up_with(stage, 1)
+    (one,) = stage.states()
+    await stage.operations.protect(one, True)
+    stage.restart()
+    await stage.operations.protect(one, False)
+    assert stage.controller.memory.operator.protected == frozenset()
+
+
 async def test_pause_stops_deciding(stage: Stage) -> None:
     await stage.step(2)
     await stage.operations.pause(True)
