@@ -47,9 +47,9 @@ def variables(record: ClusterRecord) -> dict[str, str]:
     return {**kept, "RAY_ADDRESS": f"ray://{host}:{record.client_port}"}
 
 
-def shell_there(record: ClusterRecord, shell: str) -> Command:
-    """Return the command for a shell on the head's host, with a driver's environment."""
-    return _there(record, [shell], terminal=True)
+def shell_there(record: ClusterRecord, argv: Sequence[str], *, terminal: bool = True) -> Command:
+    """Return the command that runs `argv`, a shell, on the head's host, with a driver's environment."""
+    return _there(record, argv, terminal=terminal)
 
 
 def job_there(record: ClusterRecord, argv: Sequence[str], *, job_id: str) -> Command:

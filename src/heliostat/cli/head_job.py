@@ -113,6 +113,7 @@ def _write_down(
         dashboard_url=head.dashboard_url,
         client_port=head.client_port,
         python=sys.executable,
+        head_temp_dir=head.temp_dir,
         phase="starting",
         job=job,
     )

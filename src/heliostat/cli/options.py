@@ -72,5 +72,19 @@ def cluster_option(function: F) -> F:
     )(function)
 
 
+def override_options(function: F) -> F:
+    """Add `--name` and `--max-workers`, which are laid over the file; `overrides` reads them."""
+    limited = click.option(
+        "--max-workers", type=click.IntRange(0), help="Workers at most, in place of the file's."
+    )
+    return limited(click.option("--name", help="The cluster's name, in place of the file's.")(function))
+
+
+def overrides(*, name: str | None, max_workers: int | None) -> dict[str, Any]:
+    """Return what was given of them, under the file's own keys."""
+    given = {"cluster_name": name, "max_workers": max_workers}
+    return {key: value for key, value in given.items() if value is not None}
+
+
 def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)

@@ -9,10 +9,12 @@ import contextlib
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from heliostat.cli.backends import backend_keys
 from heliostat.cli.gcs_storage import refuse_unusable
@@ -35,19 +37,23 @@ from heliostat.ports.errors import HeliostatError
 from heliostat.raylink.token import ensure_token
 
 Say = Callable[[str], None]
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class StartOptions:
     """`workers`: that many of the first worker type at once, and kept. `detach`: the cluster
     outlives this process; otherwise it ends with it, however it ends. `queued_is_enough`: return
-    once the head's job is submitted, if it is one."""
+    once the head's job is submitted, if it is one, or has waited `queue_wait_s` in its queue.
+    `overrides` are laid over the file: keys of its top level."""
 
     workers: int | None = None
     idle_after_s: float | None = None
     port: int | None = None
     detach: bool = False
     queued_is_enough: bool = False
+    queue_wait_s: float = 0.0
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
 class AlreadyRunning(HeliostatError):
@@ -58,9 +64,12 @@ class AlreadyRunning(HeliostatError):
         self.record = record
 
 
-def load_spec(path: Path) -> ClusterSpec:
-    """Read and check a cluster file. Raises ConfigError."""
-    return FileConfigSource(path.resolve(), backends=backend_keys(), site_file=site_file(os.environ)).load()
+def load_spec(path: Path, overrides: Mapping[str, Any] = NOTHING) -> ClusterSpec:
+    """Read and check a cluster file with `overrides` laid over it. Raises ConfigError."""
+    source = FileConfigSource(
+        path.resolve(), backends=backend_keys(), site_file=site_file(os.environ), overrides=overrides
+    )
+    return source.load()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ job's tag: whatever is cut short, the next command finds the job or knows that t
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shlex
@@ -62,8 +63,9 @@ def start(
 ) -> ClusterRecord:
     """Submit the head's job, or take up the one of `waiting`, and return when the cluster runs.
 
-    With `options.queued_is_enough` return once it is submitted. A wait that is interrupted
-    cancels the job, unless it was asked for by an `up --detach`.
+    With `options.queued_is_enough` return once it is submitted, or has not begun within
+    `options.queue_wait_s`. A wait that is interrupted cancels the job, unless it was asked for by an
+    `up --detach`.
     """
     refuse_other_backends(spec)
     queue = queue_of(spec)
@@ -76,11 +78,14 @@ def start(
             record = _submitted(record, made, path=places.record, queue=queue, say=say)
         assert record.job is not None
         say(f"the head is Slurm job {record.job.job_id}; its log is {record.job.log}")
-        if options.queued_is_enough:
+        if options.queued_is_enough and not options.queue_wait_s:
             return record
-        return wait_until_running(record, places=places, queue=queue, say=say)
+        return wait_until_running(
+            record, places=places, queue=queue, say=say, queue_wait_s=options.queue_wait_s or math.inf
+        )
     except BaseException as error:
-        if waiting is None or is_ours(places):
+        asked_for = waiting is not None or (options.queue_wait_s and isinstance(error, KeyboardInterrupt))
+        if not asked_for or is_ours(places):
             take_back(record, places=places, queue=queue, say=say)
             raise
         # It may run and work: it is not this one's to end.
@@ -95,7 +100,7 @@ def start(
 def _say_what_is_not_heard(path: Path, places: StatePlaces, options: StartOptions, say: Say) -> None:
     """Say what an `up` asks in vain, since the head that it waits for was asked for by another."""
     way_out = "`heliostat down` and `up` ask anew"
-    if dump_for_state(path) != places.config.read_text(encoding="utf-8"):
+    if dump_for_state(path, options.overrides) != places.config.read_text(encoding="utf-8"):
         say(f"{path} has changed, but the head waits as it was asked for: {way_out}")
     asked = {"--workers": options.workers, "--idle-after": options.idle_after_s, "--port": options.port}
     given = [name for name, value in asked.items() if value is not None]
@@ -132,7 +137,7 @@ def _recorded(
     made = head_submission(_job(spec), _ask(record, spec, places=places, options=options), os.environ)
     with claimed(places.record, record):
         keep_workers(places, spec=spec, cluster_uid=record.cluster_uid, workers=options.workers)
-        places.config.write_text(dump_for_state(path), encoding="utf-8")
+        places.config.write_text(dump_for_state(path, options.overrides), encoding="utf-8")
         # Before the job is there: from then on the file says whether the cluster is attached.
         detach(places) if options.detach else attach(places)
     return record, made
@@ -184,7 +189,7 @@ def submit_successor(
     ask = _ask(record, spec, places=places, options=replace(options, detach=True))
     made = head_submission(_job(spec), replace(ask, after_job=before.job_id), os.environ)
     with claimed(after.record, record, did="asked for the next head of"):
-        after.config.write_text(dump_for_state(path), encoding="utf-8")
+        after.config.write_text(dump_for_state(path, options.overrides), encoding="utf-8")
     record = _submitted(record, made, path=after.record, queue=queue, say=say)
     assert record.job is not None
     say(f"the next head is Slurm job {record.job.job_id}, which begins when {before.job_id} has ended")

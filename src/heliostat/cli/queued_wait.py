@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,13 +39,24 @@ STANDARD = Time()
 
 
 def wait_until_running(
-    record: ClusterRecord, *, places: StatePlaces, queue: HeadQueue, say: Say, clock: Time = STANDARD
+    record: ClusterRecord,
+    *,
+    places: StatePlaces,
+    queue: HeadQueue,
+    say: Say,
+    clock: Time = STANDARD,
+    queue_wait_s: float = math.inf,
 ) -> ClusterRecord:
     """Return the record when head and loop run. It waits in the queue for as long as that takes.
 
-    Raises HeliostatError with the log's last lines when the job has ended or can never start.
+    A job that has not begun after `queue_wait_s` is returned as it waits. Raises HeliostatError
+    with the log's last lines when the job has ended or can never start.
     """
-    look = _await_planned(record, places=places, queue=queue, say=say, clock=clock)
+    until_s = clock.monotonic_s() + queue_wait_s
+    look = _await_planned(record, places=places, queue=queue, say=say, clock=clock, until_s=until_s)
+    now = own_record(record, places)
+    if now is not None and not now.address:
+        return record
     until_s = clock.monotonic_s() + UP_TIMEOUT_S
     while clock.monotonic_s() < until_s:
         now = own_record(record, places)
@@ -58,9 +70,12 @@ def wait_until_running(
 
 
 def _await_planned(
-    record: ClusterRecord, *, places: StatePlaces, queue: HeadQueue, say: Say, clock: Time
+    record: ClusterRecord, *, places: StatePlaces, queue: HeadQueue, say: Say, clock: Time, until_s: float
 ) -> HeadLook | None:
-    """Return when the job has written down where its head is; raise HeliostatError if it never will."""
+    """Return when the job has written down where its head is; raise HeliostatError if it never will.
+
+    What has not begun at `until_s` of the monotonic clock is returned as it was seen then.
+    """
     looks = 0
     look: HeadLook | None = None
     next_look_s = clock.monotonic_s()
@@ -77,6 +92,8 @@ def _await_planned(
                 raise _failed(record, look)
         if now is None:
             raise _failed(record, look, read_record(places.record))
+        if look is not None and not _has_begun(look) and clock.monotonic_s() >= until_s:
+            return look
         clock.sleep(RECORD_LOOK_S)
 
 
@@ -93,6 +110,11 @@ def _look(queue: HeadQueue, record: ClusterRecord, say: Say, clock: Time) -> Hea
     if look is not None and not look.is_over:
         say(waiting_words(look, now_s=clock.now_s()))
     return look
+
+
+def _has_begun(look: HeadLook) -> bool:
+    """Say whether the job is known to have left the queue."""
+    return not look.waits and look.state is not BackendState.UNKNOWN
 
 
 def _answers(record: ClusterRecord) -> bool:

@@ -67,7 +67,7 @@ def start_cluster(path: Path, *, options: StartOptions, say: Say) -> ClusterReco
     kept its state goes on (`resuming`). Raises ConfigError for a bad file, AlreadyRunning, or
     HeliostatError with the head's last log lines; whatever had started is ended then.
     """
-    spec = load_spec(path)
+    spec = load_spec(path, options.overrides)
     places = state_places(state_root(os.environ, home=Path.home()), spec.name)
     with one_at_a_time(places):
         crashed = _crashed(places, spec, say)
@@ -212,10 +212,11 @@ def _prepare(
             runtime_dir=str(runtime.folder),
             address=head.address,
             node_ip=head.node_ip,
+            head_temp_dir=head.temp_dir,
             dashboard_url=head.dashboard_url,
             client_port=head.client_port,
         )
-        places.config.write_text(dump_for_state(path), encoding="utf-8")
+        places.config.write_text(dump_for_state(path, options.overrides), encoding="utf-8")
         write_record(places.record, record)
         _launch_file(head, record=record, places=places, options=options).write(places.folder)
     return record, head

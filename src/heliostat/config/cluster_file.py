@@ -12,7 +12,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+import yaml
 
 from heliostat.config.checks import BackendChecker, BackendKeys, check_all
 from heliostat.config.drain_limits import drain_limits
@@ -81,12 +84,21 @@ class FileConfigSource:
         )
 
 
-def dump_for_state(path: Path) -> str:
-    """Return the text to keep as the applied copy: the user's own, comments included."""
+def dump_for_state(path: Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """Return the text to keep as the applied copy: the user's own, comments included.
+
+    With `overrides` (keys of the file's top level) it is the same values, written anew.
+    """
     text, problem = _text(path)
     if text is None:
         raise _error([problem] if problem else [])
-    return text
+    if not overrides:
+        return text
+    # It has been read and checked before, so it is a mapping.
+    document = {**yaml.safe_load(text), **overrides}
+    changed = ", ".join(map(str, overrides))
+    note = f"# {path}, with another {changed} from the command line\n"
+    return note + yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
 
 def shape_id(

@@ -54,13 +54,12 @@ class HeadJob:
 class ClusterRecord:
     """Identity and whereabouts of one cluster.
 
-    `source` is the user's cluster file, `address` the GCS's `host:port` (empty until
-    known), `host` the head's host name, `node_ip` its address among Ray's nodes where it was
-    chosen (empty: by Ray), `created_at_s` Unix seconds, `phase` a word of
-    model.report.StatusReport; a process that does not run is None. `python` is the head's
-    interpreter, `client_port` that of Ray's client server. While a head's job waits, `host`
-    and `address` are empty. With a `gcs_storage` the record outlives a crash: the next `up` brings
-    this very cluster back.
+    `source` is the user's cluster file, `address` the GCS's `host:port` (empty until known), `host` the
+    head's host name, `node_ip` its address among Ray's nodes where it was chosen (empty: by Ray),
+    `created_at_s` Unix seconds, `phase` a word of model.report.StatusReport; a process that does not
+    run is None. `python` is the head's interpreter, `head_temp_dir` where Ray's files are on its host,
+    `client_port` that of Ray's client server. While a head's job waits, `host` and `address` are empty.
+    With a `gcs_storage` the record outlives a crash: the next `up` brings this very cluster back.
     """
 
     cluster_name: str
@@ -79,6 +78,7 @@ class ClusterRecord:
     session_name: str = ""
     node_ip: str = ""
     python: str = ""
+    head_temp_dir: str = ""
     client_port: int = 0
     job: HeadJob | None = None
     gcs_storage: GcsStorage | None = None

@@ -118,6 +118,7 @@ def site(
     monkeypatch.setattr(queued_end.time, "sleep", no_sleep)
     monkeypatch.setattr(queued_wait, "LOOK_S", (0.0,))
     clock = replace(queued_wait.STANDARD, sleep=no_sleep)
-    monkeypatch.setattr(queued_wait.wait_until_running, "__kwdefaults__", {"clock": clock})
+    defaults = {**(queued_wait.wait_until_running.__kwdefaults__ or {}), "clock": clock}
+    monkeypatch.setattr(queued_wait.wait_until_running, "__kwdefaults__", defaults)
     monkeypatch.setattr(attachment, "_keep_touching", lambda path: None)
     return made

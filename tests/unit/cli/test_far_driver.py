@@ -87,7 +87,7 @@ def test_a_script_runs_as_a_job_of_the_head_in_this_folder(far: ClusterRecord) -
 
 
 def test_without_a_job_ssh_carries_folder_and_variables(far: ClusterRecord) -> None:
-    found = shell_there(replace(far, job=None), "/bin/zsh")
+    found = shell_there(replace(far, job=None), ["/bin/zsh"])
     assert found.argv[:-1] == ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-t", "n17")
     assert found.argv[-1].startswith(f"env --chdir={os.getcwd()} RAY_ADDRESS=10.1.4.17:6379 ")
     assert found.argv[-1].endswith(" /bin/zsh")
@@ -103,6 +103,18 @@ def test_a_shell_is_one_beside_the_head(
     result = invoke("shell", "demo")
     assert begun == [("srun", *STEP, "--pty", "/bin/zsh")]
     assert "finds it on n17" in result.stderr
+
+
+def test_a_command_runs_in_bash_beside_the_head_without_a_word(
+    far: ClusterRecord, state: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_record(state / "demo" / "cluster.json", far)
+    begun: list[tuple[str, ...]] = []
+    monkeypatch.setattr(shell.os, "execvpe", lambda program, argv, env: begun.append((program, *argv)))
+    result = invoke("shell", "demo", "-c", "echo 'a b' | wc")
+    # It has no terminal here, which srun would want for --pty.
+    assert begun == [("srun", *STEP, "--quit-on-interrupt", "bash", "-c", "echo 'a b' | wc")]
+    assert result.stderr == ""
 
 
 @pytest.mark.parametrize(("code", "stops"), [(0, 0), (7, 0), (137, 1)])

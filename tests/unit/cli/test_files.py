@@ -147,3 +147,18 @@ def test_init_refuses_a_name_that_no_cluster_can_have(invoke: Invoke) -> None:
     assert result.exit_code == 2
     assert "no file for the name 'a/b'" in result.stderr
     assert "cluster_name: local" in invoke("init", "local", "-o", "-").stdout.replace('"', "")
+
+
+def test_apply_lays_options_over_the_file(invoke: Invoke, cluster: ClusterRecord, file: Path) -> None:
+    file.write_text(FILE.replace("cluster_name: demo", "cluster_name: mine"))
+    result = invoke("apply", str(file), "--name", "demo", "--max-workers", "2")
+    assert result.exit_code == 0
+    applied = (file.parent / "demo" / "config.yaml").read_text()
+    assert "max_workers: 2\n" in applied
+    assert "cluster_name: demo\n" in applied
+
+
+def test_what_is_laid_over_the_file_is_checked_like_it(invoke: Invoke, file: Path) -> None:
+    result = invoke("apply", str(file), "--name", "No Name")
+    assert result.exit_code == 2
+    assert result.stderr.startswith('command line: cluster_name: "No Name"; allowed is text of 1 to 32')

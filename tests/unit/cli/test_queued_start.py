@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from heliostat.cli import queued_start
+from heliostat.cli import queued_start, queued_wait
 from heliostat.cli.attachment import attached_file, is_attached, is_detached
 from heliostat.cli.head_queue import HEAD_LAUNCH_ID, queue_of
 from heliostat.cli.preparing import AlreadyRunning
@@ -73,6 +73,31 @@ def test_detached_it_returns_at_once_and_a_later_up_takes_it_up(site: Site) -> N
     assert site.slurm.counts["sbatch"] == 1
     # It was detached when it was asked for, so it does not end with who waits for it now.
     assert not is_attached(site.places)
+
+
+def test_it_waits_a_while_and_leaves_what_has_not_begun(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter(range(0, 1000, 7))
+    clock = replace(queued_wait.STANDARD, sleep=lambda _: None, monotonic_s=lambda: float(next(times)))
+    defaults = {**queued_wait.wait_until_running.__kwdefaults__, "clock": clock}  # type: ignore[dict-item]
+    monkeypatch.setattr(queued_wait.wait_until_running, "__kwdefaults__", defaults)
+    record = site.up(detach=True, queued_is_enough=True, queue_wait_s=30.0)
+    assert (record.address, record.phase) == ("", "queued")
+    assert "waiting for the head: Slurm job 100, Priority: jobs with a higher priority go first" in site.said
+    assert site.slurm.cancelled == []
+    at_look(site, site.slurm.counts["squeue"] + 2, site.head_begins)
+    assert site.up(detach=True, queued_is_enough=True, queue_wait_s=30.0).address == "10.1.4.2:6379"
+    assert site.slurm.counts["sbatch"] == 1
+
+
+def test_ctrl_c_in_a_bounded_wait_leaves_the_head_in_the_queue(site: Site) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    at_look(site, 2, interrupt)
+    with pytest.raises(HeliostatError, match="the head of demo is still asked for"):
+        site.up(detach=True, queued_is_enough=True, queue_wait_s=30.0)
+    assert site.slurm.cancelled == []
+    assert site.record is not None
 
 
 def test_what_a_later_up_asks_in_vain_is_said(site: Site) -> None:
@@ -325,7 +350,7 @@ def test_of_two_hosts_one_starts_it_and_the_other_says_who_has_it(site: Site) ->
 def test_one_whose_files_can_not_be_written_is_taken_back(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queued_start, "dump_for_state", lambda path: 1 / 0)
+    monkeypatch.setattr(queued_start, "dump_for_state", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         site.up()
     assert site.record is None

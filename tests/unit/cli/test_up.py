@@ -70,7 +70,7 @@ def test_one_that_ends_with_another_up_says_so(
 def test_a_successor_is_told_as_data(invoke: Invoke, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     at_look(site, 1, site.head_begins)
     site.up()
-    monkeypatch.setattr(preparing, "load_spec", lambda _: site.spec)
+    monkeypatch.setattr(preparing, "load_spec", lambda *_: site.spec)
     result = invoke("up", str(site.path), "--successor", "--json")
     assert result.exit_code == 0
     assert json.loads(result.stdout) == {"cluster_name": "demo", "phase": "queued", "job_id": "101"}
@@ -95,6 +95,28 @@ def test_options_reach_the_start_and_the_way_to_connect_is_said(
     assert "demo is up: 127.0.0.1:6379" in result.stdout
     assert 'eval "$(heliostat env demo)"' in result.stdout
     assert "http://127.0.0.1:8265" in result.stdout
+
+
+def test_what_is_laid_over_the_file_reaches_the_start(
+    invoke: Invoke, cluster: ClusterRecord, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[StartOptions] = []
+
+    def begin(path: Path, *, options: StartOptions, say: object) -> ClusterRecord:
+        asked.append(options)
+        return cluster
+
+    monkeypatch.setattr(start, "start_cluster", begin)
+    arguments = ("up", str(file), "-d", "--name", "other", "--max-workers", "0", "--wait", "45s")
+    assert invoke(*arguments).exit_code == 0
+    assert asked[0].overrides == {"cluster_name": "other", "max_workers": 0}
+    assert asked[0].queue_wait_s == 45.0
+
+
+def test_a_bounded_wait_is_for_detached_ones(invoke: Invoke, file: Path) -> None:
+    result = invoke("up", str(file), "--wait", "45s")
+    assert result.exit_code == 2
+    assert "--wait is for --detach" in result.stderr
 
 
 def test_a_head_that_was_asked_for_detached_is_waited_for_and_left(

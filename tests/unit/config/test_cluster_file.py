@@ -399,6 +399,17 @@ def test_the_applied_copy_is_the_original_text(tmp_path: Path) -> None:
     assert dump_for_state(path) == "# a comment\n" + GOOD
 
 
+def test_the_applied_copy_of_a_file_with_overrides_reads_as_it_was_started(tmp_path: Path) -> None:
+    path, copy = tmp_path / "cluster.yaml", tmp_path / "copy.yaml"
+    path.write_text("# a comment\n" + GOOD)
+    overrides = {"cluster_name": "other", "max_workers": 17}
+    copy.write_text(dump_for_state(path, overrides))
+    assert copy.read_text().startswith(f"# {path}, with another cluster_name, max_workers from the command")
+    started = load_cluster_file(path, backends=INSTALLED, overrides=overrides)
+    assert (started.name, started.policy.max_workers) == ("other", 17)
+    assert replace(load_cluster_file(copy, backends=INSTALLED), source=str(path)) == started
+
+
 def test_the_config_source_reads_the_file_anew(tmp_path: Path) -> None:
     path = tmp_path / "cluster.yaml"
     source = FileConfigSource(path, INSTALLED)

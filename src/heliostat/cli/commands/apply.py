@@ -10,16 +10,18 @@ import click
 
 from heliostat.cli import files
 from heliostat.cli.clusters import client_of, pick, places_of
-from heliostat.cli.options import json_option
+from heliostat.cli.options import json_option, override_options, overrides
 from heliostat.cli.output import show_json
+from heliostat.config.cluster_file import dump_for_state
 from heliostat.config.record import ClusterRecord
 from heliostat.ports.errors import HeliostatError
 
 
 @click.command("apply", short_help="Bring a changed file to its running cluster.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@override_options
 @json_option
-def command(*, file: Path, as_json: bool) -> None:
+def command(*, file: Path, name: str | None, max_workers: int | None, as_json: bool) -> None:
     """Bring a changed FILE to its running cluster, while work runs.
 
     Limits count at once. Workers of a changed shape leave when they are idle, and new
@@ -33,9 +35,9 @@ def command(*, file: Path, as_json: bool) -> None:
     Example:
       heliostat apply cluster.yaml
     """
-    spec = files.load(file)
-    record = pick(spec.name)
-    answer = _applied(record, file)
+    given = overrides(name=name, max_workers=max_workers)
+    spec = files.load(file, given)
+    answer = _applied(pick(spec.name), dump_for_state(file, given))
     if as_json:
         show_json(answer)
         return
@@ -48,11 +50,11 @@ def command(*, file: Path, as_json: bool) -> None:
         click.echo(sentence)
 
 
-def _applied(record: ClusterRecord, file: Path) -> dict[str, Any]:
-    """Put the file in place of the applied copy; the former one comes back if it is refused."""
+def _applied(record: ClusterRecord, text: str) -> dict[str, Any]:
+    """Put the text in place of the applied copy; the former one comes back if it is refused."""
     copy = places_of(record).config
     former = copy.read_bytes() if copy.exists() else None
-    _replace(copy, file.read_bytes())
+    _replace(copy, text.encode())
     try:
         return client_of(record).apply()
     except HeliostatError:

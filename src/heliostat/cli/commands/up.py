@@ -19,7 +19,7 @@ from heliostat.cli.foreground import (
     stop_signals_held_back,
     why_it_went,
 )
-from heliostat.cli.options import DURATION, json_option
+from heliostat.cli.options import DURATION, json_option, override_options, overrides
 from heliostat.cli.output import progress, show_json, tell
 from heliostat.cli.tunnels import dashboard_tunnel
 from heliostat.config.places import state_places
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 @click.option("--idle-after", type=DURATION, help="Take it all down when nobody used it that long.")
 @click.option("--port", type=click.IntRange(1, 65_535), help="The head's port; another if it is taken.")
 @click.option("--successor", is_flag=True, help="Ask for the next head now, where it is a Slurm job.")
+@click.option("--wait", type=DURATION, help="With --detach: wait so long for a head that is a Slurm job.")
+@override_options
 @json_option
 def command(  # noqa: PLR0913 - click gives each option its own
     *,
@@ -46,14 +48,18 @@ def command(  # noqa: PLR0913 - click gives each option its own
     idle_after: float | None,
     port: int | None,
     successor: bool,
+    wait: float | None,
+    name: str | None,
+    max_workers: int | None,
     as_json: bool,
 ) -> None:
     """Start the cluster of FILE: a head here, workers when there is work.
 
     In the foreground it shows what goes on until Ctrl-C, which takes the cluster down.
-    A head that is a Slurm job may have to queue: `--detach` returns once it is submitted, and
-    `up` again waits with it. With `--successor` the job of the next head queues while this one
-    still runs; it begins when this one's has ended, as a new cluster of the same name.
+    A head that is a Slurm job may have to queue: `--detach` returns once it is submitted (with `--wait`
+    once it is up, if that takes no longer), and `up` again waits with it. With `--successor` the job of
+    the next head queues while this one still runs; it begins when this one's has ended, as a new
+    cluster of the same name.
 
     \b
     Examples:
@@ -65,8 +71,16 @@ def command(  # noqa: PLR0913 - click gives each option its own
         from heliostat.cli.start import StartOptions
 
     options = StartOptions(
-        workers=workers, idle_after_s=idle_after, port=port, detach=detach, queued_is_enough=detach
+        workers=workers,
+        idle_after_s=idle_after,
+        port=port,
+        detach=detach,
+        queued_is_enough=detach,
+        queue_wait_s=wait or 0.0,
+        overrides=overrides(name=name, max_workers=max_workers),
     )
+    if wait and not detach:
+        raise click.UsageError("--wait is for --detach; without it, `up` waits as long as it takes")
     if successor:
         _ask_for_successor(file, options, as_json=as_json)
         return
@@ -99,7 +113,7 @@ def _ask_for_successor(file: Path, options: StartOptions, *, as_json: bool) -> N
     from heliostat.cli import queued_start
     from heliostat.cli.preparing import load_spec
 
-    spec = load_spec(file)
+    spec = load_spec(file, options.overrides)
     with progress(keep=True) as say:
         record = queued_start.submit_successor(
             file, spec, places=state_places(root(), spec.name), options=options, say=say
