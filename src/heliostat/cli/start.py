@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 from heliostat.api.client import NoAnswer, NotRunning
@@ -49,6 +50,7 @@ from heliostat.model.node_type import ClusterSpec
 from heliostat.ports.errors import HeliostatError
 from heliostat.raylink.address_file import claim_address_file
 from heliostat.raylink.free_port import PortClaims
+from heliostat.raylink.supported import version_note
 
 START_TIMEOUT_S = 180.0
 DOWN_TIMEOUT_S = 180.0
@@ -68,6 +70,8 @@ def start_cluster(path: Path, *, options: StartOptions, say: Say) -> ClusterReco
     HeliostatError with the head's last log lines; whatever had started is ended then.
     """
     spec = load_spec(path, options.overrides)
+    if note := version_note(version("ray")):
+        say(note)
     places = state_places(state_root(os.environ, home=Path.home()), spec.name)
     with one_at_a_time(places):
         crashed = _crashed(places, spec, say)

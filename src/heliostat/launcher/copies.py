@@ -1,0 +1,75 @@
+"""Copies in place: the head's files are this machine's, or on a file system that both share.
+
+As rsync would name things: a folder with a slash at its end stands for what is in it. A copy onto
+itself is nothing, and no folder goes into itself.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from heliostat.launcher.asked import Refused
+
+COPY_TIMEOUT_S = 3_600.0
+
+
+@dataclass(frozen=True)
+class Copy:
+    """From where to where; `excludes` and `filters` are Ray's `rsync_exclude` and `rsync_filter`."""
+
+    source: str
+    target: str
+    excludes: Sequence[str] = ()
+    filters: Sequence[str] = ()
+
+    @property
+    def from_path(self) -> Path:
+        return Path(os.path.expanduser(self.source))
+
+    @property
+    def to_path(self) -> Path:
+        """Return where the source itself comes to lie."""
+        target = Path(os.path.expanduser(self.target))
+        into = self.target.endswith("/") or target.is_dir()
+        contents = self.source.endswith("/")
+        return target / self.from_path.name if into and not contents else target
+
+
+def copy_in_place(copy: Copy) -> str:
+    """Copy, and return in words what was done. Raises Refused with the reason where it can't be."""
+    source, target = copy.from_path, copy.to_path
+    if not source.exists():
+        raise Refused(f"{copy.source}: no such file or folder")
+    for place in (target, Path(os.path.expanduser(copy.target))):
+        if place.exists() and source.samefile(place):
+            return f"{place} is there already: nothing to copy"
+    if source.is_dir() and target.resolve().is_relative_to(source.resolve()):
+        raise Refused(f"{copy.source} can't be copied into itself ({target})")
+    try:
+        if source.is_dir():
+            _copy_folder(copy)
+        else:
+            shutil.copy2(source, target)
+    except OSError as error:
+        raise Refused(f"{copy.source} can't be copied to {target}: {error.strerror or error}") from error
+    return f"{source} is copied to {target}"
+
+
+def _copy_folder(copy: Copy) -> None:
+    rsync = shutil.which("rsync")
+    if rsync is None and (copy.excludes or copy.filters):
+        raise Refused("rsync_exclude and rsync_filter need rsync, which is not installed here")
+    if rsync is None:
+        shutil.copytree(copy.from_path, copy.to_path, symlinks=True, dirs_exist_ok=True)
+        return
+    options = [f"--exclude={one}" for one in copy.excludes]
+    options += [f"--filter=dir-merge,- {one}" for one in copy.filters]
+    argv = [rsync, "-a", *options, "--", f"{copy.from_path}/", f"{copy.to_path}/"]
+    done = subprocess.run(argv, check=False, timeout=COPY_TIMEOUT_S, capture_output=True, text=True)
+    if done.returncode:
+        raise Refused(f"{copy.source} can't be copied to {copy.to_path}: {done.stderr.strip()}")
