@@ -104,6 +104,12 @@ REFUSED: tuple[Rule, ...] = (
         lambda _: True,
         "`ray kill-random-node` would kill work; `heliostat remove` lets a worker go safely",
     ),
+    (
+        ("cluster-dump",),
+        lambda _: True,
+        "`ray cluster-dump` logs in to each node by ssh, which need not let you in; `ray exec FILE 'ray "
+        "local-dump'` collects the head's logs",
+    ),
 )
 """What is not done: of which commands, when, and why."""
 

@@ -7,6 +7,7 @@ same record and journal; workers come and go by Heliostat's controller.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Mapping
 from types import ModuleType
@@ -20,7 +21,8 @@ from heliostat.launcher.cluster import Cluster, Look
 from heliostat.launcher.runner import HEAD_ID, InPlaceRunner
 
 QUEUE_WAIT = "45s"
-"""How long `ray up` waits for a head that has to queue, before it leaves it there."""
+QUEUE_WAIT_VARIABLE = "HELIOSTAT_UP_WAIT"
+"""How long `ray up` waits for a head that has to queue before it leaves it; Ray has no option for it."""
 
 REMOVE_DEADLINE = "30s"
 """`ray down --workers-only`: what work on a worker has to end or to save itself."""
@@ -135,7 +137,8 @@ class NodeProvider(rays_launcher.RaysProvider):  # type: ignore[misc]
         if not rays_launcher.is_for_head(tags):
             raise Refused("workers come by Heliostat's controller, when work waits for them")
         asked = rays_launcher.asked()
-        words = ("up", asked.file, "--detach", "--wait", QUEUE_WAIT, *asked.overrides)
+        wait = os.environ.get(QUEUE_WAIT_VARIABLE) or QUEUE_WAIT
+        words = ("up", asked.file, "--detach", "--wait", wait, *asked.overrides)
         _end_if_failed(heliostat_command.show(*words))
         record = self._cluster.record()
         if record is not None and not record.address:

@@ -254,6 +254,7 @@ def test_copies_are_in_place(ray: Ray, heliostat: FakeHeliostat, file: Path, tmp
         (("rsync-up", "FILE"), "name a source and a target"),
         (("rsync-down", "FILE"), "name a source and a target"),
         (("kill-random-node", "FILE", "--yes"), "`heliostat remove` lets a worker go safely"),
+        (("cluster-dump", "FILE"), "logs in to each node by ssh"),
     ],
 )
 def test_what_is_refused(

@@ -1,0 +1,75 @@
+"""`ray up`, work, scale up, idle, scale down, a changed file, `ray down`: on this machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.launcher.conftest import LISTS, WORK, Launcher, until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+FILE = """
+cluster_name: up
+max_workers: {workers}
+idle_timeout_minutes: 1
+upscaling_speed: 1
+provider:
+  type: external
+  module: heliostat.launcher.NodeProvider
+  backends: {{local: {{cpus: 4}}}}
+available_node_types:
+  head: {{resources: {{CPU: 0}}, node_config: {{backend: local}}}}
+  cpu: {{resources: {{CPU: 1}}, max_workers: 3, idle_timeout_s: 3, node_config: {{backend: local}}}}
+head_node_type: head
+"""
+
+
+def test_the_whole_life_of_a_cluster(launcher: Launcher) -> None:
+    launcher.file.write_text(FILE.format(workers=2) + LISTS)
+    (launcher.folder / "work.py").write_text(WORK)
+    launcher.ray("up", "--yes")
+    record = launcher.record
+    assert record is not None
+    assert (record.source, launcher.workers()) == (str(launcher.file), [])
+    assert "squares [0, 1, 4, 9] --fast" in launcher.ray("submit", "work.py", "--", "--fast")
+    assert launcher.workers()
+    said = launcher.ray("exec", "ray status && python -c 'import os; print(os.getcwd())'; exit 7", code=7)
+    assert "Node status" in said
+    assert str(launcher.folder) in said
+    until(lambda: not launcher.workers(), "zero workers")
+
+    launcher.file.write_text(FILE.format(workers=3) + LISTS)
+    assert "max_workers: 2 → 3" in launcher.ray("up", "--yes")
+    again = launcher.record
+    assert again is not None
+    assert (again.cluster_uid, again.session_name) == (record.cluster_uid, record.session_name)
+    launcher.ray("down", "--yes")
+    launcher.nothing_is_left(record)
+
+
+@pytest.mark.nightly
+def test_a_wrong_file_starts_nothing(launcher: Launcher) -> None:
+    launcher.file.write_text(FILE.format(workers=2).replace("CPU: 1", "CPU: 0.5") + LISTS)
+    said = launcher.ray("up", "--yes", code=2)
+    assert f"{launcher.file}:12: available_node_types.cpu.resources.CPU: 0.5; allowed is a whole" in said
+    assert launcher.record is None
+    assert "up is not up: there is nothing to take down" in launcher.ray("down", "--yes")
+
+
+@pytest.mark.nightly
+def test_names_limits_workers_and_the_log(launcher: Launcher) -> None:
+    launcher.file.write_text(FILE.format(workers=2).replace("cluster_name: up", "cluster_name: no") + LISTS)
+    (launcher.folder / "work.py").write_text(WORK)
+    named = ("--cluster-name", "up")
+    launcher.ray("up", "--yes", "--max-workers", "1", *named)
+    record = launcher.record
+    assert record is not None
+    assert "squares [0, 1, 4, 9]" in launcher.ray("submit", "work.py", *named)
+    assert launcher.workers() == ["cpu"]
+    assert launcher.ray("get-head-ip", *named).strip() == launcher.ray("get-worker-ips", *named).strip()
+    assert "launch" in launcher.first_line_of("monitor", *named)
+    refused = FILE.format(workers=2).replace("cluster_name: up", "cluster_name: no")
+    launcher.file.write_text(refused.replace("{CPU: 0}", "{CPU: 1}") + LISTS)
+    assert "head" in launcher.ray("up", "--yes", *named, code=1)
+    launcher.ray("exec", "true", "--stop", *named)
+    launcher.nothing_is_left(record)
