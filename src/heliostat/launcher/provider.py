@@ -85,7 +85,9 @@ class NodeProvider(rays_launcher.RaysProvider):  # type: ignore[misc]
             return self._is_left()
         self._seen = self._cluster.look()
         if not self._seen.is_up and not asked.brings_up:
-            raise Refused(f"{self._seen.words}; `ray up {asked.file}` starts it")
+            # Words of several lines end with those of a log.
+            between = "\n" if "\n" in self._seen.words else "; "
+            raise Refused(f"{self._seen.words}{between}`ray up {asked.file}` starts it")
         return self._seen.is_up
 
     def _is_left(self) -> bool:

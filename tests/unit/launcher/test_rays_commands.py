@@ -290,3 +290,24 @@ def test_without_a_cluster_it_says_how_to_get_one(
     assert result.exit_code == 1
     assert f"demo is not up; `ray up {file}` starts it" in result.output
     assert "Traceback" not in result.output
+
+
+def test_a_head_that_never_came_up_is_told_with_its_log_and_asked_for_anew(
+    ray: Ray, heliostat: FakeHeliostat, file: Path
+) -> None:
+    heliostat.is_up()
+    heliostat.silent = "the head of demo never came up: its job is over\n/log:\n  no such module"
+    result = ray("exec", str(file), "date")
+    assert result.exit_code == 1
+    assert result.stderr.endswith(f"heliostat:   no such module\nheliostat: `ray up {file}` starts it\n")
+    heliostat.codes = {"up": 1}
+    assert ray("up", str(file), "--yes").exit_code == 1
+    assert heliostat.asked == [up_words(file)]
+
+
+def test_the_wait_for_a_queue_is_the_persons(
+    ray: Ray, heliostat: FakeHeliostat, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HELIOSTAT_UP_WAIT", "10m")
+    assert ray("up", str(file), "--yes").exit_code == 0
+    assert heliostat.asked == [("up", str(file), "--detach", "--wait", "10m")]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -29,6 +31,25 @@ COMMANDS = Path(inspect.getfile(rays_launcher.RaysProvider)).parent / "_private"
 
 def test_the_installed_ray_has_the_interface() -> None:
     check_interface()
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("2.40.0", "Refused Ray 2.40.0 is not supported: install one from 2.56 to 2.60"),
+        ("2.99.1", "Ray 2.99.1 is newer than what this version was tested with (2.56 to 2.60)"),
+    ],
+)
+def test_a_version_that_is_not_ours_is_told(version: str, said: str) -> None:
+    code = (
+        "import sys, ray\nray.__version__ = sys.argv[1]\n"
+        "try:\n    from heliostat.launcher import rays_launcher\n    print(rays_launcher.NOTE)\n"
+        "except Exception as error:\n    print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, version], capture_output=True, text=True, timeout=50, check=True
+    )
+    assert done.stdout.strip() == said
 
 
 def test_a_launcher_that_calls_otherwise_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
