@@ -50,7 +50,7 @@ from heliostat.model.node_type import ClusterSpec
 from heliostat.ports.errors import HeliostatError
 from heliostat.raylink.address_file import claim_address_file
 from heliostat.raylink.free_port import PortClaims
-from heliostat.raylink.supported import version_note
+from heliostat.raylink.version_note import version_note
 
 START_TIMEOUT_S = 180.0
 DOWN_TIMEOUT_S = 180.0

@@ -19,7 +19,8 @@ import ray
 
 from heliostat.launcher.asked import Asked, Refused
 from heliostat.ports.errors import HeliostatError
-from heliostat.raylink.supported import supported_words, version_note
+from heliostat.raylink.supported import NEWEST, OLDEST
+from heliostat.raylink.version_note import version_note
 
 try:
     NOTE = version_note(ray.__version__)
@@ -41,7 +42,7 @@ except HeliostatError as error:
     raise Refused(str(error)) from error
 except ImportError as error:
     raise Refused(
-        f"Ray {ray.__version__} has another launcher ({error}): install one from {supported_words()}"
+        f"Ray {ray.__version__} has another launcher ({error}): install {OLDEST} to {NEWEST}"
     ) from error
 
 __all__ = [
@@ -125,7 +126,7 @@ def check_interface() -> None:
     if missing:
         raise Refused(
             f"Ray {ray.__version__} has another launcher (without {', '.join(missing)}): "
-            f"install one from {supported_words()}"
+            f"install {OLDEST} to {NEWEST}"
         )
 
 

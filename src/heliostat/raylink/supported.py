@@ -1,33 +1,22 @@
-"""Which Ray versions this one is made for and tested with: the bounds of tools/ray-versions.txt."""
+"""Which versions of Ray are supported where its private parts are used: those that are tested."""
 
 from __future__ import annotations
 
-import re
-
-from heliostat.ports.errors import HeliostatError
-
-OLDEST = (2, 56)
-NEWEST = (2, 60)
+OLDEST, NEWEST = "2.56.1", "2.60.0"
+"""As in tools/ray-versions.txt."""
 
 
-def supported_words() -> str:
-    """Return the range for people."""
-    return f"{_text(OLDEST)} to {_text(NEWEST)}"
+def unsupported(version: str) -> str:
+    """Return why a Ray of this version is not supported, empty if it is: a later patch of the newest is."""
+    found = _numbers(version)
+    if not found:
+        return f"Ray {version} is of no known version; {OLDEST} to {NEWEST} are supported"
+    if _numbers(OLDEST) <= found and found[:2] <= _numbers(NEWEST)[:2]:
+        return ""
+    return f"Ray {version} is installed, and {OLDEST} to {NEWEST} are supported"
 
 
-def version_note(version: str) -> str:
-    """Return what is to be said of this Ray version, empty for a supported one.
-
-    Raises HeliostatError for one that is too old, or is no version at all: nothing would work.
-    """
-    found = re.match(r"(\d+)\.(\d+)", version)
-    release = (int(found[1]), int(found[2])) if found else (0, 0)
-    if release < OLDEST:
-        raise HeliostatError(f"Ray {version} is not supported: install one from {supported_words()}")
-    if release > NEWEST:
-        return f"Ray {version} is newer than what this version was tested with ({supported_words()})"
-    return ""
-
-
-def _text(release: tuple[int, int]) -> str:
-    return ".".join(map(str, release))
+def _numbers(version: str) -> tuple[int, ...]:
+    parts = version.split(".")[:3]
+    digits = ["".join(one for one in part if one.isdigit()) for part in parts]
+    return tuple(int(one) for one in digits) if all(digits) else ()

@@ -24,6 +24,7 @@ from heliostat.launcher.rays_launcher import (
     is_updaters_own,
     skeleton,
 )
+from heliostat.raylink.supported import NEWEST, OLDEST
 from tests.unit.launcher.conftest import FILE
 
 COMMANDS = Path(inspect.getfile(rays_launcher.RaysProvider)).parent / "_private" / "commands.py"
@@ -36,8 +37,11 @@ def test_the_installed_ray_has_the_interface() -> None:
 @pytest.mark.parametrize(
     ("version", "said"),
     [
-        ("2.40.0", "Refused Ray 2.40.0 is not supported: install one from 2.56 to 2.60"),
-        ("2.99.1", "Ray 2.99.1 is newer than what this version was tested with (2.56 to 2.60)"),
+        ("2.40.0", f"Refused Ray 2.40.0 is installed, and {OLDEST} to {NEWEST} are supported"),
+        (
+            "2.99.1",
+            f"Ray 2.99.1 is installed, and {OLDEST} to {NEWEST} are supported: a newer one was not tested",
+        ),
     ],
 )
 def test_a_version_that_is_not_ours_is_told(version: str, said: str) -> None:
@@ -59,9 +63,7 @@ def test_a_launcher_that_calls_otherwise_is_told(monkeypatch: pytest.MonkeyPatch
     }
     monkeypatch.setattr(rays_launcher, "_METHODS", methods)
     monkeypatch.setattr(rays_launcher, "_RUN_PARAMETERS", ("cmd", "no_such"))
-    both = (
-        r"without NodeProvider.no_such, CommandRunnerInterface.run\(no_such\)\): install one from 2\.\d+ to"
-    )
+    both = r"without NodeProvider.no_such, CommandRunnerInterface.run\(no_such\)\): install 2\.\d+\.\d+ to"
     with pytest.raises(Refused, match=both):
         check_interface()
 
