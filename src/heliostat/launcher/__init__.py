@@ -1,8 +1,19 @@
-"""The plug-in for Ray's own launcher: `ray up cluster.yaml` and its sisters, with Heliostat behind them.
+"""What Ray's own programs load: its launcher's and its autoscaler's node providers."""
 
-A cluster file names `heliostat.launcher.NodeProvider`; docs/ray-up.md is for those who use it.
-"""
+from __future__ import annotations
 
-from heliostat.launcher.provider import NodeProvider
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from heliostat.launcher.provider import NodeProvider
 
 __all__ = ["NodeProvider"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when Ray's launcher asks for it: it imports Ray, which others here must set up first.
+    if name != "NodeProvider":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from heliostat.launcher.provider import NodeProvider
+
+    return NodeProvider

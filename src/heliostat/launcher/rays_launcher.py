@@ -1,7 +1,8 @@
 """All that is Ray's launcher's own and promised to nobody: its names, and what it does with a provider.
 
-The only module here that knows Ray. Seen in Ray 2.56 to 2.60, in `ray.autoscaler._private.commands` and
-`updater`; tests/unit/launcher/test_rays_launcher.py holds each point against the installed Ray.
+The only module of the plug-in that knows Ray. Seen in Ray 2.56 to 2.60, in its `commands` and `updater`
+under `ray.autoscaler._private`; tests/unit/launcher/test_rays_launcher.py holds each point against the
+installed Ray.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from heliostat.launcher.rays_launcher import (
 from heliostat.raylink.supported import NEWEST, OLDEST
 from tests.unit.launcher.conftest import FILE
 
+NEWER = "a newer one was not tested"
 COMMANDS = Path(inspect.getfile(rays_launcher.RaysProvider)).parent / "_private" / "commands.py"
 
 
@@ -38,10 +39,7 @@ def test_the_installed_ray_has_the_interface() -> None:
     ("version", "said"),
     [
         ("2.40.0", f"Refused Ray 2.40.0 is installed, and {OLDEST} to {NEWEST} are supported"),
-        (
-            "2.99.1",
-            f"Ray 2.99.1 is installed, and {OLDEST} to {NEWEST} are supported: a newer one was not tested",
-        ),
+        ("2.99.1", f"Ray 2.99.1 is installed, and {OLDEST} to {NEWEST} are supported: {NEWER}"),
     ],
 )
 def test_a_version_that_is_not_ours_is_told(version: str, said: str) -> None:
@@ -146,3 +144,14 @@ def test_what_was_asked(name: str, file: str, command: str, found: str) -> None:
     with context:
         told = asked()
     assert (told.command, told.file, dict(told.options)) == (command, found, {"stop": True})
+
+
+def test_ray_is_loaded_only_when_the_provider_is() -> None:
+    code = (
+        "import sys, heliostat.launcher\nprint('ray' in sys.modules, hasattr(heliostat.launcher, 'other'))\n"
+        "print(heliostat.launcher.NodeProvider.__name__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=True
+    )
+    assert done.stdout == "False False\nNodeProvider\n"

@@ -47,7 +47,7 @@ VIOLATIONS = [
     ],
     *[
         ("ray", package, name)
-        for package in ("control", "providers", "journal", "config", "api", "testing", "sim", "launcher")
+        for package in ("control", "providers", "journal", "config", "api", "testing", "sim")
         for name in ("ray", "grpc")
     ],
     ("testing", "testing", "heliostat.raylink"),
