@@ -49,11 +49,10 @@ class Cluster:
 
     def look(self) -> Look:
         """Ask for its status; a head that waits in a queue is not up."""
-        if self.record() is None:
-            return Look(False, {}, f"{self.name} is not up")
+        # Asked first: where this head is gone, the one that was to follow it is the cluster then.
         answer = heliostat_command.read("status", self.name)
         if answer.code:
-            return Look(False, {}, answer.words)
+            return Look(False, {}, answer.words if self.record() else f"{self.name} is not up")
         facts = answer.facts
         if facts.get("phase") == "queued":
             reason = f" ({facts['reason']})" if facts.get("reason") else ""

@@ -92,12 +92,12 @@ class NodeProvider(rays_launcher.RaysProvider):  # type: ignore[misc]
 
     def _is_left(self) -> bool:
         """Say whether anything is written down of the cluster, crashed or queued though it may be."""
+        self._seen = self._cluster.look()
         left = self._cluster.record() is not None
         if not left and not self._was_there:
             click.echo(f"{self._cluster.name} is not up: there is nothing to take down", err=True)
             raise SystemExit(0)
         self._was_there = True
-        self._seen = self._cluster.look() if left else _NO_LOOK
         return left
 
     def is_running(self, node_id: str) -> bool:

@@ -94,6 +94,8 @@ class FakeHeliostat:
 
     def read(self, *words: str) -> Answer:
         assert words[0] == "status"
+        if not (self.root / words[1] / "cluster.json").exists():
+            return Answer(1, {}, f"{words[1]} does not run here: nothing runs")
         if self.silent:
             return Answer(1, {}, self.silent)
         if self.queued:
