@@ -32,7 +32,7 @@ def test_the_whole_life_of_a_cluster(launcher: Launcher) -> None:
     assert record is not None
     assert (record.source, launcher.workers()) == (str(launcher.file), [])
     assert "squares [0, 1, 4, 9] --fast" in launcher.ray("submit", "work.py", "--", "--fast")
-    assert launcher.workers()
+    assert "is running" in launcher.heliostat("events", "--cluster", "up")
     said = launcher.ray("exec", "ray status && python -c 'import os; print(os.getcwd())'; exit 7", code=7)
     assert "Node status" in said
     assert str(launcher.folder) in said
@@ -57,19 +57,21 @@ def test_a_wrong_file_starts_nothing(launcher: Launcher) -> None:
 
 
 @pytest.mark.nightly
-def test_names_limits_workers_and_the_log(launcher: Launcher) -> None:
-    launcher.file.write_text(FILE.format(workers=2).replace("cluster_name: up", "cluster_name: no") + LISTS)
+def test_names_limits_addresses_and_the_log(launcher: Launcher) -> None:
+    text = FILE.format(workers=2).replace("cluster_name: up", "cluster_name: other") + LISTS
+    launcher.file.write_text(text.replace("max_workers: 3", "min_workers: 1, max_workers: 3"))
     (launcher.folder / "work.py").write_text(WORK)
     named = ("--cluster-name", "up")
     launcher.ray("up", "--yes", "--max-workers", "1", *named)
     record = launcher.record
     assert record is not None
+    assert "max_workers: 1\n" in launcher.places.config.read_text()
     assert "squares [0, 1, 4, 9]" in launcher.ray("submit", "work.py", *named)
-    assert launcher.workers() == ["cpu"]
-    assert launcher.ray("get-head-ip", *named).strip() == launcher.ray("get-worker-ips", *named).strip()
-    assert "launch" in launcher.first_line_of("monitor", *named)
-    refused = FILE.format(workers=2).replace("cluster_name: up", "cluster_name: no")
-    launcher.file.write_text(refused.replace("{CPU: 0}", "{CPU: 1}") + LISTS)
+    (address,) = set(launcher.ray("get-worker-ips", *named).split())
+    assert address == launcher.ray("get-head-ip", *named).strip()
+    assert "Adding 1 node" in launcher.first_line_of("monitor", *named)
+
+    launcher.file.write_text(text.replace("head: {resources: {CPU: 0}", "head: {resources: {CPU: 1}"))
     assert "head" in launcher.ray("up", "--yes", *named, code=1)
-    launcher.ray("exec", "true", "--stop", *named)
+    launcher.ray("exec", "exit 5", "--stop", *named, code=5)
     launcher.nothing_is_left(record)
