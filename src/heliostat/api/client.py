@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import http.client
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -83,6 +83,16 @@ class ControllerClient:
 
     def down(self) -> dict[str, Any]:
         return self._post("/down", {})
+
+    def provided(self) -> dict[str, Any]:
+        """Return what Ray's own autoscaler is told is there."""
+        return self._call("GET", "/ray/instances")
+
+    def provide(self, node_type: str, count: int) -> dict[str, Any]:
+        return self._post("/ray/create", {"node_type": node_type, "count": count})
+
+    def take_back(self, instance_ids: Sequence[str]) -> dict[str, Any]:
+        return self._post("/ray/terminate", {"instance_ids": list(instance_ids)})
 
     def _post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
         return self._call("POST", path, body=body, timeout_s=WRITE_TIMEOUT_S)

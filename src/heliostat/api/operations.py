@@ -55,3 +55,20 @@ class Operations(Protocol):
         ...
 
     async def down(self) -> dict[str, Any]: ...
+
+
+class Provision(Protocol):
+    """What Ray's own autoscaler asks for where it decides (`provider.autoscaler: ray`)."""
+
+    async def instances(self) -> dict[str, Any]:
+        """Return `{"head": row, "instances": [rows]}`.
+
+        A row has `instance_id`, `node_type`, `running`, `node_id`, `ip`.
+        """
+        ...
+
+    async def create(self, node_type: str, count: int, /) -> dict[str, Any]:
+        """Return `{"instance_ids", "refused", "why"}` once it is journalled; the launch comes later."""
+        ...
+
+    async def terminate(self, instance_ids: Sequence[str], /) -> dict[str, Any]: ...

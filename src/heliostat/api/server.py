@@ -23,7 +23,7 @@ from uvicorn.config import Config
 from uvicorn.server import Server
 
 from heliostat.api import wire
-from heliostat.api.operations import Operations
+from heliostat.api.operations import Operations, Provision
 from heliostat.ports.errors import ConfigError, HeliostatError, Refused
 
 BODY_LIMIT_BYTES = 64 * 1024
@@ -44,10 +44,13 @@ class SocketError(HeliostatError):
     """The control socket can't be made where it belongs."""
 
 
-def create_app(operations: Operations) -> Starlette:
+def create_app(operations: Operations, provision: Provision | None = None) -> Starlette:
     """Return the ASGI app over `operations`. Every answer is a JSON object."""
     reads = _read_routes(operations)
     writes = _write_routes(operations)
+    if provision is not None:
+        reads |= {"/ray/instances": _provided_instances(provision)}
+        writes |= _provision_routes(provision)
     routes = [Route(path, handler, methods=["GET"]) for path, handler in reads.items()]
     routes += [Route(path, handler, methods=["POST"]) for path, handler in writes.items()]
     return Starlette(
@@ -139,6 +142,28 @@ def _write_routes(operations: Operations) -> dict[str, Handler]:
         "/apply": apply,
         "/down": down,
     }
+
+
+def _provided_instances(provision: Provision) -> Handler:
+    async def instances(_: Request) -> Response:
+        return await _answer(provision.instances())
+
+    return instances
+
+
+def _provision_routes(provision: Provision) -> dict[str, Handler]:
+    async def create(request: Request) -> Response:
+        body = await _body(request)
+        node_type, count = _field(body, "node_type", str, ""), _field(body, "count", int, 1)
+        return await _answer(provision.create(node_type, count))
+
+    async def terminate(request: Request) -> Response:
+        ids = _field(await _body(request), "instance_ids", list, [])
+        if not all(isinstance(one, str) for one in ids):
+            raise Refused("invalid", "instance_ids: a list of text is expected")
+        return await _answer(provision.terminate(ids))
+
+    return {"/ray/create": create, "/ray/terminate": terminate}
 
 
 async def _answer(operation: Awaitable[object], *, status: int = 200) -> Response:

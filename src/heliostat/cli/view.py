@@ -72,6 +72,8 @@ def header(report: StatusReport) -> Lines:
     ]
     if report.dashboard_url:
         lines.append(Cell(f"dashboard  {report.dashboard_url}"))
+    if report.autoscaler != "heliostat":
+        lines.append(Cell("decides    Ray's own autoscaler; Heliostat provides (provider.autoscaler: ray)"))
     if report.foreign_nodes:
         lines.append(Cell(f"others     {_nodes(report.foreign_nodes)} that heliostat did not start"))
     if report.cluster_idle_s >= 1:

@@ -24,6 +24,7 @@ from heliostat.control.idle_watch import IdleWatch
 from heliostat.control.ledger import Ledger
 from heliostat.control.lifetimes import lifetimes
 from heliostat.control.memory import Memory
+from heliostat.control.ray_words import RAY_DECIDES
 from heliostat.control.record import Forms, Recorded, adopted, record
 from heliostat.control.round_report import round_report
 from heliostat.control.start_document import as_planned, launch_request
@@ -256,6 +257,8 @@ class Controller:
         if self._going_down is None:
             self.event("head", f"the head answers, session {state.session_name}")
             self.phase = "running"
+            if self.policy.ray_decides:
+                self.event("autoscaler", RAY_DECIDES)
 
     def _head_silent(self, error: ClusterError) -> None:
         silent_s = self.ports.clock.monotonic_s() - self._ray_seen_s
@@ -292,6 +295,7 @@ class Controller:
             refused=frozenset(key for key, one in self.memory.drains.items() if one.text),
             utc_offset_s=self.ports.clock.utc_offset_s(),
             host=self.ports.clock.host_time(),
+            asked=self.memory.asked_by_ray(),
         )
 
     def _intents(self) -> tuple[InstanceIntent, ...]:
@@ -372,6 +376,7 @@ class Controller:
         requested = {one.instance_id: one.requested_at_s for one in memory.intents.values()}
         for seconds in start_times(before, history, requested):
             self.ports.telemetry.observe("start_s", seconds)
+        memory.answer_ray(snapshot.asked, recorded.intents)
         memory.learn(recorded.intents, recorded.operator)
         if recorded.intents:
             # Whoever asks between this round and the next is told of what has just been decided.
@@ -472,7 +477,8 @@ class Controller:
             self.go_down(f"nobody has used the cluster for {idle_s:.0f} s (--idle-after)")
 
     def _report(self) -> None:
-        if self.memory.snapshot is None or self.memory.snapshot.ray is None:
+        # Ray keeps one report: where its own autoscaler decides, it is that one's.
+        if self.policy.ray_decides or self.memory.snapshot is None or self.memory.snapshot.ray is None:
             return
         if self._reporting is not None and not self._reporting.done():
             return

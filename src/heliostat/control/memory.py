@@ -43,6 +43,27 @@ class Adding:
 
 
 @dataclass
+class Asking:
+    """What Ray's autoscaler asks for just now, where that decides; one round answers it.
+
+    `ids` are what is launched for it, None until the round was; `why` says what holds back the rest.
+    """
+
+    node_type: str
+    count: int
+    ids: tuple[str, ...] | None = None
+    why: str = ""
+
+    def wanted(self) -> dict[str, int]:
+        return {self.node_type: self.count} if self.ids is None else {}
+
+    def hear(self, launched: Iterable[str], plan: Plan) -> None:
+        """Take the answer of the round that planned it."""
+        self.ids = tuple(launched)
+        self.why = "; ".join(dict.fromkeys(one.text for one in plan.deferred))
+
+
+@dataclass
 class Memory:
     """Mutable, owned by the one loop task; `intents`, `history`, `operator` mirror the journal.
 
@@ -54,6 +75,8 @@ class Memory:
     unclear    instance id -> when a launch of it was last left without a clear answer (controller's clock)
     unanswered launch id -> a launch of an earlier controller that is wanted, and was perhaps never asked for
     adding     what is being added by hand just now
+    asking     what Ray's autoscaler asks for just now
+    denied     node type -> when (controller's clock) an ask of it was last refused, and the words for that
     """
 
     intents: dict[str, InstanceIntent]
@@ -67,6 +90,8 @@ class Memory:
     unclear: dict[str, float] = field(default_factory=dict)
     unanswered: dict[str, Launch] = field(default_factory=dict)
     adding: Adding | None = None
+    asking: Asking | None = None
+    denied: dict[str, tuple[float, str]] = field(default_factory=dict)
     snapshot: Snapshot | None = None
     instances: tuple[Instance, ...] = ()
     plan: Plan = field(default_factory=Plan)
@@ -100,6 +125,16 @@ class Memory:
             return self.operator
         floors = {**self.operator.floors, self.adding.node_type: self.adding.total}
         return replace(self.operator, floors=floors)
+
+    def asked_by_ray(self) -> dict[str, int]:
+        return self.asking.wanted() if self.asking is not None else {}
+
+    def answer_ray(self, asked: Mapping[str, int], intents: Iterable[InstanceIntent]) -> None:
+        """Tell who asked, `asked` being what this round planned for; `intents` are not known yet."""
+        if self.asking is not None and asked:
+            new = (one for one in intents if one.node_type in asked and one.intent is Intent.WANTED)
+            ids = [one.instance_id for one in new if one.instance_id not in self.intents]
+            self.asking.hear(ids, self.plan)
 
     def with_added(self, intents: Iterable[InstanceIntent]) -> OperatorSettings | None:
         """Return what people asked for once these are launched; None where nothing of it is added by hand.

@@ -15,6 +15,7 @@ from heliostat.control.explain import (
 )
 from heliostat.control.loop import Controller
 from heliostat.control.memory import Adding
+from heliostat.control.ray_words import INSTEAD
 from heliostat.control.spec_changes import changes
 from heliostat.control.status import (
     Scene,
@@ -75,6 +76,7 @@ class Operations:
             measures=controller.ports.telemetry.summary(),
             journal=controller.ledger.trouble,
             version=identity.version,
+            autoscaler="ray" if controller.policy.ray_decides else "heliostat",
         )
 
     async def explain(self, subject: str | None, /) -> dict[str, Any]:
@@ -116,6 +118,7 @@ class Operations:
 
     async def add(self, node_type: str | None, count: int, /) -> dict[str, Any]:
         """Launch `count` more at once, which stay until they are removed by hand."""
+        self._refuse_where_ray_decides("add")
         async with self._turn:
             return await self._add(node_type, count)
 
@@ -143,6 +146,7 @@ class Operations:
 
     async def remove(self, instance: str, deadline_s: float | None, /) -> dict[str, Any]:
         """Let one instance go: when Ray agrees that it is idle, or by `deadline_s` seconds from now."""
+        self._refuse_where_ray_decides("remove")
         async with self._turn:
             return await self._remove(instance, deadline_s)
 
@@ -168,6 +172,8 @@ class Operations:
         }
 
     async def protect(self, instance: str, on: bool, /) -> dict[str, Any]:
+        if on:
+            self._refuse_where_ray_decides("protect")
         found = self._existing(instance)
         settings = self._controller.memory.operator.unprotected([found.instance_id])
         protected = settings.protected | {found.instance_id} if on else settings.protected
@@ -178,6 +184,8 @@ class Operations:
         return {"instance_id": found.instance_id, "name": found.display_name, "protected": on}
 
     async def pause(self, on: bool, /) -> dict[str, Any]:
+        if on:
+            self._refuse_where_ray_decides("pause")
         self._set(replace(self._controller.memory.operator, paused=on))
         self._controller.event("pause", "deciding is paused" if on else "deciding goes on")
         return {"paused": on}
@@ -196,6 +204,8 @@ class Operations:
         fixed = [one for one in sentences if one.refused]
         if fixed:
             raise Refused("refused", "; ".join(one.text for one in fixed))
+        # Where this fails nothing has changed yet.
+        controller.ports.publish(spec)
         controller.use_spec(spec)
         memory = controller.memory
         memory.history, again = tried_anew(memory.history, spec.policy, now_s=controller.ports.clock.now_s())
@@ -265,6 +275,10 @@ class Operations:
             said = f"no node type is called «{name}»" if name else "there are several node types, say which"
             raise Refused("not_found" if name else "invalid", f"{said}: the file has {listed}")
         return found
+
+    def _refuse_where_ray_decides(self, verb: str) -> None:
+        if self._controller.policy.ray_decides:
+            raise Refused("refused", f"`heliostat {verb}` is not possible here: {INSTEAD[verb]}")
 
     def _refuse_when_going_down(self) -> None:
         if self._controller.going_down:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 from heliostat.model.node_type import ClusterSpec, NodeType, Policy
 from heliostat.model.resources import Resources
 
+_TOLD_ELSEWHERE = frozenset({"node_types", "ray_decides"})
+
 
 @dataclass(frozen=True)
 class SpecChange:
@@ -35,6 +37,9 @@ def _fixed(old: ClusterSpec, new: ClusterSpec) -> list[SpecChange]:
     if old.name != new.name:
         text = f"cluster_name is {new.name}, the running cluster is {old.name}"
         found.append(SpecChange(text, refused=True))
+    if old.policy.ray_decides != new.policy.ray_decides:
+        text = "provider.autoscaler changed: a running head has the one that it began with; `down`, then `up`"
+        found.append(SpecChange(text, refused=True))
     if old.head_type.shape_id != new.head_type.shape_id:
         text = f"the head's node type {new.head_type.name} changed: a running head can't; `down`, then `up`"
         found.append(SpecChange(text, refused=True))
@@ -53,7 +58,8 @@ def _policy(old: Policy, new: Policy) -> list[SpecChange]:
     return [
         SpecChange(f"{field.name}: {_shown(getattr(old, field.name))} → {_shown(getattr(new, field.name))}")
         for field in fields(Policy)
-        if field.name != "node_types" and getattr(old, field.name) != getattr(new, field.name)
+        if field.name not in {"node_types", "ray_decides"}
+        and getattr(old, field.name) != getattr(new, field.name)
     ]
 
 

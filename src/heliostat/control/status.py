@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 from heliostat.control.memory import Memory
+from heliostat.control.ray_words import DENIED_SHOWN_S, RAY_DECIDES
 from heliostat.model.demand import Demand, Gang
 from heliostat.model.history import Backoff, Failure, History
 from heliostat.model.instance import ALIVE, Instance, InstanceState, Intent, RayNode
@@ -139,9 +140,16 @@ def failure_reports(
 
 def next_lines(scene: Scene) -> list[str]:
     """Return what is being done now and what happens next, a sentence each."""
-    lines = [_action_line(scene, action) for action in scene.plan.actions]
+    lines = _ray_lines(scene) if scene.policy.ray_decides else []
+    lines += [_action_line(scene, action) for action in scene.plan.actions]
     lines += _deferred_lines(scene.plan)
     return lines + list(dict.fromkeys(f"can never run here: {one.text}" for one in scene.plan.infeasible))
+
+
+def _ray_lines(scene: Scene) -> list[str]:
+    """Return that Ray decides, and what it was refused just now."""
+    fresh = (text for at_s, text in scene.memory.denied.values() if scene.now_s - at_s < DENIED_SHOWN_S)
+    return [RAY_DECIDES, *fresh]
 
 
 def cluster_is_used(scene: Scene) -> bool:
@@ -238,7 +246,9 @@ def _demand(scene: Scene, wanted: Demand | Gang) -> DemandReport:
     deferred = deferred_of(scene.plan, wanted)
     infeasible = infeasible_of(scene.plan, wanted)
     count, held = _count(wanted), sum(_count(one.wanted) for one in deferred)
-    if infeasible:
+    if scene.policy.ray_decides:
+        verdict, why, held = "Ray's", "Ray's own autoscaler decides: `ray status` says what it makes of it", 0
+    elif infeasible:
         verdict, why, held = "infeasible", infeasible[0].text, 0
     elif deferred:
         verdict, why = "deferred", _held_text(deferred, count)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from heliostat.model.node_type import ClusterSpec
 from heliostat.ports.clock import Clock, Ids
 from heliostat.ports.cluster import Cluster
 from heliostat.ports.config_source import ConfigSource
@@ -13,9 +14,16 @@ from heliostat.ports.provider import Provider
 from heliostat.ports.telemetry import Telemetry
 
 
+def _nobody(_: ClusterSpec) -> None:
+    """Publish a spec to nobody."""
+
+
 @dataclass(frozen=True)
 class Ports:
-    """Everything outside that the loop speaks to. `providers` is keyed by backend name."""
+    """Everything outside that the loop speaks to. `providers` is keyed by backend name.
+
+    `publish` tells whoever else must know it which spec holds: at the start, and after each `apply`.
+    """
 
     cluster: Cluster
     providers: Mapping[str, Provider]
@@ -24,6 +32,7 @@ class Ports:
     ids: Ids
     telemetry: Telemetry
     config_source: ConfigSource
+    publish: Callable[[ClusterSpec], None] = _nobody
 
 
 @dataclass(frozen=True)

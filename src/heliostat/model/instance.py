@@ -14,6 +14,9 @@ from heliostat.model.node_type import NodeType
 from heliostat.model.rejection import Rejection
 from heliostat.model.resources import NOTHING, Resources
 
+HEAD_INSTANCE_ID = "head"
+"""The head's, as Ray shows it: no launch's member has such an id."""
+
 
 class Intent(Enum):
     WANTED = "wanted"

@@ -45,6 +45,7 @@ class Policy:
     `head_type`. `upscaling_speed` is Ray's: up to `max(5, speed * running)` of a type
     may be on their way at once; 0 or less means no such limit. Of `max_draining` each that
     applies is kept; none means no limit. A gang's nodes are of one backend unless `gangs_across_backends`.
+    `ray_decides`: Ray's own autoscaler says how many there shall be, and nothing is planned for demand.
     """
 
     node_types: tuple[NodeType, ...]
@@ -55,6 +56,7 @@ class Policy:
     max_surge: int = 0
     max_draining: tuple[DrainLimit, ...] = (DrainLimit(20),)
     gangs_across_backends: bool = False
+    ray_decides: bool = False
 
     def node_type(self, name: str) -> NodeType | None:
         return next((one for one in self.node_types if one.name == name), None)

@@ -34,6 +34,9 @@ class Why(Enum):
     PROTECTED = "protected"
     IDLE_TIMEOUT = "idle timeout not reached"
     DOWN = "cluster goes down"
+    RAY_ASKS = "Ray's autoscaler asks"
+    RAY_RELEASES = "Ray's autoscaler releases"
+    RAY_DECIDES = "Ray's autoscaler decides"
 
 
 @dataclass(frozen=True)

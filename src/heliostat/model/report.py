@@ -94,7 +94,8 @@ class BackendReport:
 @dataclass(frozen=True)
 class StatusReport:
     """`phase`: «starting», «running», «head lost», «going down». `journal` says why it can't be written, so
-    that nothing is launched; `version` is the controller's."""
+    that nothing is launched; `version` is the controller's. `autoscaler`: «heliostat», or «ray» where Ray's
+    own decides."""
 
     cluster_name: str
     cluster_uid: str
@@ -118,3 +119,4 @@ class StatusReport:
     measures: dict[str, dict[str, float]]
     journal: str = ""
     version: str = ""
+    autoscaler: str = "heliostat"

@@ -113,7 +113,8 @@ class Snapshot:
 
     `drains` says why Ray was asked to drain instances, as far as that is remembered; `refused` are those
     of which it said no. Local time on the head's host is `utc_offset_s` ahead of `now_s`; `host` says how
-    its clock stands to `now_s`.
+    its clock stands to `now_s`. `asked` is how many more of each type Ray's autoscaler asks for just now,
+    where that decides.
     """
 
     now_s: float
@@ -125,6 +126,7 @@ class Snapshot:
     refused: frozenset[str] = frozenset()
     utc_offset_s: float = 0.0
     host: HostTime | None = None
+    asked: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def instances(self) -> tuple[Instance, ...]:

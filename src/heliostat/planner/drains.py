@@ -209,15 +209,21 @@ class Drains:
         if self.scene.drifted(one) and not self.rolling.stays(one):
             text = f"{one.display_name} is idle and has a shape that the file no longer has"
             return Reason(Why.DRIFT, text, drift_data(self.scene, one))
-        lease = self.scene.leases.get(one.instance_id)
-        if lease is not None and self.scene.now_s >= lease.notice_at_s:
-            left_s = lease.expires_at_s - self.scene.now_s
-            text = f"{one.display_name} is idle and its lease ends in {left_s:.0f} s"
-            return Reason(Why.LEASE_ENDS, text, {"left_s": left_s})
+        ends = self._idle_at_its_end(one)
+        if ends is not None:
+            return ends
         if max(self.excess.get(one.node_type, 0), self.excess[""]) > 0 and not self._is_of_the_floor(one):
             text = f"{one.display_name} is idle, and there are more workers than max_workers allows"
             return Reason(Why.OVER_MAX, text, excess_data(self.excess, one))
         return None
+
+    def _idle_at_its_end(self, one: Instance) -> Reason | None:
+        lease = self.scene.leases.get(one.instance_id)
+        if lease is None or self.scene.now_s < lease.notice_at_s:
+            return None
+        left_s = lease.expires_at_s - self.scene.now_s
+        text = f"{one.display_name} is idle and its lease ends in {left_s:.0f} s"
+        return Reason(Why.LEASE_ENDS, text, {"left_s": left_s})
 
     def _is_of_the_floor(self, one: Instance) -> bool:
         """Say whether the node is one of the file's `min_workers`, which no maximum of the file forbids."""

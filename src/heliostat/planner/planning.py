@@ -10,6 +10,7 @@ from heliostat.model.node_type import Policy
 from heliostat.model.plan import Plan
 from heliostat.model.snapshot import Snapshot
 from heliostat.planner.over import endings, outliving
+from heliostat.planner.provide import provide
 from heliostat.planner.scale_down import Shrinkage, shrink
 from heliostat.planner.scale_up import Growth, grow
 from heliostat.planner.scene import Scene, look
@@ -26,6 +27,8 @@ def plan(snapshot: Snapshot, history: History, policy: Policy) -> Plan:
     scene = look(snapshot, history, policy)
     if scene is None:
         return _blind(snapshot, history, policy)
+    if policy.ray_decides:
+        return provide(scene)
     settlement = settle(scene)
     growth = grow(scene, settlement)
     shrinkage = shrink(scene, settlement)

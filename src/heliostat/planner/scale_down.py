@@ -70,10 +70,11 @@ def _withdraw(scene: Scene, found: Shrinkage) -> None:
     for one in scene.coming:
         kind = scene.withdrawal(one)
         if kind is not None and scene.known(one):
-            found.releases.append(Release(one.instance_id, _withdrawn(scene, one, kind)))
+            found.releases.append(Release(one.instance_id, withdrawn(scene, one, kind)))
 
 
-def _withdrawn(scene: Scene, one: Instance, kind: str) -> Reason:
+def withdrawn(scene: Scene, one: Instance, kind: str) -> Reason:
+    """Return why something on its way is not wanted any more; `kind` is of `Scene.withdrawal`."""
     name = one.display_name
     if kind == "removed":
         data = {"deadline_s": scene.operator.removals[one.instance_id]}

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from heliostat.model.gcs_storage import RECONNECT_VARIABLE, GcsStorage, namespace_of
+from heliostat.model.instance import HEAD_INSTANCE_ID
 from heliostat.ports.errors import ConfigError
 from heliostat.raylink.free_port import PortClaims, near
 from heliostat.raylink.stored_head import own_options
 from heliostat.raylink.token import TOKEN_VARIABLE, auth_environment
 
 LOOPBACK = "127.0.0.1"
-HEAD_INSTANCE_ID = "head"
 
 TEMP_DIR_CHARS = 38
 """Ray's longest socket path below its temp dir has 69 characters; a socket's path may have 107."""
