@@ -28,7 +28,7 @@ REAP_S = 2.0
 class ChildSpec:
     """What to start: `tag` is an environment variable that every descendant inherits.
 
-    `orphan_signal` is what it gets when this process dies.
+    `orphan_signal` is what it gets when this process dies, `end_signal` when it shall end.
     """
 
     name: str
@@ -37,6 +37,7 @@ class ChildSpec:
     log: Path
     tag: tuple[str, str] | None = None
     orphan_signal: int = signal.SIGTERM
+    end_signal: int = signal.SIGTERM
 
 
 class Child:
@@ -60,7 +61,7 @@ class Child:
 
     def terminate(self) -> None:
         if self.running:
-            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(self.spec.end_signal)
 
     async def end(self, *, grace_s: float) -> None:
         """Send TERM, wait up to `grace_s`, then kill it and all that carries its tag."""

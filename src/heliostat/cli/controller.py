@@ -14,7 +14,7 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ import structlog
 
 from heliostat import __version__
 from heliostat.api.server import create_app, serve
+from heliostat.cli.autoscaler import V1, FitForV1
 from heliostat.cli.backends import CompletedSource, backend_keys, completed, make
 from heliostat.cli.children import ORPHAN_SIGNAL
 from heliostat.cli.clusters import CONTROLLER_STARTS
@@ -34,11 +35,13 @@ from heliostat.cli.system import RandomIds, SystemClock, abstract_lock, controll
 from heliostat.cli.why_file import read_why
 from heliostat.config.cluster_file import FileConfigSource
 from heliostat.config.places import RuntimePlaces, StatePlaces, ensure_private_dir, site_file
+from heliostat.config.ray_file import write_ray_file
 from heliostat.config.record import ClusterRecord, read_record, write_record
 from heliostat.control.garbage import collect_rarely
 from heliostat.control.loop import Controller
 from heliostat.control.measures import Measures
 from heliostat.control.operations import Operations
+from heliostat.control.provision import RayProvision
 from heliostat.control.steady_clock import SteadyClock
 from heliostat.control.wiring import Identity, Ports, Timing
 from heliostat.journal import SqliteJournal
@@ -46,6 +49,7 @@ from heliostat.model.instance import Intent
 from heliostat.model.node_type import ClusterSpec
 from heliostat.node import BOOTSTRAP_PATH
 from heliostat.ports.clock import Clock
+from heliostat.ports.config_source import ConfigSource
 from heliostat.ports.errors import ClusterUnreachable, HeliostatError, StrangerCluster, TokenRefused
 from heliostat.ports.journal import Event
 from heliostat.ports.provider import ClusterIdentity, ProviderContext, Recall
@@ -158,8 +162,12 @@ async def _run(
         clock=clock,
         ids=RandomIds(),
         telemetry=Measures(),
-        config_source=CompletedSource(source, providers),
+        config_source=_fitting(CompletedSource(source, providers), record),
+        publish=_ray_file(places, record),
     )
+    with contextlib.suppress(HeliostatError) if places.ray_file.exists() else contextlib.nullcontext():
+        # On a full disk the one that is there does as well.
+        ports.publish(completed(spec, providers))
     _recall(ports)
     try:
         controller = _controller(ports, completed(spec, providers), record=record, launch=launch)
@@ -174,6 +182,21 @@ async def _run(
         if lease is not None:
             await lease.aclose()
         await ports.cluster.aclose()
+
+
+def _fitting(source: ConfigSource, record: ClusterRecord) -> ConfigSource:
+    return FitForV1(source) if record.autoscaler == V1 else source
+
+
+def _ray_file(places: StatePlaces, record: ClusterRecord) -> Callable[[ClusterSpec], None]:
+    """Return what writes the file that Ray's own autoscaler reads in each round, where that decides."""
+    control_socket = str(RuntimePlaces(Path(record.runtime_dir)).control_socket)
+
+    def publish(spec: ClusterSpec) -> None:
+        if spec.policy.ray_decides:
+            write_ray_file(places.ray_file, spec, control_socket=control_socket)
+
+    return publish
 
 
 def _recall(ports: Ports) -> None:
@@ -260,15 +283,15 @@ async def _control(controller: Controller, record: ClusterRecord, *, ending: End
     socket_path = RuntimePlaces(Path(record.runtime_dir)).control_socket
     hearing = asyncio.create_task(hear())
     try:
-        async with _served(Operations(controller), socket_path):
+        async with _served(controller, socket_path):
             await controller.run()
     finally:
         hearing.cancel()
 
 
 @contextlib.asynccontextmanager
-async def _served(operations: Operations, socket_path: Path) -> AsyncIterator[None]:
-    async with serve(create_app(operations), socket_path):
+async def _served(controller: Controller, socket_path: Path) -> AsyncIterator[None]:
+    async with serve(create_app(Operations(controller), RayProvision(controller)), socket_path):
         yield
 
 
@@ -320,7 +343,11 @@ def _gcs_settings(record: ClusterRecord, launch: LaunchFile, clock: Clock) -> Gc
         token=partial(read_token, Path(record.token_path)),
         clock=clock,
         session_name=record.session_name or None,
-        log_dir=session_log_dir(launch.head_temp_dir, record.session_name) if record.session_name else None,
+        # What drivers are told, and the metrics, are those of whoever decides.
+        log_dir=session_log_dir(launch.head_temp_dir, record.session_name)
+        if record.session_name and not record.autoscaler
+        else None,
+        serve_metrics=not record.autoscaler,
     )
 
 

@@ -13,7 +13,10 @@ from heliostat.raylink import head as raylink
 def driver_variables(record: ClusterRecord) -> dict[str, str]:
     """Return the variables to set; nothing secret is among them, the token stays in its file."""
     variables = raylink.driver_environment(
-        address=record.address, dashboard_url=record.dashboard_url, token_path=Path(record.token_path)
+        address=record.address,
+        dashboard_url=record.dashboard_url,
+        token_path=Path(record.token_path),
+        autoscaler_v2=record.autoscaler != "v1",
     )
     return {**variables, CLUSTER_VARIABLE: record.cluster_name}
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from heliostat.cli.addresses import reachable_address
+from heliostat.cli.autoscaler import head_for
 from heliostat.cli.backends import backend_keys
 from heliostat.cli.head import TEMP_ROOT, TEMP_ROOT_CHARS, HeadPlace, HeadPlan, networks, plan_head
 from heliostat.cli.launch_file import LaunchFile
@@ -86,6 +87,7 @@ def prepared(
         head = plan_head(
             spec, place, cluster_uid=cluster_uid, token_path=token_path, port=arguments.port, claims=claims
         )
+        head = head_for(head, record)
         _write_down(record, head, runtime, places=places, arguments=arguments, environment=environment)
     except BaseException:
         shutil.rmtree(runtime.folder, ignore_errors=True)

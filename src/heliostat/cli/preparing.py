@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from heliostat.cli.autoscaler import autoscaler_of, refuse_unusable_autoscaler
 from heliostat.cli.backends import backend_keys
 from heliostat.cli.gcs_storage import refuse_unusable
 from heliostat.cli.system import SystemClock, abstract_lock, new_cluster_uid, owner, up_lock
@@ -109,6 +110,7 @@ def new_record(path: Path, spec: ClusterSpec, places: StatePlaces) -> ClusterRec
     writable_or_refuse(places.folder)
     places.logs.mkdir(mode=0o700, exist_ok=True)
     refuse_unusable(spec)
+    refuse_unusable_autoscaler(spec, os.environ)
     return ClusterRecord(
         cluster_name=spec.name,
         cluster_uid=new_cluster_uid(),
@@ -122,6 +124,7 @@ def new_record(path: Path, spec: ClusterSpec, places: StatePlaces) -> ClusterRec
         python_version=".".join(platform.python_version_tuple()[:2]),
         python=sys.executable,
         gcs_storage=spec.gcs_storage,
+        autoscaler=autoscaler_of(spec, os.environ),
     )
 
 
@@ -141,6 +144,10 @@ def keep_workers(places: StatePlaces, *, spec: ClusterSpec, cluster_uid: str, wo
     try:
         if not workers:
             return
+        if spec.policy.ray_decides:
+            raise HeliostatError(
+                "--workers: Ray's own autoscaler decides (autoscaler: ray); write min_workers in the file"
+            )
         if not spec.policy.node_types:
             raise HeliostatError("--workers: the cluster file has no worker node type")
         first = spec.policy.node_types[0]

@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from heliostat.api.client import NoAnswer, NotRunning
+from heliostat.cli.autoscaler import head_for
 from heliostat.cli.clusters import client_of, places_of
 from heliostat.cli.foreground import on_stop_signals, say_still_going_down, stop_signals_held_back
 from heliostat.cli.gcs_storage import DOWN, forget_storage, forget_storage_or_say
@@ -209,6 +210,7 @@ def _prepare(
             port=options.port or (port_of(crashed) if crashed else None),
             claims=claims,
         )
+        head = head_for(head, record)
         if crashed:
             refuse_other_address(crashed, head.address)
         record = replace(

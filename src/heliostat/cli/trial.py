@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from heliostat.cli import files
+from heliostat.cli.autoscaler import refuse_unusable_autoscaler
 from heliostat.cli.backends import completed, make
 from heliostat.cli.gcs_storage import refuse_unusable
 from heliostat.cli.head import LOCAL, head_host
 from heliostat.cli.system import RandomIds, owner
 from heliostat.config.places import StatePlaces, ensure_private_dir, state_places, state_root
 from heliostat.control.explain import deferred_facts, infeasible_facts
+from heliostat.control.ray_words import RAY_DECIDES
 from heliostat.control.start_document import launch_request, start_document
 from heliostat.control.wiring import Identity
 from heliostat.model.demand import Bundle, Demand
@@ -52,7 +54,9 @@ class Trial:
         types = ", ".join(
             f"{one.name} ({one.min_workers}–{one.max_workers})" for one in self.spec.policy.node_types
         )
-        return f"cluster {self.spec.name}: fine; head {self.spec.head_type.name}, workers {types or 'none'}"
+        who = "; Ray's own autoscaler decides" if self.spec.policy.ray_decides else ""
+        head = self.spec.head_type.name
+        return f"cluster {self.spec.name}: fine; head {head}, workers {types or 'none'}{who}"
 
     def documents(self) -> dict[str, dict[str, Any]]:
         """Return per node type what the bootstrap of a worker would be told."""
@@ -62,11 +66,15 @@ class Trial:
         }
 
     def plan_for(self, resources: Mapping[str, float], count: int) -> dict[str, Any]:
-        """Return the first round's plan for `count` such tasks on an empty cluster."""
+        """Return the first round's plan for `count` such tasks on an empty cluster.
+
+        Where Ray's own autoscaler decides, `note` says so: the plan is not known here.
+        """
         demands = (Demand(Bundle(Resources.of(resources)), count),) if count else ()
         backends = {name: BackendView(listed_at_s=TRIAL_NOW_S, fresh=True) for name in self.spec.backends}
         snapshot = Snapshot(TRIAL_NOW_S, RayState(1, "check", demands=demands), backends)
-        return _plain(plan(snapshot, fold(History(), snapshot, self.spec.policy), self.spec.policy))
+        note = {"note": RAY_DECIDES} if self.spec.policy.ray_decides else {}
+        return _plain(plan(snapshot, fold(History(), snapshot, self.spec.policy), self.spec.policy)) | note
 
 
 def examine(file: Path) -> Trial:
@@ -131,7 +139,7 @@ async def _examine(spec: ClusterSpec, folder: str) -> Trial:
 
 
 async def _problems(spec: ClusterSpec, providers: Mapping[str, Provider]) -> list[str]:
-    found = [*_of_head(spec), *_of_storage(spec)]
+    found = [*_of_head(spec), *_of_storage(spec), *_of_autoscaler(spec)]
     for name, provider in providers.items():
         probe: object = provider
         if isinstance(probe, Probe):
@@ -167,6 +175,17 @@ def _of_storage(spec: ClusterSpec) -> list[str]:
         refuse_unusable(spec)
     except StorageError as error:
         return [f"provider.gcs_storage: {error}"]
+    return []
+
+
+def _of_autoscaler(spec: ClusterSpec) -> list[str]:
+    """Return why Ray's own autoscaler can't be used, where the file wants it."""
+    try:
+        refuse_unusable_autoscaler(spec, os.environ)
+    except ConfigError as error:
+        return list(error.problems)
+    except HeliostatError as error:
+        return [str(error)]
     return []
 
 

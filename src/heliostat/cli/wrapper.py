@@ -56,6 +56,11 @@ TOUCH_CHECK_S = 5.0
 TOUCH_SILENCE_S = 180.0
 """How long a foreground `up` on another host may be silent: a shared file system has its pauses."""
 
+AUTOSCALER = "heliostat.launcher.rays_autoscaler"
+"""The module that is Ray's own autoscaler, where that decides. It is not imported here."""
+
+AUTOSCALER_GRACE_S = 3.0
+
 HEAD_TAG = "HELIOSTAT_HEAD"
 UID_TAG = "HELIOSTAT_CLUSTER_UID"
 WORKERS_GRACE_S = 40.0
@@ -70,6 +75,7 @@ class Wrapper:
         self._launch = launch
         self._stop = asyncio.Event()
         self._controller: Child | None = None
+        self._autoscaler: Child | None = None
         self._head_died = False
 
     async def run(self) -> None:
@@ -84,6 +90,7 @@ class Wrapper:
             asyncio.create_task(self._watch_attached()),
             asyncio.create_task(self._watch_touched()),
             asyncio.create_task(self._keep_head()),
+            asyncio.create_task(self._keep_autoscaler()),
             asyncio.create_task(reap_adopted(self._own_pids)),
         ]
         try:
@@ -91,6 +98,8 @@ class Wrapper:
         finally:
             for task in guards:
                 task.cancel()
+            if self._autoscaler is not None:
+                await self._autoscaler.end(grace_s=AUTOSCALER_GRACE_S)
             if self._controller is not None:
                 await self._controller.end(grace_s=CONTROLLER_GRACE_S)
             # A controller that could not finish its work leaves workers behind.
@@ -100,7 +109,8 @@ class Wrapper:
             self._clean()
 
     def _own_pids(self) -> set[int]:
-        return {self._head.pid, self._controller.pid if self._controller else 0}
+        beside = [one.pid for one in (self._controller, self._autoscaler) if one is not None]
+        return {self._head.pid, *beside}
 
     def _record(self, head: Child) -> None:
         """Write down who we are: `down` and `list` must find this very process, not its number."""
@@ -133,6 +143,23 @@ class Wrapper:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), seconds)
         return self._stop.is_set()
+
+    async def _keep_autoscaler(self) -> None:
+        """Start Ray's own autoscaler, again and again, where that decides; it finds its workers by id."""
+        record = read_record(StatePlaces(self._folder).record)
+        if record is None or not record.autoscaler:
+            return
+        loop = asyncio.get_running_loop()
+        deaths = 0
+        while not self._stop.is_set():
+            began_s = loop.time()
+            self._autoscaler = await start_child(self._autoscaler_spec())
+            code = await self._autoscaler.wait()
+            deaths = 0 if loop.time() - began_s > STABLE_S else deaths + 1
+            pause_s = _pause_s(deaths)
+            _say(f"Ray's autoscaler died ({_ended(code)}); starting it again in {pause_s:g} s")
+            if await self._told_to_stop_within(pause_s):
+                return
 
     async def _stop_controller(self) -> None:
         await self._stop.wait()
@@ -219,6 +246,15 @@ class Wrapper:
         log = Path(self._launch.log_dir, "controller.log")
         environment = self._without_what_is_the_heads(os.environ)
         return ChildSpec("controller", argv, environment, log, orphan_signal=ORPHAN_SIGNAL)
+
+    def _autoscaler_spec(self) -> ChildSpec:
+        launch = self._launch
+        argv = [sys.executable, "-m", AUTOSCALER, str(self._folder), launch.head_temp_dir]
+        log = Path(launch.log_dir, StatePlaces(self._folder).autoscaler_log.name)
+        environment = self._without_what_is_the_heads(os.environ)
+        # It keeps nothing; Ray's takes TERM for a failure, and tells drivers so.
+        kill = signal.SIGKILL
+        return ChildSpec("autoscaler", argv, environment, log, orphan_signal=kill, end_signal=kill)
 
     def _without_what_is_the_heads(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Return what the controller may have, and so the workers that it starts: no tags, no secret."""

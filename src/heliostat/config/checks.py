@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from heliostat.config.autoscaler import RAY, refused_keys
 from heliostat.config.drain_limits import drain_limits
 from heliostat.config.errors import KeyPath, Problem, did_you_mean, found, one_of
 from heliostat.config.gcs_storage import wrong_keys
@@ -253,6 +254,13 @@ def drain_limits_are_right(checked: Checked) -> Iterator[Problem]:
             yield checked.problem((*path, *below), text)
 
 
+def rays_autoscaler_can(checked: Checked) -> Iterator[Problem]:
+    if checked.get("provider", "autoscaler") == RAY:
+        configs = {name: checked.mapping(_TYPES, name, "node_config") for name in checked.node_types()}
+        for path, text in refused_keys(checked.mapping("provider"), configs):
+            yield checked.problem(path, text)
+
+
 CHECKS: tuple[Check, ...] = (
     node_type_names,
     head_type_exists,
@@ -266,6 +274,7 @@ CHECKS: tuple[Check, ...] = (
     gcs_storage,
     environment_names,
     drain_limits_are_right,
+    rays_autoscaler_can,
     not_honoured,
 )
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from heliostat.config.autoscaler import RAY
 from heliostat.config.checks import BackendChecker, BackendKeys, check_all
 from heliostat.config.drain_limits import drain_limits
 from heliostat.config.errors import Position, Problem, lines
@@ -212,6 +213,7 @@ def _spec(model: ClusterModel, *, source: str) -> ClusterSpec:
         max_surge=model.provider.max_surge,
         max_draining=drain_limits(model.provider.max_draining)[0],
         gangs_across_backends=model.provider.gangs_across_backends,
+        ray_decides=model.provider.autoscaler == RAY,
     )
     return ClusterSpec(
         name=model.cluster_name,

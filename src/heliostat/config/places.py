@@ -73,6 +73,11 @@ class StatePlaces:
         return self.folder / "config.yaml"
 
     @property
+    def ray_file(self) -> Path:
+        """The cluster as Ray's own autoscaler reads it, where that decides."""
+        return self.folder / "ray-autoscaler.yaml"
+
+    @property
     def logs(self) -> Path:
         return self.folder / "logs"
 
@@ -83,6 +88,10 @@ class StatePlaces:
     @property
     def controller_log(self) -> Path:
         return self.logs / "controller.log"
+
+    @property
+    def autoscaler_log(self) -> Path:
+        return self.logs / "autoscaler.log"
 
 
 @dataclass(frozen=True)

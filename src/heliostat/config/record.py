@@ -60,6 +60,7 @@ class ClusterRecord:
     run is None. `python` is the head's interpreter, `head_temp_dir` where Ray's files are on its host,
     `client_port` that of Ray's client server. While a head's job waits, `host` and `address` are empty.
     With a `gcs_storage` the record outlives a crash: the next `up` brings this very cluster back.
+    `autoscaler` is empty where Heliostat decides, else the version of Ray's own: «v1», «v2».
     """
 
     cluster_name: str
@@ -80,6 +81,7 @@ class ClusterRecord:
     python: str = ""
     head_temp_dir: str = ""
     client_port: int = 0
+    autoscaler: str = ""
     job: HeadJob | None = None
     gcs_storage: GcsStorage | None = None
     wrapper: ProcessMark | None = None

@@ -66,6 +66,7 @@ class ProviderModel(_Closed):
     backends: dict[str, dict[str, Any]]
     type: Literal["external"] = "external"
     module: str = "heliostat.launcher.NodeProvider"
+    autoscaler: Literal["heliostat", "ray"] = "heliostat"
     max_cost_usd_per_h: Amount | None = None
     max_surge: Count = 0
     max_draining: Any = 20
@@ -120,6 +121,7 @@ ALLOWED: Mapping[KeyPath, str] = {
     ("provider",): "a mapping with at least backends: {<backend>: {…}}",
     ("provider", "type"): "external",
     ("provider", "module"): "text: the class that `ray up` loads",
+    ("provider", "autoscaler"): "heliostat or ray",
     ("provider", "backends"): "a mapping of backends, such as local: {}",
     ("provider", "backends", "*"): "a mapping; without any key the backend's defaults hold",
     ("provider", "max_cost_usd_per_h"): _AMOUNT,

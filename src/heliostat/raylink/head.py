@@ -156,15 +156,20 @@ def head_environment(options: HeadOptions, environment: Mapping[str, str]) -> di
     }
 
 
-def driver_environment(*, address: str, dashboard_url: str, token_path: Path) -> dict[str, str]:
-    """Return what a driver's shell needs: nothing secret, only where things are."""
+def driver_environment(
+    *, address: str, dashboard_url: str, token_path: Path, autoscaler_v2: bool = True
+) -> dict[str, str]:
+    """Return what a driver's shell needs: nothing secret, only where things are.
+
+    `autoscaler_v2` False: Ray's own autoscaler v1 decides, which hears drivers in another place.
+    """
     return {
         "RAY_ADDRESS": address,
         # `ray job submit` takes it before RAY_ADDRESS, and needs no driver's connection then.
         **({"RAY_API_SERVER_ADDRESS": dashboard_url} if dashboard_url else {}),
         **auth_environment(token_path),
         # With it `ray status` shows what Heliostat reports.
-        "RAY_enable_autoscaler_v2": "1",
+        "RAY_enable_autoscaler_v2": str(int(autoscaler_v2)),
     }
 
 

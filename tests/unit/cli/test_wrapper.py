@@ -6,14 +6,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from heliostat.cli import wrapper
-from heliostat.cli.children import end_tagged, start_child
+from heliostat.cli.children import ChildSpec, end_tagged, start_child
 from heliostat.cli.launch_file import LaunchFile
 from heliostat.cli.system import process_start_ticks
 from heliostat.cli.why_file import LEASE_ENDS, TOLD, read_why
@@ -211,3 +213,48 @@ def test_a_state_that_can_not_be_deleted_is_remembered(
     said = capsys.readouterr().out
     assert "keys RAYheliostat-u1@* of demo may be left in redis://127.0.0.1:1: " in said
     assert "`heliostat down demo` again deletes them" in said
+
+
+# -- Ray's own autoscaler, where that decides
+
+
+@pytest.mark.parametrize("with_head", [{"autoscaler": "v2"}], indirect=True)
+async def test_rays_autoscaler_is_started_again_when_it_dies(
+    with_head: WithHead, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = with_head.places.folder / "autoscalers"
+    argv = ["/bin/sh", "-c", 'echo "$$" >> "$0"; exec sleep 300', str(starts)]
+    log = with_head.places.folder / "autoscaler.log"
+    spec = ChildSpec("autoscaler", argv, {}, log, end_signal=signal.SIGKILL)
+    monkeypatch.setattr(Wrapper, "_autoscaler_spec", lambda _: spec)
+    one = with_head.wrapper
+    keeping = asyncio.create_task(one._keep_autoscaler())
+    for count in (1, 2):
+        while not starts.exists() or len(starts.read_text().split()) < count:
+            await asyncio.sleep(0.01)
+        os.kill(int(starts.read_text().split()[-1]), signal.SIGKILL)
+    while len(starts.read_text().split()) < 3 or one._autoscaler is None or not one._autoscaler.running:
+        await asyncio.sleep(0.01)
+    assert one._autoscaler.pid in one._own_pids(), "else it would be reaped as a stranger"
+    one._stop.set()
+    await one._autoscaler.end(grace_s=5)
+    await asyncio.wait_for(keeping, 5)
+    assert "Ray's autoscaler died (signal 9); starting it again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("with_head", [{}], indirect=True)
+async def test_where_heliostat_decides_there_is_none(with_head: WithHead) -> None:
+    await asyncio.wait_for(with_head.wrapper._keep_autoscaler(), 5)
+    assert with_head.wrapper._autoscaler is None
+
+
+@pytest.mark.parametrize("with_head", [{}], indirect=True)
+async def test_it_is_rays_program_in_this_clusters_folder(with_head: WithHead) -> None:
+    spec = with_head.wrapper._autoscaler_spec()
+    assert spec.argv[1:] == [
+        "-m",
+        "heliostat.launcher.rays_autoscaler",
+        str(with_head.places.folder),
+        str(with_head.places.folder / "temp"),
+    ]
+    assert find_spec("heliostat.launcher.rays_autoscaler") is not None

@@ -121,7 +121,8 @@ def _plan(plan: dict[str, Any], wanted: Wanted | None) -> Lines:
     heading = "plan for an empty cluster"
     if wanted is not None:
         heading += f" and {wanted.count} × {wanted.resources}"
-    lines = [f"launch {one['count']} × {one['node_type']}: {one['reason']}" for one in plan["launches"]]
+    lines = [plan["note"]] if "note" in plan else []
+    lines += [f"launch {one['count']} × {one['node_type']}: {one['reason']}" for one in plan["launches"]]
     lines += [
         f"held back ({one['limiter']}): {_what(one['wanted'])}: {one['text']}" for one in plan["deferred"]
     ]
