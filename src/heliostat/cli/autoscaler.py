@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from heliostat.cli.head import HeadPlan
 from heliostat.config.autoscaler import refused_by_v1
+from heliostat.config.places import StatePlaces
 from heliostat.config.record import ClusterRecord
 from heliostat.model.node_type import ClusterSpec
 from heliostat.ports.config_source import ConfigSource
@@ -47,6 +48,13 @@ def head_for(head: HeadPlan, record: ClusterRecord) -> HeadPlan:
     if record.autoscaler != V1:
         return head
     return replace(head, environment={**head.environment, "RAY_enable_autoscaler_v2": "0"})
+
+
+def notes_on(record: ClusterRecord, places: StatePlaces) -> list[str]:
+    """Return what to say at the start: who decides, if it is not Heliostat."""
+    if not record.autoscaler:
+        return []
+    return [f"Ray's own autoscaler ({record.autoscaler}) decides; its log is {places.autoscaler_log}"]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from heliostat.api.client import NoAnswer, NotRunning
-from heliostat.cli.autoscaler import head_for
+from heliostat.cli.autoscaler import head_for, notes_on
 from heliostat.cli.clusters import client_of, places_of
 from heliostat.cli.foreground import on_stop_signals, say_still_going_down, stop_signals_held_back
 from heliostat.cli.gcs_storage import DOWN, forget_storage, forget_storage_or_say
@@ -86,7 +86,7 @@ def start_cluster(path: Path, *, options: StartOptions, say: Say) -> ClusterReco
             record, head = _prepare(
                 path, spec=spec, places=places, options=options, crashed=crashed, claims=claims
             )
-            for note in head.notes:
+            for note in (*head.notes, *notes_on(record, places)):
                 say(note)
             wrapper = _spawn_wrapper(places, head, claims)
         try:
