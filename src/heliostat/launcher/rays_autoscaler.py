@@ -16,6 +16,7 @@ import time
 from collections.abc import MutableMapping
 from importlib import import_module
 from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ PARTS = {
             "FileConfigReader",
             "config_file skip_content_hash",
         ),
+        ("ray.autoscaler.v2.monitor", "AutoscalerMonitor._report_autoscaling_state", "autoscaling_state"),
+        ("ray.autoscaler.v2.sdk", "get_cluster_resource_state", "gcs_client"),
         _LOGGING,
     ),
 }
@@ -72,7 +75,7 @@ def missing_parts(autoscaler: str) -> str:
     """Say what the installed Ray lacks of what is used here; empty where it has all."""
     for module, name, parameters in PARTS[autoscaler]:
         try:
-            found = getattr(import_module(module), name)
+            found = attrgetter(name)(import_module(module))
         except (ImportError, AttributeError):
             return f"Ray {version('ray')} has no {module}.{name}"
         lacking = [one for one in parameters.split() if one not in inspect.signature(found).parameters]
@@ -141,12 +144,29 @@ def monitor(record: ClusterRecord, *, config: Path, log_dir: str) -> Any:
             address=record.address, autoscaling_config=str(config), log_dir=log_dir, monitor_ip=head_ip
         )
     from ray.autoscaler.v2.instance_manager.config import FileConfigReader
-    from ray.autoscaler.v2.monitor import AutoscalerMonitor
+    from ray.autoscaler.v2.sdk import get_cluster_resource_state
 
     reader = FileConfigReader(config_file=str(config), skip_content_hash=True)
-    return AutoscalerMonitor(
-        address=record.address, config_reader=reader, log_dir=log_dir, monitor_ip=head_ip
-    )
+    made = _continued()(address=record.address, config_reader=reader, log_dir=log_dir, monitor_ip=head_ip)
+    made.seen_before = get_cluster_resource_state(made.gcs_client).last_seen_autoscaler_state_version
+    return made
+
+
+def _continued() -> Any:
+    """Return Ray's v2 monitor, but that its reports go on from the last version that Ray has seen.
+
+    Ray drops older ones in silence, so that those of one which is started again would not be seen for long.
+    """
+    from ray.autoscaler.v2.monitor import AutoscalerMonitor
+
+    class Continued(AutoscalerMonitor):  # type: ignore[misc]  # Ray's class is Any to mypy
+        seen_before = 0
+
+        def _report_autoscaling_state(self, gcs_client: Any, autoscaling_state: Any) -> None:
+            autoscaling_state.autoscaler_state_version += self.seen_before
+            AutoscalerMonitor._report_autoscaling_state(gcs_client, autoscaling_state)
+
+    return Continued
 
 
 def run(folder: Path, head_temp_dir: str) -> None:

@@ -109,3 +109,18 @@ def test_a_head_that_does_not_come_is_given_up(tmp_path: Path) -> None:
     write_record(places.record, replace(RECORD, session_name="s", runtime_dir=str(tmp_path)))
     with pytest.raises(HeliostatError, match="no head and controller within 0 s"):
         wait_for_head(places, wait_s=0.3)
+
+
+def test_reports_go_on_from_the_last_version_that_ray_has_seen() -> None:
+    from ray.core.generated.autoscaler_pb2 import AutoscalingState
+
+    class Gcs:
+        heard = b""
+
+        def report_autoscaling_state(self, state: bytes) -> None:
+            self.heard = state
+
+    monitor, gcs = object.__new__(rays_autoscaler._continued()), Gcs()
+    monitor.seen_before = 40
+    monitor._report_autoscaling_state(gcs, AutoscalingState(autoscaler_state_version=2))
+    assert AutoscalingState.FromString(gcs.heard).autoscaler_state_version == 42
