@@ -62,9 +62,8 @@ def refused_by_v1(spec: ClusterSpec) -> list[str]:
     shared = _sharing_an_address(spec)
     if shared:
         problems.append(
-            f"workers of {', '.join(shared)} may share an IP address, and autoscaler v1 can't tell those "
-            "apart: it ends and starts them for ever; use v2, or allow one of them (max_workers: 1; "
-            "for Slurm exclusive: true)"
+            f"workers of {', '.join(shared)} may share an IP address, by which autoscaler v1 tells nodes "
+            "apart; use v2, or allow one of them (max_workers: 1; for Slurm exclusive: true)"
         )
     return problems
 
