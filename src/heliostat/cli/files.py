@@ -11,11 +11,18 @@ from heliostat.model.node_type import ClusterSpec
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> ClusterSpec:
-    """Return the checked cluster, with `overrides` laid over it; raise ConfigError with every problem."""
+    """Return the checked cluster, with `overrides` laid over it.
+
+    Raises ConfigError with every problem of the file, and of what it mounts.
+    """
     from heliostat.cli.backends import backend_keys
     from heliostat.config.cluster_file import load_cluster_file
     from heliostat.config.places import site_file
 
     return load_cluster_file(
-        path, backends=backend_keys(), site_file=site_file(os.environ), overrides=overrides
+        path,
+        backends=backend_keys(),
+        site_file=site_file(os.environ),
+        overrides=overrides,
+        on_disk=True,
     )

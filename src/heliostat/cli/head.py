@@ -42,7 +42,8 @@ LOCAL = "local"
 class HeadPlan:
     """`environment` is the wrapper's, which both children inherit; `head_environment` the head's alone.
 
-    `node_ip` is the head's address among Ray's nodes; empty where Ray finds this host's by itself.
+    `node_ip` is the head's address among Ray's nodes; empty where Ray finds this host's by itself. `setup`
+    is done before the head starts, and may take `setup_s`.
     """
 
     argv: tuple[str, ...]
@@ -54,6 +55,8 @@ class HeadPlan:
     dashboard_url: str
     client_port: int
     notes: tuple[str, ...]
+    setup: Mapping[str, object] = field(default_factory=dict)
+    setup_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,8 @@ def plan_head(
         dashboard_url=f"http://{LOOPBACK}:{ports.dashboard}",
         client_port=ports.client,
         notes=ports.notes,
+        setup=spec.head_setup.document(),
+        setup_s=spec.head_type.start_timeout_s,
     )
 
 

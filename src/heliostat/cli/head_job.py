@@ -187,6 +187,8 @@ def _launch_file(
         log_dir=str(places.logs),
         attached_file=arguments.attached,
         idle_after_s=arguments.idle_after,
+        head_setup=dict(head.setup),
+        head_setup_s=head.setup_s,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from heliostat.ports.errors import HeliostatError
@@ -19,7 +19,8 @@ class LaunchFile:
     `attached_pid` and `attached_ticks` name the foreground `up` whose end ends the
     cluster; 0 for a detached one. Where that is on another host, it touches `attached_file`
     again and again instead; empty for a detached one. `head_environment` is the head's alone; all else both
-    children have from the wrapper's own environment, so that no secret is written here.
+    children have from the wrapper's own environment, so that no secret is written here. `head_setup` is
+    done before the head starts, within `head_setup_s` (docs/bootstrap.md; empty: nothing).
     """
 
     head_argv: list[str]
@@ -33,6 +34,8 @@ class LaunchFile:
     attached_ticks: int = 0
     attached_file: str = ""
     idle_after_s: float | None = None
+    head_setup: dict[str, object] = field(default_factory=dict)
+    head_setup_s: float = 300.0
 
     def write(self, folder: Path) -> None:
         temporary = folder / f"{NAME}.new"

@@ -66,9 +66,16 @@ class AlreadyRunning(HeliostatError):
 
 
 def load_spec(path: Path, overrides: Mapping[str, Any] = NOTHING) -> ClusterSpec:
-    """Read and check a cluster file with `overrides` laid over it. Raises ConfigError."""
+    """Read and check a cluster file with `overrides` laid over it, and that what it mounts is here.
+
+    Raises ConfigError.
+    """
     source = FileConfigSource(
-        path.resolve(), backends=backend_keys(), site_file=site_file(os.environ), overrides=overrides
+        path.resolve(),
+        backends=backend_keys(),
+        site_file=site_file(os.environ),
+        overrides=overrides,
+        on_disk=True,
     )
     return source.load()
 

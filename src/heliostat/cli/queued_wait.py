@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from heliostat.api.client import NoAnswer, NotRunning
 from heliostat.cli.clusters import client_of
 from heliostat.cli.head_queue import HeadLook, HeadQueue
+from heliostat.cli.launch_file import LaunchFile
 from heliostat.cli.preparing import Say
 from heliostat.cli.queued_head import last_lines, own_record, waiting_words
 from heliostat.cli.system import SystemClock
@@ -57,7 +58,8 @@ def wait_until_running(
     now = own_record(record, places)
     if now is not None and not now.address:
         return record
-    until_s = clock.monotonic_s() + UP_TIMEOUT_S
+    limit_s = UP_TIMEOUT_S + _setup_s(places)
+    until_s = clock.monotonic_s() + limit_s
     while clock.monotonic_s() < until_s:
         now = own_record(record, places)
         if now is None:
@@ -66,7 +68,17 @@ def wait_until_running(
             say(f"the head runs, session {now.session_name}")
             return now
         clock.sleep(RECORD_LOOK_S)
-    raise HeliostatError(f"the head was not up within {UP_TIMEOUT_S:.0f} s:\n{last_lines(record)}")
+    raise HeliostatError(f"the head was not up within {limit_s:.0f} s:\n{last_lines(record)}")
+
+
+def _setup_s(places: StatePlaces) -> float:
+    """Return how long the setup of the head's host may take, which the job has written down."""
+    try:
+        launch = LaunchFile.read(places.folder)
+    except HeliostatError:
+        # The head is down again already, and took the file along.
+        return 0.0
+    return launch.head_setup_s if launch.head_setup else 0.0
 
 
 def _await_planned(

@@ -71,7 +71,7 @@ def start_cluster(path: Path, *, options: StartOptions, say: Say) -> ClusterReco
     HeliostatError with the head's last log lines; whatever had started is ended then.
     """
     spec = load_spec(path, options.overrides)
-    if note := version_note(version("ray")):
+    for note in filter(None, [version_note(version("ray")), *spec.notes]):
         say(note)
     places = state_places(state_root(os.environ, home=Path.home()), spec.name)
     with one_at_a_time(places):
@@ -90,7 +90,11 @@ def start_cluster(path: Path, *, options: StartOptions, say: Say) -> ClusterReco
                 say(note)
             wrapper = _spawn_wrapper(places, head, claims)
         try:
-            _wait_until_running(record, places=places, wrapper=wrapper, say=say)
+            limit_s = START_TIMEOUT_S
+            if head.setup:
+                say(f"the head's host is set up first, its log is {places.head_log}")
+                limit_s += head.setup_s
+            _wait_until_running(record, places=places, wrapper=wrapper, limit_s=limit_s, say=say)
             if note := claim_address_file(record.address, os.environ):
                 say(note)
         except BaseException as error:
@@ -243,6 +247,8 @@ def _launch_file(
         attached_pid=attached,
         attached_ticks=(process_start_ticks(attached) or 0) if attached else 0,
         idle_after_s=options.idle_after_s,
+        head_setup=dict(head.setup),
+        head_setup_s=head.setup_s,
     )
 
 
@@ -262,11 +268,16 @@ def _spawn_wrapper(places: StatePlaces, head: HeadPlan, claims: PortClaims) -> s
 
 
 def _wait_until_running(
-    record: ClusterRecord, *, places: StatePlaces, wrapper: subprocess.Popen[bytes], say: Say
+    record: ClusterRecord,
+    *,
+    places: StatePlaces,
+    wrapper: subprocess.Popen[bytes],
+    limit_s: float,
+    say: Say,
 ) -> None:
     say(f"Ray's head starts at {record.address}; its log is {places.head_log}")
     client = client_of(record)
-    until_s = time.monotonic() + START_TIMEOUT_S
+    until_s = time.monotonic() + limit_s
     while time.monotonic() < until_s:
         if wrapper.poll() is not None:
             raise HeliostatError(f"the head did not come up:\n{_last_lines(places)}")
@@ -279,7 +290,7 @@ def _wait_until_running(
             say(f"the head runs, session {status.session_name}")
             return
         time.sleep(POLL_S)
-    raise HeliostatError(f"the head was not up within {START_TIMEOUT_S:.0f} s:\n{_last_lines(places)}")
+    raise HeliostatError(f"the head was not up within {limit_s:.0f} s:\n{_last_lines(places)}")
 
 
 def _take_back(

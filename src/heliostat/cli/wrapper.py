@@ -16,7 +16,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,11 +30,13 @@ from heliostat.cli.children import (
     start_child,
 )
 from heliostat.cli.gcs_storage import DOWN, forget_storage
+from heliostat.cli.launch_file import NAME as LAUNCH_FILE
 from heliostat.cli.launch_file import LaunchFile
 from heliostat.cli.system import is_process, process_start_ticks
 from heliostat.cli.why_file import LEASE_ENDS, TOLD, write_why
 from heliostat.config.places import StatePlaces
 from heliostat.config.record import ProcessMark, read_record, remove_record, write_record
+from heliostat.node import BOOTSTRAP_PATH
 from heliostat.ports.errors import StorageError
 from heliostat.raylink.address_file import FILE_NAME, release_address_file
 
@@ -43,6 +45,7 @@ RESTART_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 STABLE_S = 60.0
 HEAD_GRACE_S = 15.0
+SETUP_GRACE_S = 10.0
 HEAD_REST_S = 3.0
 """What a dead head has left may take so long to go by itself."""
 
@@ -84,18 +87,29 @@ class Wrapper:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._go_down, TOLD)
         loop.add_signal_handler(signal.SIGUSR1, self._go_down, LEASE_ENDS)
-        await self._start_head()
-        guards = [
-            asyncio.create_task(self._stop_controller()),
-            asyncio.create_task(self._watch_attached()),
-            asyncio.create_task(self._watch_touched()),
-            asyncio.create_task(self._keep_head()),
-            asyncio.create_task(self._keep_autoscaler()),
-            asyncio.create_task(reap_adopted(self._own_pids)),
-        ]
+        guards = [asyncio.create_task(self._watch_attached()), asyncio.create_task(self._watch_touched())]
+        try:
+            if not await self._set_up():
+                self._clean()
+                return
+            await self._start_head()
+            guards += [
+                asyncio.create_task(self._stop_controller()),
+                asyncio.create_task(self._keep_head()),
+                asyncio.create_task(self._keep_autoscaler()),
+                asyncio.create_task(reap_adopted(self._own_pids)),
+            ]
+            await self._live(guards)
+        finally:
+            for task in guards:
+                task.cancel()
+
+    async def _live(self, guards: Sequence[asyncio.Task[None]]) -> None:
+        """Keep the controller until the cluster is down; then end everything, the head last."""
         try:
             await self._keep_controller()
         finally:
+            # Nothing of what ends now is started again.
             for task in guards:
                 task.cancel()
             if self._autoscaler is not None:
@@ -107,6 +121,29 @@ class Wrapper:
             await end_tagged(UID_TAG, uid, grace_s=WORKERS_GRACE_S, but=(HEAD_TAG, uid))
             await self._head.end(grace_s=HEAD_GRACE_S)
             self._clean()
+
+    async def _set_up(self) -> bool:
+        """Do what comes before the head, within its time; False if it failed or is not wanted any more.
+
+        Its output goes to the head's log. Nothing of it is left if it failed; what it has put into the
+        background otherwise ends with the head.
+        """
+        if not self._launch.head_setup:
+            return not self._stop.is_set()
+        child = await start_child(self._setup_spec())
+        ended, stopped = asyncio.create_task(child.wait()), asyncio.create_task(self._stop.wait())
+        limit_s = self._launch.head_setup_s
+        done, _ = await asyncio.wait({ended, stopped}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if ended in done and ended.result() == 0:
+            return not self._stop.is_set()
+        if not done:
+            text = f"the setup of the head's host took more than {limit_s:g} s (start_timeout_s of its type)"
+            _note(child.spec.log, text)
+        elif ended in done:
+            _say(f"the setup of the head's host failed; its log is {child.spec.log}")
+        await child.end(grace_s=SETUP_GRACE_S)
+        return False
 
     def _own_pids(self) -> set[int]:
         beside = [one.pid for one in (self._controller, self._autoscaler) if one is not None]
@@ -241,6 +278,11 @@ class Wrapper:
         log = Path(launch.log_dir, "head.log")
         return ChildSpec("head", launch.head_argv, environment, log, (HEAD_TAG, launch.cluster_uid))
 
+    def _setup_spec(self) -> ChildSpec:
+        """Return how the bootstrap does a head's setup: with the head's own environment and log."""
+        argv = [sys.executable, str(BOOTSTRAP_PATH), "--setup", str(self._folder / LAUNCH_FILE)]
+        return replace(self._head_spec(), name="setup", argv=argv)
+
     def _controller_spec(self) -> ChildSpec:
         argv = [sys.executable, "-m", "heliostat.cli.controller", str(self._folder)]
         log = Path(self._launch.log_dir, "controller.log")
@@ -307,6 +349,13 @@ def _pause_s(deaths: int) -> float:
 
 def _ended(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _note(log: Path, text: str) -> None:
+    """Say it, and in a child's log as well, which is what people are shown."""
+    _say(text)
+    with contextlib.suppress(OSError), log.open("a", encoding="utf-8") as file:
+        file.write(f"wrapper: {text}\n")
 
 
 def _say(text: str) -> None:

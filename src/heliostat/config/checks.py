@@ -16,7 +16,9 @@ from heliostat.config.drain_limits import drain_limits
 from heliostat.config.errors import KeyPath, Problem, did_you_mean, found, one_of
 from heliostat.config.gcs_storage import wrong_keys
 from heliostat.config.positions import Document
-from heliostat.config.schema import ALLOWED, NOT_HONOURED, ClusterModel, NodeConfig, pattern
+from heliostat.config.ray_keys import refused
+from heliostat.config.schema import ALLOWED, ClusterModel, NodeConfig, pattern
+from heliostat.config.setup import wrong_lists, wrong_mounts
 
 BackendChecker = Callable[[dict[str, Any]], Sequence[tuple[str, str]]]
 """Looks at a backend's own keys; returns (dotted key, «what was found; what is allowed») pairs."""
@@ -105,7 +107,8 @@ def nothing_written(checked: Checked) -> Iterator[Problem]:
     optional = ("max_cost_usd_per_h", "defaults_from", "gcs_storage")
     paths: list[KeyPath] = [("provider", key) for key in optional]
     for name in checked.node_types():
-        paths += [(_TYPES, name, "max_workers"), (_TYPES, name, "idle_timeout_s")]
+        keys = ("max_workers", "idle_timeout_s", "initialization_commands", "worker_setup_commands")
+        paths += [(_TYPES, name, key) for key in keys]
     for path in paths:
         holder = checked.mapping(*map(str, path[:-1]))
         if path[-1] in holder and holder[str(path[-1])] is None:
@@ -238,12 +241,14 @@ def environment_names(checked: Checked) -> Iterator[Problem]:
 
 
 def not_honoured(checked: Checked) -> Iterator[Problem]:
-    for key, reason in NOT_HONOURED.items():
-        paths: list[tuple[str, ...]] = [(key,)]
-        paths += [(_TYPES, name, key) for name in checked.node_types()]
-        for path in paths:
-            if value := checked.get(*path):
-                yield checked.problem(path, f"{found(value)}: {reason}")
+    for path, text in refused(checked.document.data, list(checked.node_types())):
+        yield checked.problem(path, text)
+
+
+def setup_can_be_done(checked: Checked) -> Iterator[Problem]:
+    data = checked.document.data
+    for path, text in (*wrong_lists(data, list(checked.node_types())), *wrong_mounts(data)):
+        yield checked.problem(path, text)
 
 
 def drain_limits_are_right(checked: Checked) -> Iterator[Problem]:
@@ -276,6 +281,7 @@ CHECKS: tuple[Check, ...] = (
     drain_limits_are_right,
     rays_autoscaler_can,
     not_honoured,
+    setup_can_be_done,
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -20,13 +20,16 @@ import yaml
 from heliostat.config.autoscaler import RAY
 from heliostat.config.checks import BackendChecker, BackendKeys, check_all
 from heliostat.config.drain_limits import drain_limits
-from heliostat.config.errors import Position, Problem, lines
+from heliostat.config.errors import KeyPath, Position, Problem, lines
 from heliostat.config.gcs_storage import parsed_address
 from heliostat.config.positions import Document, layered, parse, spread
+from heliostat.config.ray_keys import noted
 from heliostat.config.schema import ClusterModel, GcsStorageModel, NodeTypeModel, validated
+from heliostat.config.setup import head_setup, missing_here, worker_setup
 from heliostat.model.gcs_storage import GcsStorage
 from heliostat.model.node_type import ClusterSpec, NodeType, Policy
 from heliostat.model.resources import Resources
+from heliostat.model.setup import NO_SETUP, Setup
 from heliostat.ports.errors import ConfigError
 
 FILE_BYTES_MAX = 1_000_000
@@ -42,27 +45,36 @@ def load_cluster_file(
     site_file: Path | None = None,
     base_dir: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    on_disk: bool = False,
 ) -> ClusterSpec:
     """Read, check and complete a cluster file; raise ConfigError with every problem.
 
-    `backends` are the installed ones, by name. `site_file` need not exist. A relative
-    `defaults_from` is looked up in `base_dir`, by default the file's own folder: give it
-    when `path` is a copy. `overrides` is laid over the file (keys as in the file).
+    `backends` are the installed ones, by name. `site_file` need not exist. Relative paths (`defaults_from`,
+    what `file_mounts` copies) are seen from `base_dir`, by default the file's own folder: give it
+    when `path` is a copy. `overrides` is laid over the file (keys as in the file). `on_disk`: look for
+    what the file mounts, too, as before a start; not where a cluster runs, whose files may have gone.
     """
     document, problems = _read(path)
     if document is None:
         raise _error(problems)
     if overrides:
         document = layered(spread(overrides, Position("command line", 0)), document)
-    document, more = _with_defaults(document, base_dir=base_dir or path.parent, site_file=site_file)
+    base_dir = base_dir or path.parent
+    document, more = _with_defaults(document, base_dir=base_dir, site_file=site_file)
     model, wrong = validated(document)
     problems += more
     told = {problem.key for problem in problems}
     # What the parser could not make sense of reads as null: saying that as well would mislead.
     problems += [one for one in (*wrong, *check_all(document, backends)) if one.key not in told]
+    problems += _problems(document, missing_here(document.data, base_dir)) if on_disk else []
     if model is None or problems:
         raise _error(problems)
-    return _spec(model, source=str(path))
+    notes = lines(_problems(document, noted(document.data)))
+    return replace(_spec(model, base_dir=base_dir, source=str(path)), notes=tuple(notes))
+
+
+def _problems(document: Document, pairs: Iterable[tuple[KeyPath, str]]) -> list[Problem]:
+    return [Problem(document.at(path), path, text) for path, text in pairs]
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,7 @@ class FileConfigSource:
     site_file: Path | None = None
     base_dir: Path | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    on_disk: bool = False
 
     def load(self) -> ClusterSpec:
         return load_cluster_file(
@@ -82,6 +95,7 @@ class FileConfigSource:
             site_file=self.site_file,
             base_dir=self.base_dir,
             overrides=self.overrides,
+            on_disk=self.on_disk,
         )
 
 
@@ -103,15 +117,23 @@ def dump_for_state(path: Path, overrides: Mapping[str, Any] = MappingProxyType({
 
 
 def shape_id(
-    resources: Resources, labels: Mapping[str, str], *, backend: str, options: Mapping[str, Any]
+    resources: Resources,
+    labels: Mapping[str, str],
+    *,
+    backend: str,
+    options: Mapping[str, Any],
+    setup: Setup = NO_SETUP,
 ) -> str:
     """Return the digest of all that a running node can't change; equal shapes have equal ids."""
-    shape = {
+    shape: dict[str, object] = {
         "resources": resources.units(),
         "labels": dict(labels),
         "backend": backend,
         "options": dict(options),
     }
+    # Without any, shapes are those of versions that did not know it: nodes that run keep theirs.
+    if steps := setup.document():
+        shape["setup"] = steps
     canonical = json.dumps(shape, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:SHAPE_ID_CHARS]
 
@@ -199,8 +221,11 @@ def _text(path: Path) -> tuple[str | None, Problem | None]:
         return None, Problem(Position(str(path), line), (), "not UTF-8 text; save the file as UTF-8")
 
 
-def _spec(model: ClusterModel, *, source: str) -> ClusterSpec:
-    types = {name: _node_type(name, one, cluster=model) for name, one in model.available_node_types.items()}
+def _spec(model: ClusterModel, *, base_dir: Path, source: str) -> ClusterSpec:
+    types = {
+        name: _node_type(name, one, cluster=model, base_dir=base_dir)
+        for name, one in model.available_node_types.items()
+    }
     head = types[model.head_node_type]
     # As in Ray, the head's type may have workers too, if its max_workers says so.
     workers = tuple(one for one in types.values() if one is not head or one.max_workers > 0)
@@ -218,14 +243,21 @@ def _spec(model: ClusterModel, *, source: str) -> ClusterSpec:
     return ClusterSpec(
         name=model.cluster_name,
         policy=policy,
-        head_type=head,
+        head_type=_without_setup(head),
         backends=model.provider.backends,
         orphan_timeout_s=model.provider.orphan_timeout_s,
         head_timeout_s=model.provider.head_timeout_s,
         environment=model.provider.environment,
         source=source,
         gcs_storage=_gcs_storage(model.provider.gcs_storage),
+        head_setup=head_setup(model, base_dir),
     )
+
+
+def _without_setup(head: NodeType) -> NodeType:
+    """Return the head's type as the head has it: what workers of its shape do first is nothing to it."""
+    shape = shape_id(head.resources, head.labels, backend=head.backend, options=head.options)
+    return replace(head, setup=NO_SETUP, shape_id=shape)
 
 
 def _gcs_storage(model: GcsStorageModel | None) -> GcsStorage | None:
@@ -245,15 +277,16 @@ def _gcs_storage(model: GcsStorageModel | None) -> GcsStorage | None:
     )
 
 
-def _node_type(name: str, one: NodeTypeModel, *, cluster: ClusterModel) -> NodeType:
+def _node_type(name: str, one: NodeTypeModel, *, cluster: ClusterModel, base_dir: Path) -> NodeType:
     resources = Resources.of(one.resources)
     config = one.node_config
+    setup = worker_setup(cluster, one, name=name, base_dir=base_dir)
     default_max = 0 if name == cluster.head_node_type else cluster.max_workers
     return NodeType(
         name=name,
         backend=config.backend,
         resources=resources,
-        shape_id=shape_id(resources, one.labels, backend=config.backend, options=config.options),
+        shape_id=shape_id(resources, one.labels, backend=config.backend, options=config.options, setup=setup),
         min_workers=one.min_workers,
         max_workers=default_max if one.max_workers is None else one.max_workers,
         labels=one.labels,
@@ -263,6 +296,7 @@ def _node_type(name: str, one: NodeTypeModel, *, cluster: ClusterModel) -> NodeT
         price_usd_per_h=config.price_usd_per_h,
         priority=one.priority,
         options=config.options,
+        setup=setup,
     )
 
 

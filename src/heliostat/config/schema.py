@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from heliostat.config.drain_limits import ALLOWED as DRAIN_LIMITS
 from heliostat.config.errors import KeyPath, Problem, did_you_mean, found, one_of
 from heliostat.config.positions import Document
+from heliostat.config.ray_keys import AUTH_KEYS, CLOUD_KEYS, CLOUDS, RAY_KEYS, Treatment
 
 CLUSTER_NAME = r"^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$"
 
@@ -49,9 +50,18 @@ class NodeTypeModel(_Closed):
     idle_timeout_s: Amount | None = None
     priority: int = 0
     labels: dict[str, str] = Field(default_factory=dict)
-    initialization_commands: list[str] = Field(default_factory=list)
-    worker_setup_commands: list[str] = Field(default_factory=list)
+    # An empty list counts as well: it takes away the cluster's.
+    initialization_commands: list[str] | None = None
+    worker_setup_commands: list[str] | None = None
     docker: dict[str, Any] = Field(default_factory=dict)
+
+
+class AuthModel(_Closed):
+    ssh_user: str = ""
+    ssh_public_key: str = ""
+    ssh_private_key: str = ""
+    ssh_proxy_command: str = ""
+    ssh_proxy_use_node_id: bool = False
 
 
 class GcsStorageModel(_Closed):
@@ -87,15 +97,14 @@ class ClusterModel(_Closed):
     idle_timeout_minutes: Amount = 5.0
     upscaling_speed: Amount = 1.0
     metadata: dict[str, Any] = Field(default_factory=dict)
-    # Ray knows these too. They are read so that one file serves `ray up` and us; those that
-    # say something are refused (`NOT_HONOURED`), because we would not do what they say.
-    auth: dict[str, Any] = Field(default_factory=dict)
+    # Ray knows these too; `config/ray_keys.py` says what becomes of each.
+    auth: AuthModel = Field(default_factory=AuthModel)
     docker: dict[str, Any] = Field(default_factory=dict)
-    file_mounts: dict[str, Any] = Field(default_factory=dict)
-    cluster_synced_files: list[Any] = Field(default_factory=list)
+    file_mounts: dict[str, str] = Field(default_factory=dict)
+    cluster_synced_files: list[str] = Field(default_factory=list)
     file_mounts_sync_continuously: bool = False
-    rsync_exclude: list[Any] = Field(default_factory=list)
-    rsync_filter: list[Any] = Field(default_factory=list)
+    rsync_exclude: list[str] = Field(default_factory=list)
+    rsync_filter: list[str] = Field(default_factory=list)
     initialization_commands: list[str] = Field(default_factory=list)
     setup_commands: list[str] = Field(default_factory=list)
     head_setup_commands: list[str] = Field(default_factory=list)
@@ -109,7 +118,8 @@ _COUNT = "a whole number, 0 or more"
 _AMOUNT = "a number, 0 or more"
 _SECONDS = "a number of seconds above 0"
 _MAPPING = "a mapping (key: value)"
-_LIST = "a list"
+_COMMANDS = "a list of commands for bash"
+_PATTERNS = "a list of patterns for rsync"
 
 ALLOWED: Mapping[KeyPath, str] = {
     ("cluster_name",): "text of 1 to 32 lower-case letters, digits and -, a letter first and no - last",
@@ -152,18 +162,24 @@ ALLOWED: Mapping[KeyPath, str] = {
     ("available_node_types", "*", "idle_timeout_s"): _AMOUNT,
     ("available_node_types", "*", "priority"): "a whole number",
     ("available_node_types", "*", "docker"): _MAPPING,
-    ("available_node_types", "*", "initialization_commands"): _LIST,
-    ("available_node_types", "*", "worker_setup_commands"): _LIST,
+    ("available_node_types", "*", "initialization_commands"): _COMMANDS,
+    ("available_node_types", "*", "worker_setup_commands"): _COMMANDS,
     ("available_node_types", "*", "node_config"): "a mapping with at least backend: <name>",
     ("available_node_types", "*", "node_config", "backend"): "the name of a backend",
     ("available_node_types", "*", "node_config", "patience_s"): _AMOUNT,
     ("available_node_types", "*", "node_config", "price_usd_per_h"): _AMOUNT,
     ("available_node_types", "*", "node_config", "start_timeout_s"): _SECONDS,
-    **{(key,): _MAPPING for key in ("auth", "docker", "file_mounts")},
-    **{(key,): _LIST for key in ("cluster_synced_files", "rsync_exclude", "rsync_filter")},
+    ("auth",): _MAPPING,
+    **{("auth", key): "text" for key in AUTH_KEYS},
+    ("auth", "ssh_proxy_use_node_id"): "true or false",
+    ("docker",): _MAPPING,
+    ("file_mounts",): "a mapping of paths on the nodes to paths here",
+    ("file_mounts", "*"): "the path of a file or a folder here, text",
+    ("cluster_synced_files",): "a list of paths",
+    **{(key,): _PATTERNS for key in ("rsync_exclude", "rsync_filter")},
     **{(key,): "true or false" for key in ("file_mounts_sync_continuously", "no_restart")},
     **{
-        (f"{kind}_commands",): _LIST
+        (f"{kind}_commands",): _COMMANDS
         for kind in (
             "initialization",
             "setup",
@@ -175,37 +191,6 @@ ALLOWED: Mapping[KeyPath, str] = {
     },
 }
 """What may stand at a key, in words; `*` is any name."""
-
-_NO_SSH = "Heliostat logs in to no node, so nothing would be copied; leave it empty or out"
-_NO_SETUP = (
-    "Heliostat runs no setup commands: what a node needs must be there (or in the backend's own keys); "
-    "leave it empty or out"
-)
-_OWN_START = (
-    "Heliostat starts Ray itself; give more options to `ray start` in node_config.ray_args, and leave this "
-    "empty or out"
-)
-_NO_CONTAINER = "Heliostat starts no Docker containers; leave it empty or out"
-
-NOT_HONOURED: Mapping[str, str] = {
-    "auth": "Heliostat logs in to no node by itself; leave it empty or out",
-    "docker": _NO_CONTAINER,
-    "file_mounts": _NO_SSH,
-    "cluster_synced_files": _NO_SSH,
-    "file_mounts_sync_continuously": _NO_SSH,
-    "rsync_exclude": _NO_SSH,
-    "rsync_filter": _NO_SSH,
-    "initialization_commands": _NO_SETUP,
-    "setup_commands": _NO_SETUP,
-    "head_setup_commands": _NO_SETUP,
-    "worker_setup_commands": _NO_SETUP,
-    "head_start_ray_commands": _OWN_START,
-    "worker_start_ray_commands": _OWN_START,
-    "no_restart": "Ray sets it from `ray up --no-restart`, never from a file; leave it out",
-}
-"""Ray's keys that we do not do: accepted while they say nothing, refused with this reason otherwise."""
-
-_RAY_PROVIDER = "it is for Ray's own cloud providers, and Heliostat would not do what it says; leave it out"
 
 MISPLACED: Mapping[KeyPath, str] = {
     ("min_workers",): "not a key of the whole cluster; write it under a node type",
@@ -221,23 +206,7 @@ MISPLACED: Mapping[KeyPath, str] = {
         "password",
     ): "a secret has no place in a file that others read; write it to a "
     "file of mode 0600 and name that in password_file, or name a variable in password_env",
-    **{
-        ("provider", key): _RAY_PROVIDER
-        for key in (
-            "region",
-            "availability_zone",
-            "head_ip",
-            "worker_ips",
-            "use_internal_ips",
-            "namespace",
-            "location",
-            "resource_group",
-            "project_id",
-            "security_group",
-            "cache_stopped_nodes",
-            "disable_node_updaters",
-        )
-    },
+    **{("provider", key): CLOUDS for key in CLOUD_KEYS},
     **{
         ("available_node_types", "*", key): "it belongs under node_config"
         for key in ("backend", "patience_s", "price_usd_per_h", "start_timeout_s", "log_monitor", "ray_args")
@@ -249,6 +218,7 @@ _KNOWN: Mapping[KeyPath, type[BaseModel]] = {
     (): ClusterModel,
     ("provider",): ProviderModel,
     ("provider", "gcs_storage"): GcsStorageModel,
+    ("auth",): AuthModel,
     ("available_node_types", "*"): NodeTypeModel,
 }
 
@@ -272,6 +242,8 @@ def pattern(path: KeyPath) -> KeyPath:
             parts[3:4] = ["*"] * len(parts[3:4])
     if parts[:2] in (["provider", "backends"], ["provider", "environment"]):
         parts[2:3] = ["*"] * len(parts[2:3])
+    if parts[:1] == ["file_mounts"]:
+        parts[1:2] = ["*"] * len(parts[1:2])
     return tuple(parts)
 
 
@@ -291,5 +263,10 @@ def _unknown_key(path: KeyPath) -> str:
     if key in MISPLACED:
         return f"is not allowed here: {MISPLACED[key]}"
     known = list(_KNOWN[key[:-1]].model_fields)
-    useful = [name for name in known if name not in NOT_HONOURED]
+    useful = [name for name in known if _is_of_use((*key[:-1], name))]
     return f"unknown key{did_you_mean(str(path[-1]), known)}; allowed are {one_of(useful)}"
+
+
+def _is_of_use(path: KeyPath) -> bool:
+    key = RAY_KEYS.get(path)
+    return key is None or key.treatment is Treatment.HONOURED

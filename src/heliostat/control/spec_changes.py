@@ -51,6 +51,8 @@ def _fixed(old: ClusterSpec, new: ClusterSpec) -> list[SpecChange]:
     if old.gcs_storage != new.gcs_storage:
         text = "provider.gcs_storage changed: a head's state stays where it is; `down`, then `up`"
         found.append(SpecChange(text, refused=True))
+    if old.head_setup != new.head_setup:
+        found.append(SpecChange("the head's setup changed: it is done when a head is next started"))
     return found
 
 
@@ -71,6 +73,9 @@ def _node_type(old: NodeType, new: NodeType) -> list[SpecChange]:
             found += _resources(new.name, before, after)
         elif field.name == "options":
             found += _options(new.name, before, after)
+        elif field.name == "setup":
+            # Commands may hold what is nobody's business, so they are not shown.
+            found += [SpecChange(f"{new.name}: its setup changed")] if before != after else []
         elif field.name != "shape_id" and before != after:
             found.append(SpecChange(f"{new.name}.{field.name}: {_shown(before)} → {_shown(after)}"))
     if old.shape_id != new.shape_id:

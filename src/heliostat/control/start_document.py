@@ -58,6 +58,7 @@ def start_document(
         "orphan_timeout_s": spec.orphan_timeout_s,
         "log_monitor": node_type.options.get("log_monitor", True),
         "ray_args": node_type.options.get("ray_args", []),
+        **({"setup": setup} if (setup := node_type.setup.document()) else {}),
     }
 
 

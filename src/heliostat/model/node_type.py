@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from heliostat.model.drain_limit import DrainLimit
 from heliostat.model.gcs_storage import GcsStorage
 from heliostat.model.resources import Resources
+from heliostat.model.setup import NO_SETUP, Setup
 
 
 @dataclass(frozen=True)
@@ -16,9 +17,10 @@ class NodeType:
 
     `idle_timeout_s` None means the cluster's. `options` is the backend's own part of
     `node_config`, as plain JSON values. `shape_id` is a digest of everything that a
-    running node of this type can't change (resources, labels, backend, options): an
-    instance whose `shape_id` differs has drifted. `throttles`: its backend itself lets only the
-    first few of a launch run until the type has come up, so that all may be asked for at once.
+    running node of this type can't change (resources, labels, backend, options, setup): an
+    instance whose `shape_id` differs has drifted. `setup` is done on its host before Ray starts.
+    `throttles`: its backend itself lets only the first few of a launch run until the type has come up, so
+    that all may be asked for at once.
     """
 
     name: str
@@ -35,6 +37,7 @@ class NodeType:
     priority: int = 0
     options: Mapping[str, object] = field(default_factory=dict)
     throttles: bool = False
+    setup: Setup = NO_SETUP
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ class ClusterSpec:
     `backends` holds each backend's own section as plain JSON values. `orphan_timeout_s`
     is how long an idle worker outlives a controller it can't hear; `head_timeout_s` how
     long the controller waits for a head that does not answer before it cleans up.
-    `gcs_storage` None: a head that dies has lost its state.
+    `gcs_storage` None: a head that dies has lost its state. `head_setup` is done on the head's host before
+    the head starts. `notes` say what of the file has no meaning here; they are no part of what it means.
     """
 
     name: str
@@ -84,3 +88,5 @@ class ClusterSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
     gcs_storage: GcsStorage | None = None
+    head_setup: Setup = NO_SETUP
+    notes: tuple[str, ...] = field(default=(), compare=False)

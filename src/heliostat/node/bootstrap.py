@@ -5,9 +5,11 @@
 
 Two processes. The parent is small and imports no Ray: it takes a temp dir and a port block, starts
 the child, forwards signals, and leaves no process behind however things end. The child imports Ray
-once: it checks that the cluster is still ours, claims the instance's id, and runs Ray's own
-`ray start --block` in the same process. Its threads watch the parent, the raylet, the lease and
-the controller's heartbeat.
+once: it checks that the cluster is still ours, claims the instance's id, does the steps that come before
+Ray (`setup`), and runs Ray's own `ray start --block` in the same process. Its threads watch the parent,
+the raylet, the lease and the controller's heartbeat.
+
+    python bootstrap.py --setup LAUNCH.json      does a head's steps (`head_setup`) and nothing else
 
 The document's keys, the exit codes and the log lines are described in docs/bootstrap.md.
 """
@@ -31,10 +33,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any, NoReturn
 
 ENDED, STRANGER, CLAIMED, VERSIONS, NO_PORTS, RAY_FAILED = 0, 10, 11, 12, 13, 14
-UNREACHABLE, BAD_DOCUMENT, NO_TEMP_DIR, RAYLET_DIED = 15, 16, 17, 18
+UNREACHABLE, BAD_DOCUMENT, NO_TEMP_DIR, RAYLET_DIED, SETUP_FAILED = 15, 16, 17, 18, 19
 
 NAMESPACE = b"heliostat"
 REACH_S = 60.0
@@ -47,6 +50,11 @@ FAREWELL_S = 1.0
 PARENT_LOOK_S = 0.1
 NEWS_S = 3.0
 LOG_LINES = 15
+SETUP_LOOK_S = 0.1
+SETUP_LINES = 3
+SETUP_SHOWN_CHARS = 300
+VANISHED = 24
+"""rsync's exit code where files went while it read them: another worker of this host copies, too."""
 SOCKET_BYTES_MAX = 107
 RAY_SOCKET_CHARS = 69
 """Ray's longest socket path below its temp dir."""
@@ -251,6 +259,116 @@ def worker_environment(document: Document) -> dict[str, str]:
 
 def grace_s(document: Document) -> float:
     return float(document.get("drain_grace_s", 30))
+
+
+# -- the steps before Ray
+
+
+def do_setup(setup: Document, output: str, *, tell: Callable[[str], None], look: Callable[[], None]) -> None:
+    """Do the steps in order; raise Failed(SETUP_FAILED) with the last lines of the first that fails.
+
+    `output` is a file for what a step prints, which is shown on standard output. While a step runs, `look`
+    is called again and again, and may raise Failed: whoever catches it kills what still runs.
+    """
+    for path in setup.get("synced") or ():
+        if not os.path.exists(os.path.expanduser(path)):
+            raise Failed(SETUP_FAILED, f"cluster_synced_files: {path} {not_here()}")
+    steps: list[tuple[str, list[str]]] = []
+    for remote, argv in copies(setup):
+        steps.append((f"file_mounts.{remote}", argv))
+    for key, text in [*(setup.get("initialization") or ()), *(setup.get("commands") or ())]:
+        steps.append((key, ["bash", "-c", text]))
+    for number, (name, argv) in enumerate(steps, start=1):
+        tell(f"setup, step {number} of {len(steps)}: {name}")
+        do_step(name, argv, output, look=look)
+
+
+def not_here() -> str:
+    where = socket.gethostname()
+    return f"is not on {where}: it must lie on a file system that the head and its workers share"
+
+
+def copies(setup: Document) -> list[tuple[str, list[str]]]:
+    """Return rsync's command for each mount; none for one that is in its place already."""
+    found = []
+    for remote, local in setup.get("mounts") or ():
+        target = os.path.expanduser(remote).rstrip("/") or "/"
+        if not os.path.exists(local):
+            raise Failed(SETUP_FAILED, f"file_mounts.{remote}: {local} {not_here()}")
+        if os.path.realpath(local) == os.path.realpath(target):
+            continue
+        if shutil.which("rsync") is None:
+            raise Failed(SETUP_FAILED, f"file_mounts.{remote}: there is no rsync on {socket.gethostname()}")
+        try:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+        except OSError as error:
+            text = f"file_mounts.{remote}: {os.path.dirname(target)} can't be made: {error.strerror}"
+            raise Failed(SETUP_FAILED, text) from error
+        slash = "/" if os.path.isdir(local) else ""
+        options = setup.get("rsync") or []
+        found.append((remote, ["rsync", "-a", *options, "--", local.rstrip("/") + slash, target + slash]))
+    return found
+
+
+def do_step(name: str, argv: list[str], output: str, *, look: Callable[[], None]) -> None:
+    """Run one step in the home folder, without input. What it leaves in the background goes on."""
+    home = os.path.expanduser("~")
+    # A pipe would keep us until all in the background has closed it; a file does not.
+    with open(output, "wb") as file:
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                cwd=home if os.path.isdir(home) else "/",
+            )
+        except OSError as error:
+            raise Failed(SETUP_FAILED, f"{name}: {argv[0]} can't be run: {error.strerror}") from error
+    with open(output, "rb") as file:
+        while (code := process.poll()) is None:
+            show(file.read())
+            look()
+            time.sleep(SETUP_LOOK_S)
+        show(file.read())
+    if code and not (argv[0] == "rsync" and code == VANISHED):
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        raise Failed(SETUP_FAILED, f"{name} failed with {how}{last_words(output)}")
+
+
+def show(chunk: bytes) -> None:
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        os.write(1, chunk)
+
+
+def last_words(output: str) -> str:
+    """Return the last lines of a step, as the end of a sentence of one line."""
+    with open(output, encoding="utf-8", errors="replace") as file:
+        lines = [" ".join(line.split()) for line in file.readlines()[-LOG_LINES:] if line.strip()]
+    said = " / ".join(lines[-SETUP_LINES:])
+    return f": {said[-SETUP_SHOWN_CHARS:]}" if said else ", and said nothing"
+
+
+def set_up_head(path: str) -> int:
+    """Do the `head_setup` of a launch file; return an exit code. Nothing of a step is left if it failed."""
+    adopt_orphans()
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, _: asked.append(number))
+
+    def look() -> None:
+        if asked:
+            raise Failed(128 + asked[0], f"asked to stop ({signal.Signals(asked[0]).name})")
+
+    try:
+        with open(path, encoding="utf-8") as file, tempfile.TemporaryDirectory(prefix="hel-") as folder:
+            do_setup(json.load(file)["head_setup"], f"{folder}/setup", tell=say, look=look)
+    except Failed as error:
+        kill_all()
+        say(f"ended with {error.code}: {error}")
+        return error.code
+    return ENDED
 
 
 # -- the parent
@@ -489,11 +607,15 @@ class Child:
             self.gcs = connect(self.document["gcs_address"])
             self.check()
             self.claim()
+            if self.document.get("setup"):
+                self.set_up(self.document["setup"])
         except Failed as error:
             self.tell(exit_code=error.code, detail=str(error))
             os._exit(error.code)
         self.tell(state="starting", detail="this id is ours; Ray starts")
         threading.Thread(target=self.watch, daemon=True).start()
+        if (self.document.get("setup") or {}).get("again_s"):
+            threading.Thread(target=self.keep_synced, daemon=True).start()
         start(ray_arguments(self.document))
         os._exit(RAY_FAILED)
 
@@ -517,6 +639,37 @@ class Child:
         if not added and (holder := self.get(key, NAMESPACE)) != mine:
             who = holder.rpartition(":")[0]
             raise Failed(CLAIMED, f"instance {self.document['instance_id']} has joined already from {who}")
+
+    def set_up(self, setup: Document) -> None:
+        """Do the steps before Ray; raise Failed. Lease and controller count as for a node that runs."""
+        limit_s = float(self.document.get("orphan_timeout_s", 300))
+
+        def look() -> None:
+            if self.asked.is_set():
+                raise Failed(SETUP_FAILED, "the machine's lease ends, and its setup is not done yet")
+            if self.hears_nobody():
+                raise Failed(ENDED, f"no controller was heard for {limit_s:g} s; the setup is not done yet")
+
+        def tell(text: str) -> None:
+            self.tell(state="starting", detail=text)
+
+        before = installed_ray()
+        self.heard_s = time.monotonic()
+        do_setup(setup, f"{self.document['temp_dir']}/setup", tell=tell, look=look)
+        if (now := installed_ray()) != before:
+            text = f"its setup has put Ray {now} in the place of {before}; Ray must be there before, as the"
+            raise Failed(VERSIONS, f"{text} head has it")
+
+    def keep_synced(self) -> None:
+        """Copy again and again what has changed in `file_mounts`."""
+
+        def copy_again() -> None:
+            for _, argv in copies(self.document["setup"]):
+                subprocess.run(argv, stdin=subprocess.DEVNULL, check=False)
+
+        while True:
+            time.sleep(self.document["setup"]["again_s"])
+            self.guarded(copy_again)
 
     def get(self, key: bytes, namespace: bytes) -> str:
         return (self.ask("internal_kv_get", key, namespace) or b"").decode(errors="replace")
@@ -631,8 +784,15 @@ class Child:
 
     def watch_controller(self) -> None:
         """Let this node go when no controller has been heard for long and Ray has no work on it."""
+        if self.hears_nobody():
+            limit_s = float(self.document.get("orphan_timeout_s", 300))
+            self.drain(IDLE_TERMINATION, f"no controller was heard for {limit_s:g} s", 0)
+            self.next_look_s = time.monotonic() + DRAIN_AGAIN_S
+
+    def hears_nobody(self) -> bool:
+        """Say whether no controller has been heard for too long; False, too, when it is not time to look."""
         if time.monotonic() < self.next_look_s:
-            return
+            return False
         self.next_look_s = time.monotonic() + HEARTBEAT_LOOK_S
         try:
             beat = self.get(b"heartbeat", NAMESPACE).encode()
@@ -640,13 +800,10 @@ class Child:
             # A head that stays away ends Ray here in the end. One that comes back gives its controller time
             # to be heard, so the silence counts from then on.
             self.heard_s = time.monotonic()
-            return
+            return False
         if beat != self.heartbeat:
             self.heartbeat, self.heard_s = beat, time.monotonic()
-        limit_s = float(self.document.get("orphan_timeout_s", 300))
-        if time.monotonic() - self.heard_s > limit_s:
-            self.drain(IDLE_TERMINATION, f"no controller was heard for {limit_s:g} s", 0)
-            self.next_look_s = time.monotonic() + DRAIN_AGAIN_S
+        return time.monotonic() - self.heard_s > float(self.document.get("orphan_timeout_s", 300))
 
     def drain(self, reason: int, why: str, deadline_s: float) -> bool:
         """Ask the head to drain this node, and tell its answer, a repeated one once."""
@@ -724,6 +881,13 @@ def check_versions(document: Document) -> None:
             raise Failed(VERSIONS, f"this worker has {name} {found}, the head has {head}: they must be equal")
 
 
+def installed_ray() -> str | None:
+    """Return the version of Ray that a process started now would find."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version("ray")
+    return None
+
+
 def import_ray_start() -> Callable[[list[str]], None]:
     """Import Ray and its command line once; return what runs `ray ARGUMENTS`."""
     sys.modules.update(dict.fromkeys(UNNEEDED))  # type: ignore[arg-type]
@@ -766,6 +930,8 @@ def wait_for(look: Callable[[], Any]) -> Any:
 def main() -> None:
     if sys.argv[1:2] == ["--child"]:
         Child(int(sys.argv[2])).run()
+    if sys.argv[1:2] == ["--setup"]:
+        sys.exit(set_up_head(sys.argv[2]))
     try:
         document = read_document(sys.argv[1:])
     except Failed as error:

@@ -258,3 +258,62 @@ async def test_it_is_rays_program_in_this_clusters_folder(with_head: WithHead) -
         str(with_head.places.folder / "temp"),
     ]
     assert find_spec("heliostat.launcher.rays_autoscaler") is not None
+
+
+# -- what comes before a head
+
+
+def sets_up(tmp_path: Path, command: str, *, limit_s: float = 30.0) -> Wrapper:
+    uid = f"u{os.getpid()}{tmp_path.name}"
+    (tmp_path / "run").mkdir()
+    launch = replace(
+        LaunchFile([], {}, str(tmp_path / "temp"), "", uid, str(tmp_path / "run"), str(tmp_path)),
+        head_setup={"commands": [["head_setup_commands.0", command]]},
+        head_setup_s=limit_s,
+    )
+    launch.write(tmp_path)
+    return Wrapper(tmp_path, launch)
+
+
+async def test_a_head_is_set_up_with_its_own_environment_and_log(tmp_path: Path) -> None:
+    one = sets_up(tmp_path, "echo $HELIOSTAT_HEAD")
+    assert await asyncio.wait_for(one._set_up(), 20)
+    said = (tmp_path / "head.log").read_text()
+    assert said.splitlines()[-1] == one._launch.cluster_uid
+
+
+async def test_a_setup_that_fails_is_the_end_of_the_cluster(tmp_path: Path) -> None:
+    one = sets_up(tmp_path, "echo because; false")
+    await asyncio.wait_for(one.run(), 20)
+    log = (tmp_path / "head.log").read_text()
+    assert "ended with 19: head_setup_commands.0 failed with exit code 1: because" in log
+    assert not (tmp_path / "run").exists()
+
+
+LONG = "setsid sleep 600 & echo $! > ~/pid; echo begun; wait"
+
+
+async def begun(tmp_path: Path) -> int:
+    while not (tmp_path / "pid").exists() or "begun" not in (tmp_path / "head.log").read_text():
+        await asyncio.sleep(0.01)
+    return int((tmp_path / "pid").read_text())
+
+
+async def test_a_setup_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    one = sets_up(tmp_path, LONG, limit_s=1.5)
+    assert not await asyncio.wait_for(one._set_up(), 20)
+    assert process_start_ticks(await begun(tmp_path)) is None
+    assert "took more than 1.5 s (start_timeout_s of its type)" in (tmp_path / "head.log").read_text()
+
+
+async def test_one_that_is_told_to_go_down_ends_its_setup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    one = sets_up(tmp_path, LONG)
+    running = asyncio.create_task(one.run())
+    pid = await begun(tmp_path)
+    one._go_down(TOLD)
+    await asyncio.wait_for(running, 10)
+    assert process_start_ticks(pid) is None

@@ -110,7 +110,9 @@ head_node_type: haed
         "a letter first and no - last",
         "cluster.yaml:2: max_worker: unknown key (did you mean max_workers?); allowed are cluster_name, "
         "provider, available_node_types, head_node_type, max_workers, idle_timeout_minutes, "
-        "upscaling_speed, metadata",
+        "upscaling_speed, metadata, file_mounts, cluster_synced_files, file_mounts_sync_continuously, "
+        "rsync_exclude, rsync_filter, initialization_commands, setup_commands, head_setup_commands, "
+        "worker_setup_commands",
         "cluster.yaml:3: max_workers: -1; allowed is a whole number, 0 or more",
         "cluster.yaml:5: provider.backends.slrum: no backend slrum is installed (did you mean slurm?); "
         "installed are local, slurm",
@@ -161,20 +163,20 @@ WORKER = "  worker:\n    resources: {CPU: 1}\n"
         ),
         (
             "max_workers: 4",
-            "setup_commands: [ls]",
-            "cluster.yaml:2: setup_commands: a list: Heliostat runs no",
+            "setup_commands: ls",
+            'cluster.yaml:2: setup_commands: "ls"; allowed is a list of commands for bash',
         ),
         (
             "max_workers: 4",
             "head_start_ray_commands: [ray]",
-            "cluster.yaml:2: head_start_ray_commands: a list: ",
+            'cluster.yaml:2: head_start_ray_commands.0: "ray": Heliostat starts Ray itself',
         ),
         (
             "max_workers: 4",
-            "auth: {ssh_user: me}",
-            "cluster.yaml:2: auth: a mapping: Heliostat logs in to no",
+            "auth: {user: me}",
+            "cluster.yaml:2: auth.user: unknown key (did you mean ssh_user?)",
         ),
-        ("max_workers: 4", "file_mounts: {a: b}", "cluster.yaml:2: file_mounts: a mapping: Heliostat logs"),
+        ("max_workers: 4", "file_mounts: {a: b}", "cluster.yaml:2: file_mounts.a: where to copy to is not"),
         ("max_workers: 4", "docker: [a]", "cluster.yaml:2: docker: a list; allowed is a mapping"),
         (
             "head_node_type: head",

@@ -24,6 +24,7 @@ from heliostat.model.instance import (
     NodeStatus,
 )
 from heliostat.model.resources import Resources
+from heliostat.model.setup import Command, Setup
 from heliostat.ports.journal import added_up
 from tests.unit.control.world import HEAD, node_type, spec
 
@@ -160,6 +161,17 @@ def test_values_that_may_be_secret_are_not_in_the_sentences() -> None:
     said = " ".join(one.text for one in changes(old, new))
     assert "a.node_config.environment changed" in said
     assert "secret" not in said
+
+
+def test_a_changed_setup_is_said_without_its_commands() -> None:
+    steps = Setup(commands=(Command("setup_commands.0", "login --token secret"),))
+    old = spec(node_type("a"))
+    new = replace(spec(node_type("a", setup=steps, shape_id="other")), head_setup=steps)
+    assert [(one.text, one.refused) for one in changes(old, new)] == [
+        ("the head's setup changed: it is done when a head is next started", False),
+        ("a: its setup changed", False),
+        ("a has a new shape: nodes of the old one leave when idle", False),
+    ]
 
 
 KEPT = GcsStorage("h", 6379)

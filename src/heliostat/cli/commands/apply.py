@@ -11,7 +11,7 @@ import click
 from heliostat.cli import files
 from heliostat.cli.clusters import client_of, pick, places_of
 from heliostat.cli.options import json_option, override_options, overrides
-from heliostat.cli.output import show_json
+from heliostat.cli.output import show_json, tell
 from heliostat.config.cluster_file import dump_for_state
 from heliostat.config.record import ClusterRecord
 from heliostat.ports.errors import HeliostatError
@@ -37,6 +37,8 @@ def command(*, file: Path, name: str | None, max_workers: int | None, as_json: b
     """
     given = overrides(name=name, max_workers=max_workers)
     spec = files.load(file, given)
+    for note in spec.notes:
+        tell(note)
     answer = _applied(pick(spec.name), dump_for_state(file, given))
     if as_json:
         show_json(answer)

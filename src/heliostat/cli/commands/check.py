@@ -81,7 +81,8 @@ def command(
             {"documents": trial.documents(), "jobs": dict(trial.previews), "plan": plan} if show_all else {}
         )
         shown |= {"tried": dict(trial.tried)} if try_for is not None else {}
-        show_json({"file": str(file), "cluster_name": trial.spec.name, "problems": trial.problems, **shown})
+        facts = {"file": str(file), "cluster_name": trial.spec.name, "problems": trial.problems}
+        show_json({**facts, "notes": list(trial.spec.notes), **shown})
     else:
         blocks: list[Block] = []
         if show_all:
@@ -89,6 +90,7 @@ def command(
         if trial.tried:
             tried = [f"{name}: {words}" for name, words in trial.tried.items()]
             blocks.append(Lines("tried", cells(*tried)))
+        blocks += [Lines("", cells(*trial.spec.notes))] if trial.spec.notes else []
         show([*blocks, _verdict(file, trial.summary, trial.problems)])
     sys.exit(1 if trial.problems else 0)
 

@@ -12,7 +12,8 @@ import json
 import math
 import shlex
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -179,7 +180,24 @@ def _title(ask: Ask) -> str:
 
 def _member(job: JobOptions, ask: Ask) -> str:
     """Return what is done for one instance, once it has its place."""
-    return f"{surroundings(job, ask)}\n{_start(job, ask)}"
+    outside, inside = _parted(job, ask)
+    steps = [_outside_step(str(key), str(text)) for key, text in outside]
+    return "\n".join([surroundings(job, ask), *steps, _start(job, inside)])
+
+
+def _parted(job: JobOptions, ask: Ask) -> tuple[Sequence[Sequence[object]], Ask]:
+    """Return the commands that run ahead of the container, and the rest, which is the bootstrap's."""
+    setup = ask.start.get("setup")
+    if job.container is None or not isinstance(setup, Mapping):
+        return (), ask
+    rest = {**setup, "initialization": []}
+    return setup["initialization"], replace(ask, start={**ask.start, "setup": rest})
+
+
+def _outside_step(key: str, text: str) -> str:
+    """Return a command as the bootstrap would run it: in a shell of its own, in the home folder."""
+    run = f"(cd; exec bash -c {shlex.quote(text)}) </dev/null"
+    return f'{run} || heliostat_end {SETUP_FAILED} {shlex.quote(key)}" failed with exit code $?"'
 
 
 def surroundings(job: JobOptions, ask: Ask) -> str:

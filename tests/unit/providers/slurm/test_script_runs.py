@@ -153,3 +153,43 @@ def test_a_container_runs_in_its_runtime(tmp_path: Path) -> None:
     asked = (tmp_path / "apptainer.asked").read_text().splitlines()
     image = f"{os.environ.get('HOME', '/')}/ray it.sif"
     assert asked[:7] == ["exec", "--bind=/a b", "--nv", image, "python3", "-I", "-c"]
+
+
+# -- the file's own steps, before Ray starts
+
+SETUP = {
+    "mounts": [["~/x", "/shared/x"]],
+    "initialization": [["initialization_commands.0", 'echo "first it\'s $A"']],
+    "commands": [["setup_commands.0", "echo second"]],
+}
+START = {"cluster_uid": "0123456789abcdef", "gcs_address": "127.0.0.1:6379", "setup": SETUP}
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_the_bootstrap_in_the_job_gets_the_steps_as_they_are(together: bool) -> None:
+    script = made({}, start=START, together=together, count=1).script
+    assert "echo second" not in script.replace('"echo second"', ""), "it stands in the payload alone"
+    if not together:
+        assert started({}, start=START)["document"]["setup"] == SETUP
+
+
+def test_with_a_container_initialization_runs_outside_of_it(tmp_path: Path) -> None:
+    path = tool(tmp_path / "bin", "apptainer", 'echo "inside: $*"; cat > /dev/null')
+    options: dict[str, object] = {"container": {"image": "/x.sif"}, "environment": {"A": "a"}}
+    script = made(options, start=START).script
+    done = bash(script, TASK, path=path)
+    assert done.stdout.splitlines()[0] == "first it's a"
+    assert done.stdout.splitlines()[1].startswith("inside: exec /x.sif")
+    payload = json.loads(next(line for line in script.splitlines() if line.startswith('{"start"')))
+    assert payload["start"]["setup"] == {**SETUP, "initialization": []}
+
+
+def test_one_that_fails_there_ends_the_job_with_its_key(tmp_path: Path) -> None:
+    path = tool(tmp_path / "bin", "apptainer", "echo inside")
+    failing = {**SETUP, "initialization": [["gpu.initialization_commands.0", "exit 4"]]}
+    done = bash(
+        made({"container": {"image": "/x.sif"}}, start={**START, "setup": failing}).script, TASK, path=path
+    )
+    assert done.returncode == 21
+    assert "bootstrap: ended with 21: gpu.initialization_commands.0 failed with exit code 4" in done.stdout
+    assert "inside" not in done.stdout

@@ -1,0 +1,252 @@
+"""The steps before Ray: files, commands, what they leave, and how a start ends on their account."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heliostat.node import bootstrap
+from heliostat.node.bootstrap import Failed
+from tests.unit.node.test_bootstrap import NewGcs, child_with, until
+
+RSYNC = """#!/bin/sh
+echo "rsync $*" >> "$RSYNC_SAYS"
+exit "${RSYNC_EXIT:-0}"
+"""
+
+
+def nothing() -> None:
+    """No reason to end a step."""
+
+
+def done(tmp_path: Path, setup: dict[str, Any], look: Callable[[], None] = nothing) -> list[str]:
+    told: list[str] = []
+    bootstrap.do_setup(setup, str(tmp_path / "output"), tell=told.append, look=look)
+    return told
+
+
+def refusal(tmp_path: Path, setup: dict[str, Any]) -> str:
+    with pytest.raises(Failed) as caught:
+        done(tmp_path, setup)
+    assert caught.value.code == bootstrap.SETUP_FAILED
+    return str(caught.value)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def rsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for rsync; return the file of what it was asked."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "rsync").write_text(RSYNC)
+    (tmp_path / "bin" / "rsync").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.setenv("RSYNC_SAYS", str(tmp_path / "asked"))
+    return tmp_path / "asked"
+
+
+def test_commands_run_in_order_each_in_a_shell_of_its_own(
+    tmp_path: Path, home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    setup = {
+        "initialization": [["initialization_commands.0", "echo one > first; cd /; export A=1"]],
+        "commands": [["setup_commands.0", 'cat first; echo "$PWD ${A-none}"; printf \'%s\' "it\'s"']],
+    }
+    assert done(tmp_path, setup) == [
+        "setup, step 1 of 2: initialization_commands.0",
+        "setup, step 2 of 2: setup_commands.0",
+    ]
+    assert capfd.readouterr().out == f"one\n{home} none\nit's"
+
+
+def test_one_that_fails_is_told_with_its_last_words_and_is_the_last(tmp_path: Path, home: Path) -> None:
+    text = "echo zero; echo; echo one; echo '  two  words'; echo three >&2; exit 3"
+    found = refusal(tmp_path, {"commands": [["setup_commands.0", text], ["setup_commands.1", "touch x"]]})
+    assert found == "setup_commands.0 failed with exit code 3: one / two words / three"
+    assert not (home / "x").exists()
+    assert refusal(tmp_path, {"commands": [["a", "kill -9 $$"]]}) == (
+        "a failed with signal 9, and said nothing"
+    )
+
+
+def test_what_it_leaves_in_the_background_keeps_nobody(tmp_path: Path) -> None:
+    done(tmp_path, {"commands": [["a", f"sleep 30 & echo $! > {tmp_path}/pid"]]})
+    pid = int((tmp_path / "pid").read_text())
+    assert bootstrap.process(pid) is not None
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_a_step_is_ended_by_who_looks(tmp_path: Path) -> None:
+    def ends() -> None:
+        raise Failed(bootstrap.ENDED, "no controller")
+
+    with pytest.raises(Failed, match="no controller"):
+        done(tmp_path, {"commands": [["a", f"echo $$ > {tmp_path}/pid; exec sleep 30"]]}, look=ends)
+    bootstrap.kill_all()
+
+
+# -- files
+
+
+def test_a_copy_onto_itself_is_nothing(tmp_path: Path, home: Path) -> None:
+    (home / "data").mkdir()
+    (home / "link").symlink_to(home / "data")
+    mounts = [["~/data", str(home / "data")], ["~/link/", str(home / "data")]]
+    assert done(tmp_path, {"mounts": mounts, "rsync": []}) == []
+
+
+def test_all_else_is_copied_by_rsync(tmp_path: Path, home: Path, rsync: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "file").touch()
+    mounts = [["~/a b/data", f"{tmp_path}/data"], [f"{home}/deep/file", f"{tmp_path}/file"]]
+    told = done(tmp_path, {"mounts": mounts, "rsync": ["--exclude=*.tmp"]})
+    assert told[0] == "setup, step 1 of 2: file_mounts.~/a b/data"
+    assert rsync.read_text().splitlines() == [
+        f"rsync -a --exclude=*.tmp -- {tmp_path}/data/ {home}/a b/data/",
+        f"rsync -a --exclude=*.tmp -- {tmp_path}/file {home}/deep/file",
+    ]
+    assert (home / "a b").is_dir()
+
+
+def test_files_that_vanish_meanwhile_do_no_harm(
+    tmp_path: Path, rsync: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    setup = {"mounts": [["~/x", f"{tmp_path}/data"]]}
+    monkeypatch.setenv("RSYNC_EXIT", "24")
+    done(tmp_path, setup)
+    monkeypatch.setenv("RSYNC_EXIT", "12")
+    assert refusal(tmp_path, setup) == "file_mounts.~/x failed with exit code 12, and said nothing"
+
+
+def test_what_this_host_has_not_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = refusal(tmp_path, {"mounts": [["~/x", "/no/such"]]})
+    assert found.startswith("file_mounts.~/x: /no/such is not on ")
+    assert "a file system that the head and its workers share" in found
+    assert refusal(tmp_path, {"synced": ["~/gone"]}).startswith("cluster_synced_files: ~/gone is not on ")
+    (tmp_path / "data").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    mounts = {"mounts": [["~/x", f"{tmp_path}/data"]]}
+    assert refusal(tmp_path, mounts).startswith("file_mounts.~/x: there is no rsync on ")
+    assert refusal(tmp_path, {"commands": [["a", "b"]]}).startswith("a: bash can't be run")
+
+
+def test_a_target_that_can_not_be_made(tmp_path: Path, rsync: Path) -> None:
+    (tmp_path / "data").mkdir()
+    found = refusal(tmp_path, {"mounts": [[f"{rsync.parent}/bin/rsync/x/y", f"{tmp_path}/data"]]})
+    assert "bin/rsync/x can't be made: Not a directory" in found
+
+
+# -- of a worker
+
+
+def waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> bootstrap.Child:
+    child = child_with(NewGcs(lambda: None))
+    child.document = {"orphan_timeout_s": 10, "temp_dir": str(tmp_path)}
+    monkeypatch.setattr(child, "get", lambda *_: "7")
+    monkeypatch.setattr(child, "tell", lambda **_: None)
+    return child
+
+
+LONG = {"commands": [["a", "sleep 600"]]}
+
+
+def test_a_lease_that_ends_ends_the_setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = waits(monkeypatch, tmp_path)
+    child.asked.set()
+    with pytest.raises(Failed, match="the machine's lease ends, and its setup is not done yet"):
+        child.set_up(LONG)
+    bootstrap.kill_all()
+
+
+def test_so_does_a_controller_that_nobody_hears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = waits(monkeypatch, tmp_path)
+    child.document["orphan_timeout_s"] = 0.2
+    monkeypatch.setattr(bootstrap, "HEARTBEAT_LOOK_S", 0.05)
+    with pytest.raises(Failed, match=r"no controller was heard for 0\.2 s") as caught:
+        child.set_up(LONG)
+    assert caught.value.code == bootstrap.ENDED
+    bootstrap.kill_all()
+
+
+def test_a_setup_that_changes_ray_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = waits(monkeypatch, tmp_path)
+    versions = iter(["2.60.0", "2.61.0"])
+    monkeypatch.setattr(bootstrap, "installed_ray", lambda: next(versions))
+    with pytest.raises(Failed, match=r"its setup has put Ray 2\.61\.0 in the place of 2\.60\.0") as caught:
+        child.set_up({"commands": [["a", "true"]]})
+    assert caught.value.code == bootstrap.VERSIONS
+
+
+def test_what_is_copied_again_is_what_was_copied(
+    tmp_path: Path, rsync: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = waits(monkeypatch, tmp_path)
+    (tmp_path / "data").mkdir()
+    child.document["setup"] = {"mounts": [["~/x", f"{tmp_path}/data"]], "again_s": 30}
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(bootstrap.time, "sleep", pause)
+    with pytest.raises(KeyboardInterrupt):
+        child.keep_synced()
+    assert pauses == [30, 30, 30]
+    assert len(rsync.read_text().splitlines()) == 2
+
+
+# -- of a head
+
+
+def head(tmp_path: Path, setup: dict[str, Any]) -> subprocess.Popen[str]:
+    path = tmp_path / "launch.json"
+    path.write_text(json.dumps({"head_setup": setup}))
+    argv = [sys.executable, bootstrap.__file__, "--setup", str(path)]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_heads_steps_are_done_and_said(tmp_path: Path, home: Path) -> None:
+    one = head(tmp_path, {"commands": [["head_setup_commands.0", "touch there; echo done"]]})
+    output, _ = one.communicate(timeout=20)
+    assert one.returncode == 0
+    assert output == "bootstrap: setup, step 1 of 1: head_setup_commands.0\ndone\n"
+    assert (home / "there").exists()
+
+
+def test_one_that_fails_has_its_code_and_reason(tmp_path: Path) -> None:
+    one = head(tmp_path, {"commands": [["head_setup_commands.0", "echo so; exit 3"]]})
+    output, _ = one.communicate(timeout=20)
+    assert one.returncode == bootstrap.SETUP_FAILED
+    assert output.endswith("bootstrap: ended with 19: head_setup_commands.0 failed with exit code 3: so\n")
+
+
+def test_term_ends_a_step_with_all_its_processes(tmp_path: Path) -> None:
+    inner = f"setsid sleep 600 & echo $! > {tmp_path}/pids; sleep 600 & echo $! >> {tmp_path}/pids; wait"
+    one = head(tmp_path, {"commands": [["a", inner]]})
+    pids = tmp_path / "pids"
+    until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+    began_s = time.monotonic()
+    one.terminate()
+    output, _ = one.communicate(timeout=20)
+    assert time.monotonic() - began_s < 5
+    assert one.returncode == 128 + signal.SIGTERM
+    assert "asked to stop (SIGTERM)" in output
+    assert [bootstrap.process(int(pid)) for pid in pids.read_text().split()] == [None, None]
