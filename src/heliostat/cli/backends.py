@@ -25,7 +25,8 @@ def installed() -> dict[str, Factory]:
 
 
 def backend_keys() -> dict[str, BackendKeys]:
-    """Return how each backend checks its keys: its module's `check_section` and `check_options`, if any."""
+    """Return how each backend reads its keys: by its module's `check_section`, `check_options` and
+    `read_old_lines`, if any."""
     return {one.name: _keys(import_module(one.module)) for one in entry_points(group=GROUP)}
 
 
@@ -59,5 +60,6 @@ class CompletedSource:
 
 
 def _keys(module: ModuleType) -> BackendKeys:
-    found = {name: getattr(module, f"check_{name}", None) for name in ("section", "options")}
-    return BackendKeys(**{name: checker for name, checker in found.items() if checker})
+    names = {"section": "check_section", "options": "check_options", "old_lines": "read_old_lines"}
+    found = {name: getattr(module, function, None) for name, function in names.items()}
+    return BackendKeys(**{name: function for name, function in found.items() if function})

@@ -95,16 +95,17 @@ def plan_head(
 ) -> HeadPlan:
     """Return how the head is started; its ports are free and its own by `claims`, nothing has started yet."""
     node_ip = "" if is_loopback(place.host) else place.host
+    wished = spec.head_ports
     options = HeadOptions(
         temp_dir=f"{place.temp_root}/hel-{cluster_uid[:8]}",
         token_path=token_path,
         node_type=spec.head_type.name,
         resources=spec.head_type.resources.units() if place.resources is None else place.resources,
         labels={**spec.head_type.labels, **place.labels},
-        port=port or DEFAULT_PORT + place.port_offset,
-        dashboard_port=DASHBOARD_PORT + place.port_offset,
+        port=port or wished.gcs or DEFAULT_PORT + place.port_offset,
+        dashboard_port=wished.dashboard or DASHBOARD_PORT + place.port_offset,
         # Downwards, as above it are the ports of Ray's workers.
-        client_port=CLIENT_PORT - place.port_offset,
+        client_port=wished.ray_client or CLIENT_PORT - place.port_offset,
         node_ip=node_ip or None,
         environment={**spec.environment, **place.environment},
         storage=spec.gcs_storage,

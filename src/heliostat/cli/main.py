@@ -21,6 +21,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Start and stop": {
         "demo": "A real cluster on this machine: up, work, back to zero.",
         "init": "Look at this site and write a cluster file that works here.",
+        "migrate": "Write an older Ray-on-Slurm file in the new form.",
         "check": "Check a cluster file; start nothing.",
         "up": "Start a cluster from a file.",
         "apply": "Bring a changed file to its running cluster.",

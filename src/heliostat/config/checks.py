@@ -28,12 +28,24 @@ def _accept(_: dict[str, Any]) -> Sequence[tuple[str, str]]:
     return ()
 
 
+OldLinesReader = Callable[
+    [Sequence[str]], tuple[dict[str, Any], list[tuple[int, str]], list[tuple[int, str]]]
+]
+"""Returns keys of a `node_config` (and `GPU`: how many are asked for), notes, and problems by their lines."""
+
+
+def _no_lines(lines: Sequence[str]) -> tuple[dict[str, Any], list[tuple[int, str]], list[tuple[int, str]]]:
+    return {}, [], [(index, "no backend that is installed reads this") for index, _ in enumerate(lines)]
+
+
 @dataclass(frozen=True)
 class BackendKeys:
-    """How an installed backend checks `provider.backends.<name>` and its part of a `node_config`."""
+    """How an installed backend checks `provider.backends.<name>` and its part of a `node_config`, and how it
+    reads the lines that older files have for it (`config/old_files.py`)."""
 
     section: BackendChecker = _accept
     options: BackendChecker = _accept
+    old_lines: OldLinesReader = _no_lines
 
 
 @dataclass(frozen=True)
@@ -102,9 +114,12 @@ def head_type_exists(checked: Checked) -> Iterator[Problem]:
         yield checked.problem(("head_node_type",), text)
 
 
+PORTS = ("gcs_port", "ray_client_port", "dashboard_port")
+
+
 def nothing_written(checked: Checked) -> Iterator[Problem]:
     # Optional keys may be left out, but Ray's validator refuses a key with nothing behind it.
-    optional = ("max_cost_usd_per_h", "defaults_from", "gcs_storage")
+    optional = ("max_cost_usd_per_h", "defaults_from", "gcs_storage", *PORTS)
     paths: list[KeyPath] = [("provider", key) for key in optional]
     for name in checked.node_types():
         keys = ("max_workers", "idle_timeout_s", "initialization_commands", "worker_setup_commands")

@@ -22,12 +22,13 @@ from heliostat.config.checks import BackendChecker, BackendKeys, check_all
 from heliostat.config.drain_limits import drain_limits
 from heliostat.config.errors import KeyPath, Position, Problem, lines
 from heliostat.config.gcs_storage import parsed_address
+from heliostat.config.old_files import read_old
 from heliostat.config.positions import Document, layered, parse, spread
 from heliostat.config.ray_keys import noted
 from heliostat.config.schema import ClusterModel, GcsStorageModel, NodeTypeModel, validated
 from heliostat.config.setup import head_setup, missing_here, worker_setup
 from heliostat.model.gcs_storage import GcsStorage
-from heliostat.model.node_type import ClusterSpec, NodeType, Policy
+from heliostat.model.node_type import ClusterSpec, HeadPorts, NodeType, Policy
 from heliostat.model.resources import Resources
 from heliostat.model.setup import NO_SETUP, Setup
 from heliostat.ports.errors import ConfigError
@@ -57,6 +58,8 @@ def load_cluster_file(
     document, problems = _read(path)
     if document is None:
         raise _error(problems)
+    old = read_old(document, backends)
+    document, problems = old.document, [*problems, *old.problems]
     if overrides:
         document = layered(spread(overrides, Position("command line", 0)), document)
     base_dir = base_dir or path.parent
@@ -69,7 +72,7 @@ def load_cluster_file(
     problems += _problems(document, missing_here(document.data, base_dir)) if on_disk else []
     if model is None or problems:
         raise _error(problems)
-    notes = lines(_problems(document, noted(document.data)))
+    notes = lines([*old.notes, *_problems(document, noted(document.data))])
     return replace(_spec(model, base_dir=base_dir, source=str(path)), notes=tuple(notes))
 
 
@@ -251,6 +254,11 @@ def _spec(model: ClusterModel, *, base_dir: Path, source: str) -> ClusterSpec:
         source=source,
         gcs_storage=_gcs_storage(model.provider.gcs_storage),
         head_setup=head_setup(model, base_dir),
+        head_ports=HeadPorts(
+            gcs=model.provider.gcs_port,
+            ray_client=model.provider.ray_client_port,
+            dashboard=model.provider.dashboard_port,
+        ),
     )
 
 

@@ -21,6 +21,7 @@ CLUSTER_NAME = r"^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$"
 Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
+Port = Annotated[int, Field(ge=1024, le=65535)]
 
 
 class _Closed(BaseModel):
@@ -84,6 +85,9 @@ class ProviderModel(_Closed):
     orphan_timeout_s: Seconds = 300.0
     head_timeout_s: Seconds = 60.0
     gcs_storage: GcsStorageModel | None = None
+    gcs_port: Port | None = None
+    ray_client_port: Port | None = None
+    dashboard_port: Port | None = None
     defaults_from: str | None = None
     environment: dict[str, str] = Field(default_factory=dict)
 
@@ -117,6 +121,7 @@ class ClusterModel(_Closed):
 _COUNT = "a whole number, 0 or more"
 _AMOUNT = "a number, 0 or more"
 _SECONDS = "a number of seconds above 0"
+_PORT = "a port, 1024 to 65535; where it is busy the head takes another"
 _MAPPING = "a mapping (key: value)"
 _COMMANDS = "a list of commands for bash"
 _PATTERNS = "a list of patterns for rsync"
@@ -146,6 +151,7 @@ ALLOWED: Mapping[KeyPath, str] = {
     ("provider", "gcs_storage", "password_file"): "text: a file that begins with / or ~",
     ("provider", "gcs_storage", "password_env"): "text: the name of a variable",
     ("provider", "gcs_storage", "ca_cert"): "text: a file that begins with / or ~",
+    **{("provider", f"{name}_port"): _PORT for name in ("gcs", "ray_client", "dashboard")},
     ("provider", "defaults_from"): "text: a file, seen from the cluster file's folder",
     ("provider", "environment"): "a mapping of variables to text",
     ("provider", "environment", "*"): "text, so put it in quotes",

@@ -53,6 +53,8 @@ def _fixed(old: ClusterSpec, new: ClusterSpec) -> list[SpecChange]:
         found.append(SpecChange(text, refused=True))
     if old.head_setup != new.head_setup:
         found.append(SpecChange("the head's setup changed: it is done when a head is next started"))
+    if old.head_ports != new.head_ports:
+        found.append(SpecChange("the head's ports changed: a running head keeps its own"))
     return found
 
 

@@ -69,6 +69,15 @@ class Policy:
 
 
 @dataclass(frozen=True)
+class HeadPorts:
+    """The ports that a head is wished to have; None: Ray's own. Where one is busy the head takes another."""
+
+    gcs: int | None = None
+    ray_client: int | None = None
+    dashboard: int | None = None
+
+
+@dataclass(frozen=True)
 class ClusterSpec:
     """A whole cluster file, checked and completed.
 
@@ -89,4 +98,5 @@ class ClusterSpec:
     source: str = ""
     gcs_storage: GcsStorage | None = None
     head_setup: Setup = NO_SETUP
+    head_ports: HeadPorts = HeadPorts()
     notes: tuple[str, ...] = field(default=(), compare=False)

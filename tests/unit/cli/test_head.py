@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from heliostat.cli import addresses
 from heliostat.cli.addresses import Interface
 from heliostat.cli.head import HeadPlan, head_host, networks, place_here, plan_head
-from heliostat.model.node_type import ClusterSpec, NodeType, Policy
+from heliostat.model.node_type import ClusterSpec, HeadPorts, NodeType, Policy
 from heliostat.model.resources import Resources
 from heliostat.ports.errors import ConfigError
 from heliostat.raylink.free_port import PortClaims
@@ -85,6 +87,22 @@ def test_the_dashboard_stays_on_loopback() -> None:
     made = plan({"slurm": {}})
     assert made.dashboard_url.startswith("http://127.0.0.1:")
     assert "--dashboard-host=127.0.0.1" in made.argv
+
+
+def test_a_head_has_the_ports_that_the_file_wishes_where_they_are_free() -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        taken = busy.getsockname()[1]
+        wished = HeadPorts(gcs=23451, ray_client=9871, dashboard=taken)
+        spec = replace(cluster({}), head_ports=wished)
+        with PortClaims() as claims:
+            made = plan_head(
+                spec, place_here(spec), cluster_uid="u" * 32, token_path=Path("/t"), port=None, claims=claims
+            )
+    assert (made.address, made.client_port) == ("127.0.0.1:23451", 9871)
+    assert not made.dashboard_url.endswith(f":{taken}")
+    (note,) = made.notes
+    assert note.startswith(f"port {taken} is in use: the dashboard takes ")
 
 
 def test_one_backends_network_serves_all() -> None:
