@@ -6,7 +6,7 @@ import pytest
 
 from tests.integration.launcher.conftest import LISTS, WORK, Launcher, until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 FILE = """
 cluster_name: up
@@ -69,7 +69,7 @@ def test_names_limits_addresses_and_the_log(launcher: Launcher) -> None:
     assert "squares [0, 1, 4, 9]" in launcher.ray("submit", "work.py", *named)
     (address,) = set(launcher.ray("get-worker-ips", *named).split())
     assert address == launcher.ray("get-head-ip", *named).strip()
-    assert "Adding 1 node" in launcher.first_line_of("monitor", *named)
+    assert "scales this cluster" in launcher.first_line_of("monitor", *named)
 
     launcher.file.write_text(text.replace("head: {resources: {CPU: 0}", "head: {resources: {CPU: 1}"))
     assert "head" in launcher.ray("up", "--yes", *named, code=1)
