@@ -17,13 +17,29 @@ from heliostat.config.errors import Position
 from heliostat.config.init_local import local_cluster_file
 from heliostat.config.positions import Document
 from heliostat.config.schema import ClusterModel, NodeTypeModel
-from tests.unit.config.files import INSTALLED
+from tests.unit.config.files import GOOD, INSTALLED
 from tests.unit.config.test_init_local import MACHINES
+from tests.unit.config.test_setup import OWN, STEPS
+
+RAYS = """\
+idle_timeout_minutes: 5
+upscaling_speed: 1.0
+provider:
+  type: external
+  module: heliostat.launcher.NodeProvider"""
+"""What Ray has no default for."""
 
 ROOT = Path(__file__).parents[3]
 FILES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").glob("*.yaml"))}
 FILES |= {f"init on a {kind}": local_cluster_file(machine, name="mine") for kind, machine in MACHINES.items()}
 
+FILES["every step before Ray"] = f"""\
+{GOOD.replace("head_node_type", OWN).replace("provider:", RAYS)}{STEPS}
+docker: {{}}
+auth: {{ssh_user: ada}}
+head_start_ray_commands: [ray stop, "ulimit -n 65536; ray start --head --port=6379"]
+worker_start_ray_commands: [ray stop, "ray start --address=$RAY_HEAD_IP:6379"]
+"""
 
 SHOWS_EVERY_KEY = "full.yaml"
 
@@ -88,6 +104,22 @@ def test_ray_and_we_read_the_same(name: str, tmp_path: Path) -> None:
             assert one.priority == theirs.priority
         assert one.labels == theirs.labels
         assert one.resources.units() == {key: value for key, value in theirs.resources.items() if value}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_ray_would_run_the_same_before_its_start(name: str, tmp_path: Path) -> None:
+    from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
+
+    ray = AutoscalingConfig(_for_ray(name), skip_content_hash=True)
+    path = tmp_path / "cluster.yaml"
+    path.write_text(FILES[name], encoding="utf-8")
+    spec = load_cluster_file(path, backends=INSTALLED)
+    assert [one.text for one in spec.head_setup.commands] == ray.get_head_setup_commands()
+    mounts = [one.remote for one in spec.head_setup.mounts]
+    assert mounts == list(_as_ray_up_reads_it(_for_ray(name))["file_mounts"])
+    for one in spec.policy.node_types:
+        assert [each.text for each in one.setup.commands] == ray.get_worker_setup_commands(one.name)
+        assert [each.text for each in one.setup.initialization] == ray.get_initialization_commands(one.name)
 
 
 def test_rays_validator_would_see_a_mistake() -> None:
