@@ -13,6 +13,7 @@ from heliostat.model.instance import Instance, InstanceState, NodeStatus, RayNod
 from heliostat.model.plan import Deferred, Launch, Limiter, Plan, Reason, Release, Why
 from heliostat.planner.drains import Drains
 from heliostat.planner.ledger import Ledger
+from heliostat.planner.over import outliving
 from heliostat.planner.scale_down import withdrawn
 from heliostat.planner.scene import Scene
 from heliostat.planner.settle import New, Settlement
@@ -39,7 +40,7 @@ def provide(scene: Scene) -> Plan:
         target=_target(scene, launches, nodes.going),
         actions=(*scene.endings, *_withdrawals(scene), *nodes.releases, *nodes.drains, *launches),
         deferred=tuple(refused),
-        kept=dict(sorted(nodes.kept.items())),
+        kept=dict(sorted((nodes.kept | outliving(scene.snapshot, scene.history)).items())),
     )
 
 

@@ -48,6 +48,23 @@ def test_the_whole_life_of_a_cluster(launcher: Launcher) -> None:
 
 
 @pytest.mark.nightly
+def test_rays_own_autoscaler_decides_where_the_file_says_so(launcher: Launcher) -> None:
+    text = FILE.replace("provider:\n", "provider:\n  autoscaler: ray\n")
+    launcher.file.write_text(text.format(workers=2) + LISTS)
+    (launcher.folder / "work.py").write_text(WORK)
+    launcher.ray("up", "--yes")
+    record = launcher.record
+    assert record is not None
+    assert record.autoscaler == "v2"
+    assert "squares [0, 1, 4, 9]" in launcher.ray("submit", "work.py")
+    until(lambda: not launcher.workers(), "zero workers", 120)
+    launcher.file.write_text(text.format(workers=3) + LISTS)
+    assert "max_workers: 2 → 3" in launcher.ray("up", "--yes")
+    launcher.ray("down", "--yes")
+    launcher.nothing_is_left(record)
+
+
+@pytest.mark.nightly
 def test_a_wrong_file_starts_nothing(launcher: Launcher) -> None:
     launcher.file.write_text(FILE.format(workers=2).replace("CPU: 1", "CPU: 0.5") + LISTS)
     said = launcher.ray("up", "--yes", code=2)

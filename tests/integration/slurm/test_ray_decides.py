@@ -70,7 +70,7 @@ def test_a_head_that_is_a_job_has_rays_autoscaler_beside_it(login: Login) -> Non
     path = login.file()
     path.write_text(path.read_text().replace("provider:\n", "provider:\n  autoscaler: ray\n"))
     (login.folder / "work.py").write_text(f"import ray, time\nray.init()\n{SQUARES}")
-    output = login.run("run", str(path), "--keep", "--", "python", "work.py", timeout_s=200)
+    output = login.run("run", "--keep", str(path), "--", "python", "work.py", timeout_s=200)
     assert "sum 14" in output
     record = login.record
     assert record is not None
