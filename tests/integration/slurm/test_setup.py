@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from heliostat.config.record import ClusterRecord
 from tests.integration.cluster.conftest import cluster, finished, places_of, until
 from tests.integration.slurm.cluster_text import cluster_text
 from tests.integration.slurm.login import NAME, Login
@@ -62,14 +63,16 @@ def status_with(shown: str, words: str) -> str | None:
     return shown if words in " ".join(shown.split()) else None
 
 
+def started(login: Login) -> ClusterRecord | None:
+    return login.record if login.record is not None and login.record.session_name else None
+
+
 def test_a_head_is_set_up_in_its_job(login: Login) -> None:
     said = login.folder / "said"
     path = login.file()
     path.write_text(path.read_text() + f"head_setup_commands: ['echo \"$SLURM_JOB_ID\" > {said}']\n")
     login.run("up", str(path), "--detach", timeout_s=30)
-    login.run("up", str(path), "--detach", code=0)
-    record = login.record
-    assert record is not None
+    record = until(lambda: started(login), "head", 90)
     assert record.job is not None
     assert said.read_text().strip() == record.job.job_id
     login.run("down", NAME)
