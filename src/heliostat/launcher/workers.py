@@ -48,10 +48,12 @@ class WorkerProvider(NodeProvider):  # type: ignore[misc]  # Ray's class is Any 
 
     def non_terminated_nodes(self, tag_filters: Mapping[str, str]) -> list[str]:
         """Return the head and all that is wanted and has not failed. Raises HeliostatError."""
+        # What `create_node` stores while the answer is on its way is not in that answer yet.
+        known = tuple(self._tags)
         found = self._controller.provided()
         rows = [found["head"], *found["instances"]]
         self._rows = {row["instance_id"]: row for row in rows}
-        for gone in self._tags.keys() - self._rows.keys():
+        for gone in set(known) - self._rows.keys():
             self._tags.pop(gone, None)
         return [one for one in self._rows if tag_filters.items() <= self.node_tags(one).items()]
 

@@ -133,6 +133,22 @@ def test_what_is_gone_is_terminated(provider: WorkerProvider, provision: FakePro
     assert provider.is_terminated("l0.0")
 
 
+def test_what_is_asked_for_while_a_listing_is_on_its_way_keeps_its_tags(
+    provider: WorkerProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = provider._controller.provided()
+
+    def meanwhile() -> dict[str, Any]:
+        provider.create_node({}, FOR_CPU, 1)
+        return before
+
+    with monkeypatch.context() as patched:
+        patched.setattr(provider._controller, "provided", meanwhile)
+        assert provider.non_terminated_nodes({}) == ["head"]
+    assert provider.non_terminated_nodes({}) == ["head", "l0.0"]
+    assert provider.node_tags("l0.0")["ray-launch-request"] == "r1"
+
+
 def test_a_controller_that_knows_nothing_yet_is_no_empty_list(
     provider: WorkerProvider, provision: FakeProvision
 ) -> None:
