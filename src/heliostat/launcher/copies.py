@@ -70,6 +70,10 @@ def _copy_folder(copy: Copy) -> None:
     options = [f"--exclude={one}" for one in copy.excludes]
     options += [f"--filter=dir-merge,- {one}" for one in copy.filters]
     argv = [rsync, "-a", *options, "--", f"{copy.from_path}/", f"{copy.to_path}/"]
-    done = subprocess.run(argv, check=False, timeout=COPY_TIMEOUT_S, capture_output=True, text=True)
+    try:
+        done = subprocess.run(argv, check=False, timeout=COPY_TIMEOUT_S, capture_output=True, text=True)
+    except subprocess.TimeoutExpired as error:
+        text = f"not done within {error.timeout:.0f} s; a part of it may be there"
+        raise Refused(f"{copy.source} can't be copied to {copy.to_path}: {text}") from error
     if done.returncode:
         raise Refused(f"{copy.source} can't be copied to {copy.to_path}: {done.stderr.strip()}")

@@ -77,6 +77,16 @@ def test_what_is_not_there_or_has_no_place(folder: Path) -> None:
         copy_in_place(Copy(f"{folder}/src/sub/a", f"{folder}/none/b"))
 
 
+def test_a_copy_that_takes_too_long(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = folder / "rsync"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(copies.shutil, "which", lambda _: str(slow))
+    monkeypatch.setattr(copies, "COPY_TIMEOUT_S", 0.1)
+    with pytest.raises(Refused, match=r"can't be copied to .*: not done within 0 s; a part of it may be"):
+        copy_in_place(Copy(f"{folder}/src", f"{folder}/to"))
+
+
 def test_what_is_left_out_needs_rsync(folder: Path) -> None:
     copy = Copy(f"{folder}/src", f"{folder}/to", excludes=("a",))
     if copies.shutil.which("rsync"):
