@@ -16,7 +16,7 @@ from heliostat.ports.errors import ConfigError, HeliostatError
 from heliostat.raylink.supported import unsupported
 
 V1_VARIABLE = "RAY_UP_enable_autoscaler_v2"
-"""`ray up` reads it as well: 0 keeps autoscaler v1, all else and nothing is v2."""
+"""`ray up` reads it as well: 1, or no such variable, is autoscaler v2; all else, such as 0, keeps v1."""
 
 V1, V2 = "v1", "v2"
 
