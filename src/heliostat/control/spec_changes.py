@@ -9,6 +9,7 @@ from heliostat.model.node_type import ClusterSpec, NodeType, Policy
 from heliostat.model.resources import Resources
 
 _TOLD_ELSEWHERE = frozenset({"node_types", "ray_decides"})
+"""Of a policy's fields: each node type has sentences of its own, and who decides can't be changed."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,7 @@ def _policy(old: Policy, new: Policy) -> list[SpecChange]:
     return [
         SpecChange(f"{field.name}: {_shown(getattr(old, field.name))} → {_shown(getattr(new, field.name))}")
         for field in fields(Policy)
-        if field.name not in {"node_types", "ray_decides"}
-        and getattr(old, field.name) != getattr(new, field.name)
+        if field.name not in _TOLD_ELSEWHERE and getattr(old, field.name) != getattr(new, field.name)
     ]
 
 
