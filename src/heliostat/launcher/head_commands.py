@@ -9,8 +9,16 @@ from dataclasses import dataclass
 
 from heliostat.launcher.asked import Asked, Refused
 
-_STOP = re.compile(r"\s*ray\s+stop\b")
-_SHUTDOWN = re.compile(r"\s*(sudo\s+)?(shutdown|poweroff|halt|reboot)\b")
+_QUOTED = re.compile(r"\\.|'[^']*'|\"(?:\\.|[^\"\\])*\"", re.DOTALL)
+_BEGIN = (
+    r"(?:^|[;&|({!`\n]|\b(?:do|then|else)\s)\s*"
+    r"(?:(?:sudo|env|exec|nohup|time|command)(?:\s+(?:-[ug]\s+\S+|-\S+|\w+=\S*))*\s+|\w+=\S*\s+)*"
+    r"(?:\S*/s?bin/)?"
+)
+"""Where one command of a line begins, and the words that may stand before its name."""
+
+_STOP = re.compile(_BEGIN + r"ray\s+stop(?![\w./=-])")
+_SHUTDOWN = re.compile(_BEGIN + r"(?:systemctl\s+)?(?:shutdown|poweroff|halt|reboot)(?![\w./=-])")
 _MONITOR = re.compile(r"tail -n (\d+) -f /tmp/ray/session_latest/logs/monitor\*")
 _SHELL = "$SHELL"
 
@@ -30,7 +38,8 @@ def understood(text: str, asked: Asked, *, ray_logs: str, stop_words: str) -> He
     """Return what to run for one of Ray's commands.
 
     `ray_logs` is the folder of Ray's logs beside the head, `stop_words` what Ray appends for
-    `--stop`. Raises Refused for what would harm others on a shared machine.
+    `--stop`. Raises Refused for what would harm others on a shared machine: that is to keep people
+    from doing it by mistake, and no wall; what is in quotes, or in a script, is not looked at.
     """
     if text.endswith(stop_words):
         told = understood(
@@ -40,12 +49,13 @@ def understood(text: str, asked: Asked, *, ray_logs: str, stop_words: str) -> He
     if asked.takes_down:
         # Ray says `ray stop` before it takes the nodes: `heliostat down` ends what is ours, and only that.
         return HeadCommand("")
-    if _STOP.match(text):
+    commands = _QUOTED.sub("_", text)
+    if _STOP.search(commands):
         raise Refused(
             "`ray stop` ends every Ray of yours on that machine, other clusters included; `ray down` takes "
             "this one down"
         )
-    if _SHUTDOWN.match(text):
+    if _SHUTDOWN.search(commands):
         raise Refused("the head's machine is not the cluster's to switch off; `ray down` takes it down")
     if text == _SHELL:
         return HeadCommand(None)

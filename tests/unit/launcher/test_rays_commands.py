@@ -268,7 +268,26 @@ def test_what_is_refused(
     assert heliostat.asked == []
 
 
-@pytest.mark.parametrize("command", ["ray stop", "  ray stop --force", "sudo shutdown -h now", "reboot"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ray stop",
+        "  ray stop --force",
+        "true; ray stop",
+        "cd x && ray stop --force",
+        "false || ray stop",
+        "(ray stop)",
+        "date\nray stop",
+        "for a in 1; do ray stop; done",
+        'A="b c" /opt/venv/bin/ray stop',
+        "echo it\\'s over; ray stop",
+        "sudo shutdown -h now",
+        "sudo -n shutdown",
+        "sudo -u root /sbin/shutdown now",
+        "date; sudo systemctl poweroff",
+        "reboot",
+    ],
+)
 def test_what_would_harm_others_is_not_run(
     ray: Ray, heliostat: FakeHeliostat, file: Path, command: str
 ) -> None:
@@ -277,6 +296,26 @@ def test_what_would_harm_others_is_not_run(
     assert result.exit_code == 1
     assert "`ray down` takes" in result.stderr
     assert heliostat.asked == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        'echo "ray stop"',
+        "echo 'a; ray stop'",
+        "echo ray stop",
+        "ray job stop x",
+        "ray stop-watch",
+        "./shutdown.py",
+        "python -c 'print(1); reboot'",
+        "cd reboot; ls",
+        "reboot/run.sh",
+    ],
+)
+def test_what_only_looks_like_it_is_run(ray: Ray, heliostat: FakeHeliostat, file: Path, command: str) -> None:
+    heliostat.is_up()
+    assert ray("exec", str(file), command).exit_code == 0
+    assert heliostat.asked == [("shell", "demo", "--command", command)]
 
 
 @pytest.mark.parametrize(
