@@ -102,20 +102,38 @@ class FileConfigSource:
         )
 
 
-def dump_for_state(path: Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> str:
+def absolute_paths(path: Path, spec: ClusterSpec) -> dict[str, Any]:
+    """Return the keys of the file's top level in which paths are relative, with absolute ones.
+
+    `spec` is what the file means. Laid over it they make a copy that means the same from any folder.
+    """
+    data = yaml.safe_load(_text(path)[0] or "")
+    provider, mounts = data.get("provider") or {}, {one.remote: one.local for one in spec.head_setup.mounts}
+    found = {} if mounts == (data.get("file_mounts") or {}) else {"file_mounts": mounts}
+    named = provider.get(_DEFAULTS_FROM[-1])
+    defaults = named and str(path.parent.resolve() / os.path.expanduser(named))
+    return found if defaults == named else {**found, "provider": {**provider, "defaults_from": defaults}}
+
+
+def dump_for_state(
+    path: Path,
+    overrides: Mapping[str, Any] = MappingProxyType({}),
+    absolute: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
     """Return the text to keep as the applied copy: the user's own, comments included.
 
-    With `overrides` (keys of the file's top level) it is the same values, written anew.
+    With `overrides` or `absolute` (keys of the file's top level) it is the same values, written anew.
     """
     text, problem = _text(path)
     if text is None:
         raise _error([problem] if problem else [])
-    if not overrides:
+    if not overrides and not absolute:
         return text
     # It has been read and checked before, so it is a mapping.
-    document = {**yaml.safe_load(text), **overrides}
-    changed = ", ".join(map(str, overrides))
-    note = f"# {path}, with another {changed} from the command line\n"
+    document = {**yaml.safe_load(text), **absolute, **overrides}
+    given = [f"another {', '.join(overrides)} from the command line"] if overrides else []
+    given += [f"absolute paths in {', '.join(absolute)}"] if absolute else []
+    note = f"# {path}, with {' and '.join(given)}\n"
     return note + yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
 
@@ -313,6 +331,7 @@ __all__ = [
     "BackendKeys",
     "ConfigError",
     "FileConfigSource",
+    "absolute_paths",
     "dump_for_state",
     "load_cluster_file",
     "shape_id",

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from heliostat.cli.backends import backend_keys
+from heliostat.config.cluster_file import load_cluster_file
 from heliostat.config.record import ClusterRecord
 from heliostat.ports.errors import Refused
 from tests.unit.api.fakes import FakeOperations
@@ -156,6 +158,33 @@ def test_apply_lays_options_over_the_file(invoke: Invoke, cluster: ClusterRecord
     applied = (file.parent / "demo" / "config.yaml").read_text()
     assert "max_workers: 2\n" in applied
     assert "cluster_name: demo\n" in applied
+
+
+def test_a_file_of_another_folder_mounts_what_lies_beside_it(
+    invoke: Invoke, cluster: ClusterRecord, state: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    (other / "data").mkdir(parents=True)
+    # Each onto itself, which needs no rsync here.
+    (other / "base.yaml").write_text(f"file_mounts: {{{other}/base.yaml: base.yaml}}\n")
+    text = FILE.replace("provider:\n", "provider:\n  defaults_from: base.yaml\n")
+    (other / "new.yaml").write_text(text + f"file_mounts: {{{other}/data: data, /etc/hosts: /etc/hosts}}\n")
+    result = invoke("apply", str(other / "new.yaml"))
+    assert result.exit_code == 0, result.output
+    copy = state / "demo" / "config.yaml"
+    assert copy.read_text().startswith(f"# {other}/new.yaml, with absolute paths in file_mounts, provider\n")
+    for file, base_dir in ((other / "new.yaml", None), (copy, Path(cluster.source).parent)):
+        spec = load_cluster_file(file, backends=backend_keys(), base_dir=base_dir)
+        mounts = {one.remote: one.local for one in spec.head_setup.mounts}
+        assert mounts == {path: path for path in (f"{other}/data", f"{other}/base.yaml", "/etc/hosts")}
+
+
+def test_a_file_of_another_folder_without_relative_paths_stays_as_it_is(
+    invoke: Invoke, cluster: ClusterRecord, state: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "new.yaml").write_text(FILE)
+    assert invoke("apply", str(tmp_path / "new.yaml")).exit_code == 0
+    assert (state / "demo" / "config.yaml").read_text() == FILE
 
 
 def test_what_is_laid_over_the_file_is_checked_like_it(invoke: Invoke, file: Path) -> None:

@@ -12,7 +12,7 @@ from heliostat.cli import files
 from heliostat.cli.clusters import client_of, pick, places_of
 from heliostat.cli.options import json_option, override_options, overrides
 from heliostat.cli.output import show_json, tell
-from heliostat.config.cluster_file import dump_for_state
+from heliostat.config.cluster_file import absolute_paths, dump_for_state
 from heliostat.config.record import ClusterRecord
 from heliostat.ports.errors import HeliostatError
 
@@ -28,6 +28,8 @@ def command(*, file: Path, name: str | None, max_workers: int | None, as_json: b
     ones come in the new shape. What a running cluster can't take (the head's type, the
     backends) is refused, and nothing is changed.
 
+    Relative paths are seen from FILE's own folder, whichever file the cluster was started with.
+
     What waits after failures or refusals is asked for at once, of an unchanged file too:
     so it is what to do once an account or a quota is mended.
 
@@ -39,7 +41,10 @@ def command(*, file: Path, name: str | None, max_workers: int | None, as_json: b
     spec = files.load(file, given)
     for note in spec.notes:
         tell(note)
-    answer = _applied(pick(spec.name), dump_for_state(file, given))
+    record = pick(spec.name)
+    # The cluster sees relative paths from the folder of the file that it was started with.
+    moved = file.parent.resolve() != Path(record.source).parent.resolve()
+    answer = _applied(record, dump_for_state(file, given, absolute_paths(file, spec) if moved else {}))
     if as_json:
         show_json(answer)
         return
