@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from heliostat.launcher import heliostat_command, rays_launcher
-from heliostat.launcher.asked import Asked, Refused, refuse
+from heliostat.launcher.asked import Asked, NotForUs, Refused, refuse
 from heliostat.launcher.cluster import Cluster, Look
 from heliostat.launcher.runner import HEAD_ID, InPlaceRunner
 
@@ -82,6 +82,7 @@ class NodeProvider(rays_launcher.RaysProvider):  # type: ignore[misc]
 
     def _head_is_there(self, asked: Asked) -> bool:
         if asked.takes_down:
+            self._refuse_single_workers(asked)
             return self._is_left()
         self._seen = self._cluster.look()
         if not self._seen.is_up and not asked.brings_up:
@@ -89,6 +90,15 @@ class NodeProvider(rays_launcher.RaysProvider):  # type: ignore[misc]
             between = "\n" if "\n" in self._seen.words else "; "
             raise Refused(f"{self._seen.words}{between}`ray up {asked.file}` starts it")
         return self._seen.is_up
+
+    def _refuse_single_workers(self, asked: Asked) -> None:
+        """Raise NotForUs for `--workers-only` where Ray's own autoscaler says how many workers there are."""
+        record = self._cluster.record()
+        if asked.options.get("workers_only") and record is not None and record.autoscaler:
+            raise NotForUs(
+                f"--workers-only: Ray's own autoscaler decides in {record.cluster_name}, and would bring "
+                "them back; lower max_workers in the file and `ray up` it, or leave this option out"
+            )
 
     def _is_left(self) -> bool:
         """Say whether anything is written down of the cluster, crashed or queued though it may be."""

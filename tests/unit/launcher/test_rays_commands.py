@@ -127,6 +127,21 @@ def test_only_the_workers_go_and_each_is_told_once(ray: Ray, heliostat: FakeHeli
 
 
 def test_exec_runs_beside_the_head_with_its_python_first(
+@pytest.mark.parametrize("autoscaler", ["v1", "v2"])
+def test_workers_that_rays_autoscaler_would_bring_back_do_not_go_alone(
+    ray: Ray, heliostat: FakeHeliostat, file: Path, autoscaler: str
+) -> None:
+    heliostat.record = replace(heliostat.record, autoscaler=autoscaler)
+    heliostat.is_up()
+    heliostat.workers = [worker("w1")]
+    result = ray("down", str(file), "--yes", "--workers-only")
+    assert result.exit_code == 2, result.output
+    assert "--workers-only: Ray's own autoscaler decides in demo" in result.stderr
+    assert heliostat.asked == []
+    assert ray("down", str(file), "--yes").exit_code == 0
+    assert heliostat.asked == [("down", "demo")]
+
+
     ray: Ray, heliostat: FakeHeliostat, file: Path
 ) -> None:
     heliostat.is_up()
