@@ -100,6 +100,12 @@ REFUSED: tuple[Rule, ...] = (
         "node starts",
     ),
     (
+        ("rsync-up",),
+        _given("all_nodes"),
+        "--all-nodes: Heliostat logs in to no worker; put the file on a file system that the nodes share, or "
+        "name it in file_mounts, which each worker copies when it starts",
+    ),
+    (
         ("kill-random-node",),
         lambda _: True,
         "`ray kill-random-node` would kill work; `heliostat remove` lets a worker go safely",

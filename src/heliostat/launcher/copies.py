@@ -13,9 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from heliostat.config.record import ClusterRecord
 from heliostat.launcher.asked import Refused
+from heliostat.launcher.cluster import is_here
 
 COPY_TIMEOUT_S = 3_600.0
+
+OWN_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run")
+"""What each host of a site has for itself, whatever they share."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,26 @@ class Copy:
         into = self.target.endswith("/") or target.is_dir()
         contents = self.source.endswith("/")
         return target / self.from_path.name if into and not contents else target
+
+
+def refuse_far_place(record: ClusterRecord, path: str) -> None:
+    """Pass where the head's host sees this host's `path`, as far as can be told; else raise Refused.
+
+    A head on another host shares the home folder, as it has its cluster's state from there, and
+    in all likelihood the folder of the cluster file.
+    """
+    if is_here(record):
+        return
+    place = Path(os.path.expanduser(path)).resolve()
+    beside = Path(record.source).parent.resolve()
+    shared = [Path.home().resolve()]
+    shared += [] if any(beside.is_relative_to(one) for one in OWN_FOLDERS) else [beside]
+    if not any(place.is_relative_to(one) for one in shared):
+        folders = " or ".join(map(str, dict.fromkeys(shared)))
+        raise Refused(
+            f"{path}: the head is on {record.host}, which need not see this host's files there; allowed is "
+            f"a path in {folders}, or copy it yourself: `scp` to or from {record.host}"
+        )
 
 
 def copy_in_place(copy: Copy) -> str:

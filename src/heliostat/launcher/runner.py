@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from heliostat.config.record import ClusterRecord
 from heliostat.launcher import heliostat_command, rays_launcher
 from heliostat.launcher.asked import Asked, Refused
 from heliostat.launcher.cluster import Cluster, is_here, ray_logs
-from heliostat.launcher.copies import Copy, copy_in_place
+from heliostat.launcher.copies import Copy, copy_in_place, refuse_far_place
 from heliostat.launcher.head_commands import HeadCommand, script_target, submitted_script, understood
 
 HEAD_ID = "head"
@@ -100,15 +101,17 @@ class InPlaceRunner(rays_launcher.RaysRunner):  # type: ignore[misc]
             if not Path(source).is_file():
                 raise Refused(f"{source}: no such file")
             return
-        self._copy(source, target, options)
+        self._copy(source, target, options, beside_head=target)
 
     def run_rsync_down(self, source: str, target: str, options: Mapping[str, Any] | None = None) -> None:
-        self._copy(source, target, options)
+        self._copy(source, target, options, beside_head=source)
 
-    def _copy(self, source: str, target: str, options: Mapping[str, Any] | None) -> None:
+    def _copy(self, source: str, target: str, options: Mapping[str, Any] | None, *, beside_head: str) -> None:
+        """Copy on this host. Raises Refused where the head's host may have another file at `beside_head`."""
         if self._node_id != HEAD_ID:
-            # With --all-nodes Ray asks for each: they have the files of the head.
-            return
+            raise Refused(f"files are copied beside the head; {self._node_id} is a worker")
+        record = self._cluster.running_record()
+        refuse_far_place(record, beside_head)
         given = options or {}
         copy = Copy(
             source,
@@ -116,7 +119,9 @@ class InPlaceRunner(rays_launcher.RaysRunner):  # type: ignore[misc]
             excludes=tuple(given.get("rsync_exclude") or ()),
             filters=tuple(given.get("rsync_filter") or ()),
         )
-        click.echo(copy_in_place(copy), err=True)
+        done, here = copy_in_place(copy), socket.gethostname()
+        shared = f" (on {here}, which shares {beside_head} with {record.host}, the head's host)"
+        click.echo(done if is_here(record) else f"{done}{shared}", err=True)
 
     def remote_shell_command_str(self) -> str:
         return f"heliostat shell {self._cluster.name}\n"

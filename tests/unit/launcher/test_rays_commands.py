@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from heliostat.launcher import copies
 from tests.unit.launcher.conftest import FILE, FakeHeliostat, Ray, worker
 
 ELSEWHERE = "n17"
@@ -126,7 +127,6 @@ def test_only_the_workers_go_and_each_is_told_once(ray: Ray, heliostat: FakeHeli
     ]
 
 
-def test_exec_runs_beside_the_head_with_its_python_first(
 @pytest.mark.parametrize("autoscaler", ["v1", "v2"])
 def test_workers_that_rays_autoscaler_would_bring_back_do_not_go_alone(
     ray: Ray, heliostat: FakeHeliostat, file: Path, autoscaler: str
@@ -142,6 +142,7 @@ def test_workers_that_rays_autoscaler_would_bring_back_do_not_go_alone(
     assert heliostat.asked == [("down", "demo")]
 
 
+def test_exec_runs_beside_the_head_with_its_python_first(
     ray: Ray, heliostat: FakeHeliostat, file: Path
 ) -> None:
     heliostat.is_up()
@@ -250,10 +251,39 @@ def test_copies_are_in_place(ray: Ray, heliostat: FakeHeliostat, file: Path, tmp
         result = ray(command, str(file), str(tmp_path / "a.txt"), str(copy))
         assert result.exit_code == 0, result.output
         assert copy.read_text() == "a"
-    itself = ray("rsync-up", "--all-nodes", str(file), str(tmp_path / "a.txt"), str(tmp_path))
+    itself = ray("rsync-up", str(file), str(tmp_path / "a.txt"), str(tmp_path))
     assert itself.exit_code == 0
     assert "is there already: nothing to copy" in itself.stderr
     assert heliostat.asked == []
+
+
+def test_a_copy_for_a_head_elsewhere_goes_where_that_sees_it(
+    ray: Ray, heliostat: FakeHeliostat, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, project = tmp_path / "own", tmp_path / "project"
+    for folder in (own, project):
+        folder.mkdir()
+        (folder / "a.txt").write_text("a")
+    heliostat.record = replace(heliostat.record, host=ELSEWHERE, source=str(project / "cluster.yaml"))
+    heliostat.is_up()
+    for words in (
+        ("rsync-up", str(file), f"{own}/a.txt", f"{own}/b.txt"),
+        ("rsync-down", str(file), f"{own}/a.txt", f"{project}/b.txt"),
+    ):
+        result = ray(*words)
+        assert result.exit_code == 1
+        assert "the head is on n17, which need not see this host's files there" in result.stderr
+    monkeypatch.setattr(copies, "OWN_FOLDERS", (str(tmp_path),))
+    # What all hosts have for themselves is none that they share, also if the cluster file lies there.
+    assert ray("rsync-up", str(file), f"{own}/a.txt", f"{project}/b.txt").exit_code == 1
+    assert ray("rsync-up", str(file), f"{own}/a.txt", "~/b.txt").exit_code == 0
+    monkeypatch.setattr(copies, "OWN_FOLDERS", ())
+    result = ray("rsync-up", str(file), f"{own}/a.txt", f"{project}/b.txt")
+    assert f"which shares {project}/b.txt with n17, the head's host" in result.stderr
+    assert ray("rsync-down", str(file), f"{project}/a.txt", f"{own}/c.txt").exit_code == 0
+    for path in (tmp_path / "home" / "b.txt", project / "b.txt", own / "c.txt"):
+        assert path.read_text() == "a"
+    assert not (own / "b.txt").exists()
 
 
 @pytest.mark.parametrize(
@@ -268,6 +298,7 @@ def test_copies_are_in_place(ray: Ray, heliostat: FakeHeliostat, file: Path, tmp
         (("exec", "FILE", "date", "--run-env", "docker"), "starts no containers"),
         (("rsync-up", "FILE"), "name a source and a target"),
         (("rsync-down", "FILE"), "name a source and a target"),
+        (("rsync-up", "--all-nodes", "FILE", "a", "b"), "Heliostat logs in to no worker"),
         (("kill-random-node", "FILE", "--yes"), "`heliostat remove` lets a worker go safely"),
         (("cluster-dump", "FILE"), "logs in to each node by ssh"),
     ],
