@@ -6,6 +6,7 @@ does not mean the very same (anchors and merge keys can do that), the whole file
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -140,9 +141,12 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in value else None
+    style = "|" if "\n" in value else '"' if TIME.fullmatch(value) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
+
+TIME = re.compile(r"[\d-]*\d+(:\d+)+")
+"""Without quotes some are numbers in YAML and some are not, so that a person who changes one is misled."""
 
 _Dumper.add_representer(str, _represent_text)
 

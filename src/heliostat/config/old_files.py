@@ -147,6 +147,8 @@ def _backend(reading: Reading, config: dict[str, Any], place: KeyPath, *, is_hea
     elif not value and not is_head:
         text = "workers of such a file are Slurm jobs; write backend: local for workers on this machine"
         reading.problem(path, f"{found(value)}: {text}")
+        # Its lines are looked at nevertheless: all that is wrong is said at once.
+        value = 1
     config["backend"] = SLURM if value else LOCAL
     reading.changed[(*place, "backend")] = path
     return str(config["backend"])
@@ -158,7 +160,7 @@ def _lines(reading: Reading, one: dict[str, Any], place: KeyPath, *, backend: st
     lines = config.pop("additional_slurm_commands", None)
     if lines is None or not _is_texts(reading, lines, path):
         return
-    if backend != SLURM:
+    if backend == LOCAL:
         if lines:
             reading.note(path, "this type is no Slurm job, so they have no effect")
         return

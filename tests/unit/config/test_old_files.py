@@ -103,6 +103,7 @@ def test_comments_stay_with_what_they_are_about() -> None:
         "max_workers: 2 # at most",
         "  # Replaced if they are busy.\n  gcs_port: 6380",
         "      backend: slurm # workers always are",
+        '      time_limit: "02:00:00"\n',
         "        - conda activate env_name # mine",
         "        # first this\n",
         '        - export A="it\'s"   # then that',
@@ -180,6 +181,16 @@ def test_what_means_nothing_is_named_with_its_line(read: Read, old: str, new: st
     assert expected in problem
     line = int(problem.split(":")[1])
     assert 10 < line < 60
+
+
+@pytest.mark.parametrize("wrong", ["under_slurm: 0", "backend: slrum"])
+def test_the_lines_of_a_type_whose_backend_is_wrong_are_looked_at(read: Read, wrong: str) -> None:
+    text = INSIDE.read_text().replace("under_slurm: 1 # w", f"{wrong} # w")
+    with pytest.raises(ConfigError) as caught:
+        read(text.replace('"#SBATCH --nodes=1"', "ls"))
+    first, second = caught.value.problems
+    assert wrong.split(":", maxsplit=1)[0] in first
+    assert 'additional_slurm_commands.2: "ls": allowed is a line that begins with' in second
 
 
 def test_migrate_refuses_it_as_well() -> None:
