@@ -68,6 +68,11 @@ class Reading:
     def problem(self, path: KeyPath, text: str) -> None:
         self.problems.append(Problem(self.document.at(path), path, text))
 
+    def beside(self, old: KeyPath, new: KeyPath) -> None:
+        """Tell of an old key whose successor is there as well: nobody can know which is meant."""
+        line = self.document.at(new).line
+        self.problem(old, f"stands for {new[-1]}, which is there too, on line {line}; keep one of them")
+
 
 def is_old(data: Mapping[str, Any]) -> bool:
     """Say whether a file is of the old kind: it has such a key, and names no backends."""
@@ -102,6 +107,9 @@ def _provider(reading: Reading) -> None:
     for old, new in PORTS.items():
         if old in provider:
             value = provider.pop(old)
+            if new in provider:
+                reading.beside(("provider", old), ("provider", new))
+                continue
             provider[new] = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
             reading.changed["provider", new] = ("provider", old)
     for key, text in NO_MEANING.items():
@@ -140,6 +148,11 @@ def _backend(reading: Reading, config: dict[str, Any], place: KeyPath, *, is_hea
     path = (*place, "under_slurm")
     value = config.pop("under_slurm", int(not is_head))
     if "backend" in config:
+        is_old_too = path in reading.document.positions and value in (0, 1)
+        if is_old_too and config["backend"] != (LOCAL, SLURM)[value]:
+            reading.beside(path, (*place, "backend"))
+            # For what else there may be to say.
+            config["backend"] = (LOCAL, SLURM)[value]
         # It says already what the old key did.
         return config["backend"] if isinstance(config["backend"], str) else None
     if value not in (0, 1):
@@ -171,8 +184,17 @@ def _lines(reading: Reading, one: dict[str, Any], place: KeyPath, *, backend: st
         reading.problem((*path, index), f"{found(lines[index])}: {text}")
     _gpus(reading, one, path, asked=options.pop("GPU", None))
     for key, value in options.items():
+        if key in config and config[key] != value:
+            reading.beside((*path, _line_of(key, lines, reading)), (*place, key))
+            continue
         config[key] = value
         reading.changed[(*place, key)] = path
+
+
+def _line_of(key: str, lines: list[str], reading: Reading) -> int:
+    """Return the index of the first line that says the key."""
+    read = reading.backends[SLURM].old_lines
+    return next(index for index, line in enumerate(lines) if key in read([line])[0])
 
 
 def _gpus(reading: Reading, one: dict[str, Any], path: KeyPath, *, asked: int | None) -> None:
@@ -196,12 +218,25 @@ def _init_commands(reading: Reading, config: dict[str, Any], place: KeyPath, *, 
     if not lines or not _is_texts(reading, lines, path):
         return
     if backend == SLURM:
-        config["setup"] = [LOGIN_FILES, *lines]
-        reading.changed[(*place, "setup")] = path
-        for index, _ in enumerate(lines):
-            reading.changed[(*place, "setup", index + 1)] = (*path, index)
+        own = config.get("setup") or []
+        if not isinstance(own, list):
+            # What is wrong with it is said of it.
+            return
+        setup = (*place, "setup")
+        config["setup"] = [LOGIN_FILES, *lines, *own]
+        if not own:
+            reading.changed[setup] = path
+        first = [(*path, index) for index, _ in enumerate(lines)]
+        for index, old in enumerate([*first, *((*setup, index) for index, _ in enumerate(own))]):
+            reading.changed[(*setup, index + 1)] = old
         return
-    # Only a head is ever here, and a Slurm worker's lines are none of its.
+    if backend != LOCAL:
+        # No backend of such a file: that is said of it, and nothing can be meant by the lines.
+        return
+    if place[1] != reading.data.get("head_node_type"):
+        reading.problem(path, "a worker on this machine has none; write worker_setup_commands for its type")
+        return
+    # A Slurm worker's lines are none of a head's that is here.
     own = reading.data.get("head_setup_commands")
     reading.data["head_setup_commands"] = [*(own if isinstance(own, list) else []), _one_command(lines)]
     if not own:

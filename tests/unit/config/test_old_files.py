@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,66 @@ def test_the_lines_of_a_type_whose_backend_is_wrong_are_looked_at(read: Read, wr
     first, second = caught.value.problems
     assert wrong.split(":", maxsplit=1)[0] in first
     assert 'additional_slurm_commands.2: "ls": allowed is a line that begins with' in second
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            "  gcs_port:",
+            "  dashboard_port: 8300\n  gcs_port:",
+            r":18: provider.dashboad_port: stands for dashboard_port, which is there too, on line 15; keep",
+        ),
+        (
+            "      under_slurm: 1 # w",
+            "      backend: local\n      under_slurm: 1 # w",
+            r":46: .*\.under_slurm: stands for backend, which is there too, on line 45; keep one of them",
+        ),
+        (
+            "      under_slurm: 1 # w",
+            "      partition: big\n      under_slurm: 1 # w",
+            r":53: .*_commands\.1: stands for partition, which is there too, on line 45; keep one of them",
+        ),
+        (
+            "      under_slurm: 1 # w",
+            "      sbatch: [--mail-user=ada]\n      under_slurm: 1 # w",
+            r":55: .*_commands\.3: stands for sbatch, which is there too, on line 45; keep one of them",
+        ),
+    ],
+)
+def test_an_old_key_beside_its_successor_is_told(read: Read, old: str, new: str, expected: str) -> None:
+    text = INSIDE.read_text()
+    assert old in text
+    with pytest.raises(ConfigError, match=expected) as caught:
+        read(text.replace(old, new))
+    assert len(caught.value.problems) == 1
+    with pytest.raises(ConfigError, match=expected):
+        migrated(text.replace(old, new), "f", backend_keys())
+
+
+@pytest.mark.parametrize("new", ["backend: slurm", "partition: gpu", "time_limit: '02:00:00'"])
+def test_an_old_key_that_says_the_same_as_its_successor_is_fine(read: Read, new: str) -> None:
+    text = INSIDE.read_text()
+    both = text.replace("      under_slurm: 1 # w", f"      {new}\n      under_slurm: 1 # w")
+    assert read(both) == replace(read(text), notes=read(both).notes)
+
+
+def test_setup_comes_after_the_init_commands(read: Read) -> None:
+    both = INSIDE.read_text().replace(
+        "under_slurm: 1 # w", "setup: [module list, 7]\n      under_slurm: 1 # w"
+    )
+    with pytest.raises(ConfigError, match=r":45: .*node_config\.setup\.4: 7"):
+        read(both)
+    both = both.replace(", 7", "")
+    expected = [LOGIN_FILES, "module load cuda", 'export A="it\'s"', "module list"]
+    assert read(both).policy.node_types[0].options["setup"] == expected
+    assert read(migrated(both, "f", backend_keys()).text).policy.node_types[0].options["setup"] == expected
+
+
+def test_init_commands_of_a_worker_here_are_none_of_the_heads(read: Read) -> None:
+    text = OUTSIDE.read_text().replace("{head_node: 0, init", "{head_node: 0, backend: local, init")
+    with pytest.raises(ConfigError, match="write worker_setup_commands for its type"):
+        read(text)
 
 
 def test_migrate_refuses_it_as_well() -> None:
