@@ -217,6 +217,8 @@ def _prepare(
         head = head_for(head, record)
         if crashed:
             refuse_other_address(crashed, head.address)
+            # Done on this host before its first head; its workers wait only for `head_timeout_s`.
+            head = replace(head, setup={})
         record = replace(
             record,
             runtime_dir=str(runtime.folder),

@@ -29,7 +29,7 @@ from heliostat.cli.children import (
     reap_adopted,
     start_child,
 )
-from heliostat.cli.gcs_storage import DOWN, forget_storage
+from heliostat.cli.gcs_storage import DOWN, forget_storage, has_kept_state
 from heliostat.cli.launch_file import NAME as LAUNCH_FILE
 from heliostat.cli.launch_file import LaunchFile
 from heliostat.cli.system import is_process, process_start_ticks
@@ -90,7 +90,7 @@ class Wrapper:
         guards = [asyncio.create_task(self._watch_attached()), asyncio.create_task(self._watch_touched())]
         try:
             if not await self._set_up():
-                self._clean()
+                self._end_early()
                 return
             await self._start_head()
             guards += [
@@ -144,6 +144,14 @@ class Wrapper:
             _say(f"the setup of the head's host failed; its log is {child.spec.log}")
         await child.end(grace_s=SETUP_GRACE_S)
         return False
+
+    def _end_early(self) -> None:
+        """Leave nothing, but where a cluster was to go on that has kept its state and nobody ends it."""
+        record = read_record(StatePlaces(self._folder).record)
+        if record is not None and has_kept_state(record) and not self._stop.is_set():
+            _say(f"the state of {record.cluster_name} and its workers are left as they were")
+            return
+        self._clean()
 
     def _own_pids(self) -> set[int]:
         beside = [one.pid for one in (self._controller, self._autoscaler) if one is not None]

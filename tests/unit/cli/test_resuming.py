@@ -14,14 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from heliostat.cli import resuming
+from heliostat.cli import preparing, resuming, start
 from heliostat.cli.clusters import places_of
 from heliostat.cli.files import load
+from heliostat.cli.head import HeadPlan
+from heliostat.cli.launch_file import LaunchFile
+from heliostat.cli.preparing import StartOptions
 from heliostat.cli.resuming import leave, port_of, refuse_other_address, to_resume
 from heliostat.cli.system import process_start_ticks, tagged_processes
 from heliostat.config.record import ClusterRecord, write_record
 from heliostat.model.node_type import ClusterSpec
 from heliostat.ports.errors import HeliostatError, StorageError
+from heliostat.raylink.free_port import PortClaims
 
 FILE = """
 cluster_name: demo
@@ -152,6 +156,32 @@ def test_workers_look_for_their_head_at_one_place(crashed: ClusterRecord) -> Non
         HeliostatError, match=r"wait for their head at 127\.0\.0\.1:6379, .*127\.0\.0\.1:6380 now"
     ):
         refuse_other_address(crashed, "127.0.0.1:6380")
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_its_host_is_not_set_up_again(
+    crashed: ClusterRecord, spec_of: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    monkeypatch.setenv("HELIOSTAT_RUNTIME_DIR", str(tmp_path / "run"))
+    setup = {"commands": [["setup_commands.0", "sleep 200"]]}
+    plan = HeadPlan((), {}, {}, str(tmp_path), crashed.address, "", "", 10001, (), setup=setup)
+    monkeypatch.setattr(start, "plan_head", lambda *_, **__: plan)
+    places, spec = places_of(crashed), spec_of(FILE)
+    if not again:
+        places.record.unlink()
+        places.folder.chmod(0o700)
+        monkeypatch.setattr(preparing, "refuse_unusable", lambda *_: None)
+    with PortClaims() as claims:
+        _, head = start._prepare(
+            tmp_path / "changed.yaml",
+            spec=spec,
+            places=places,
+            options=StartOptions(),
+            crashed=crashed if again else None,
+            claims=claims,
+        )
+    expected = {} if again else setup
+    assert (head.setup, LaunchFile.read(places.folder).head_setup) == (expected, expected)
 
 
 def test_the_workers_are_spared_and_the_rest_of_the_crash_is_not(

@@ -282,6 +282,22 @@ async def test_a_head_is_set_up_with_its_own_environment_and_log(tmp_path: Path)
     assert said.splitlines()[-1] == one._launch.cluster_uid
 
 
+@pytest.mark.parametrize("told", [False, True])
+async def test_a_failure_takes_nothing_from_a_cluster_that_has_kept_its_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    forgotten: list[ClusterRecord] = []
+    monkeypatch.setattr(wrapper, "forget_storage", forgotten.append)
+    one = sets_up(tmp_path, "false")
+    record = ClusterRecord("demo", one._launch.cluster_uid, "a@b", 1.0, "f", "h", "/r", "/t", "2", "3")
+    write_record(StatePlaces(tmp_path).record, replace(record, gcs_storage=KEPT, session_name="session_1"))
+    if told:
+        one._go_down(TOLD)
+    await asyncio.wait_for(one.run(), 20)
+    assert len(forgotten) == told
+    assert (read_record(StatePlaces(tmp_path).record) is None) is told
+
+
 async def test_a_setup_that_fails_is_the_end_of_the_cluster(tmp_path: Path) -> None:
     one = sets_up(tmp_path, "echo because; false")
     await asyncio.wait_for(one.run(), 20)
