@@ -14,6 +14,7 @@ import click
 from heliostat.api.client import ControllerClient, NotRunning
 from heliostat.api.transport import RelayTransport
 from heliostat.cli.gcs_storage import has_kept_state
+from heliostat.cli.launch_file import LaunchFile
 from heliostat.cli.output import tell
 from heliostat.cli.successor import present_record
 from heliostat.cli.system import is_process
@@ -66,9 +67,20 @@ def _while_it_starts(record: ClusterRecord) -> str:
     """Return what is said of a cluster whose head has not answered its controller yet."""
     if record.session_name:
         return ""
+    if _is_set_up(record):
+        log = places_of(record).head_log
+        return f"{record.cluster_name} is starting: the head's host is being set up; the log is {log}"
     return (
         f"{record.cluster_name} is starting, and nobody answers yet; its logs are in {places_of(record).logs}"
     )
+
+
+def _is_set_up(record: ClusterRecord) -> bool:
+    """Say whether its wrapper is still at what comes before the head."""
+    with contextlib.suppress(HeliostatError):
+        if record.wrapper is not None and record.head is None:
+            return bool(LaunchFile.read(places_of(record).folder).head_setup)
+    return False
 
 
 def last_error(log: Path, *, since_s: float) -> str:

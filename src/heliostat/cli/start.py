@@ -56,6 +56,7 @@ from heliostat.raylink.version_note import version_note
 START_TIMEOUT_S = 180.0
 DOWN_TIMEOUT_S = 180.0
 TAKE_BACK_TIMEOUT_S = 30.0
+MARK_TIMEOUT_S = 5.0
 POLL_S = 0.1
 LOG_LINES = 15
 
@@ -122,8 +123,7 @@ def stop_cluster(record: ClusterRecord, *, say: Say, timeout_s: float = DOWN_TIM
     try:
         client_of(record).down()
     except (NotRunning, NoAnswer):
-        if record.wrapper is not None:
-            signal_process(record.wrapper.pid, record.wrapper.start_ticks, signal.SIGTERM)
+        _tell_wrapper(record)
     until_s = time.monotonic() + timeout_s
     shown = ""
     while _runs(record) and time.monotonic() < until_s:
@@ -132,6 +132,20 @@ def stop_cluster(record: ClusterRecord, *, say: Say, timeout_s: float = DOWN_TIM
     _end_rest(record, say)
     _cancel_jobs(record, places_of(record), say)
     _forget_crashed(record)
+
+
+def _tell_wrapper(record: ClusterRecord) -> None:
+    """Tell the wrapper of a cluster without a controller to end; it may just be writing down who it is."""
+    path = places_of(record).record
+    until_s = time.monotonic() + MARK_TIMEOUT_S
+    while record.wrapper is None and _runs(record) and time.monotonic() < until_s:
+        time.sleep(POLL_S)
+        now = read_record(path)
+        if now is None or now.cluster_uid != record.cluster_uid:
+            return
+        record = now
+    if record.wrapper is not None:
+        signal_process(record.wrapper.pid, record.wrapper.start_ticks, signal.SIGTERM)
 
 
 def _stop_far(record: ClusterRecord, *, say: Say, timeout_s: float) -> None:

@@ -89,6 +89,7 @@ class Wrapper:
         loop.add_signal_handler(signal.SIGUSR1, self._go_down, LEASE_ENDS)
         guards = [asyncio.create_task(self._watch_attached()), asyncio.create_task(self._watch_touched())]
         try:
+            self._record(None)
             if not await self._set_up():
                 self._end_early()
                 return
@@ -157,14 +158,18 @@ class Wrapper:
         beside = [one.pid for one in (self._controller, self._autoscaler) if one is not None]
         return {self._head.pid, *beside}
 
-    def _record(self, head: Child) -> None:
-        """Write down who we are: `down` and `list` must find this very process, not its number."""
+    def _record(self, head: Child | None) -> None:
+        """Write down who we are: `down` and `list` must find this very process, not its number.
+
+        Without a head while its host is set up, which may take long.
+        """
         path = StatePlaces(self._folder).record
         record = read_record(path)
         if record is None:
             return
         me = ProcessMark(os.getpid(), process_start_ticks(os.getpid()) or 0)
-        write_record(path, replace(record, wrapper=me, head=ProcessMark(head.pid, head.start_ticks)))
+        mark = None if head is None else ProcessMark(head.pid, head.start_ticks)
+        write_record(path, replace(record, wrapper=me, head=mark))
 
     async def _keep_controller(self) -> None:
         """Start the controller, again and again, until it ends by itself with success."""

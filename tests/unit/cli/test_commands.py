@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from heliostat.cli import start
+from heliostat.cli.launch_file import LaunchFile
 from heliostat.cli.main import COMMANDS
 from heliostat.config.record import ClusterRecord, read_record, write_record
 from heliostat.model.gcs_storage import GcsStorage
@@ -115,6 +116,22 @@ def test_a_controller_that_does_not_answer_is_told(
     write_record(state / "demo" / "cluster.json", replace(silent, session_name="session_1"))
     assert "no controller of demo answers here" in invoke("status").stderr
     assert "no answer" in invoke("list").output
+
+
+def test_a_head_whose_host_is_being_set_up_is_said_and_listed(
+    invoke: Invoke, cluster: ClusterRecord, state: Path, tmp_path: Path
+) -> None:
+    silent = replace(cluster, runtime_dir=str(tmp_path))
+    folder = state / "demo"
+    write_record(folder / "cluster.json", silent)
+    setup: dict[str, object] = {"commands": [["setup_commands.0", "sleep 200"]]}
+    LaunchFile([], {}, "", "", "u123", str(tmp_path), str(tmp_path), head_setup=setup).write(folder)
+    log = folder / "logs" / "head.log"
+    assert f"demo is starting: the head's host is being set up; the log is {log}" in invoke("status").stderr
+    assert "starting" in invoke("list").output
+    assert cluster.wrapper is not None
+    write_record(folder / "cluster.json", replace(silent, head=cluster.wrapper))
+    assert "and nobody answers yet" in invoke("status").stderr
 
 
 def test_list_shows_facts(invoke: Invoke, cluster: ClusterRecord) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,8 +19,8 @@ from heliostat.cli.clusters import places_of
 from heliostat.cli.foreground import on_stop_signals
 from heliostat.cli.launch_file import LaunchFile
 from heliostat.cli.start import UID_TAG
-from heliostat.cli.system import tagged_processes
-from heliostat.config.record import ClusterRecord, write_record
+from heliostat.cli.system import process_start_ticks, tagged_processes
+from heliostat.config.record import ClusterRecord, ProcessMark, write_record
 from heliostat.model.report import StatusReport
 from tests.unit.api.fakes import report
 from tests.unit.cli.conftest import Invoke
@@ -133,6 +134,24 @@ def test_a_wrapper_that_hears_ends_and_its_files_go(begin: Begin) -> None:
     started.leaves_nothing()
     assert started.wrapper.returncode == 0
     assert started.said == ["ending what had started of demo"]
+
+
+def test_a_wrapper_that_just_writes_down_who_it_is_is_told(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = begin("obeys")
+    pid = started.wrapper.pid
+    mark = ProcessMark(pid, process_start_ticks(pid) or 0)
+    pauses: list[float] = []
+
+    def writes(seconds: float) -> None:
+        pauses.append(seconds)
+        write_record(places_of(started.record).record, replace(started.record, wrapper=mark))
+
+    monkeypatch.setattr(start, "time", SimpleNamespace(sleep=writes, monotonic=time.monotonic))
+    start._tell_wrapper(started.record)
+    assert started.wrapper.wait(DEADLINE_S) == 0
+    assert len(pauses) == 1
 
 
 def test_a_deaf_wrapper_and_what_it_left_are_killed(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:

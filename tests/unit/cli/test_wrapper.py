@@ -333,3 +333,23 @@ async def test_one_that_is_told_to_go_down_ends_its_setup(
     one._go_down(TOLD)
     await asyncio.wait_for(running, 10)
     assert process_start_ticks(pid) is None
+
+
+async def test_who_sets_a_head_up_can_be_found_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    one, places = sets_up(tmp_path, LONG), StatePlaces(tmp_path)
+    record = ClusterRecord("demo", one._launch.cluster_uid, "a@b", 1.0, "f", "h", "/r", "/t", "2", "3")
+    write_record(places.record, record)
+    running = asyncio.create_task(one.run())
+    pid = await begun(tmp_path)
+    now = read_record(places.record)
+    assert now is not None
+    assert now.wrapper is not None
+    assert now.head is None
+    assert now.wrapper.start_ticks == process_start_ticks(now.wrapper.pid)
+    os.kill(now.wrapper.pid, signal.SIGTERM)
+    await asyncio.wait_for(running, 10)
+    assert process_start_ticks(pid) is None
+    assert not places.record.exists()
