@@ -268,8 +268,10 @@ def do_setup(setup: Document, output: str, *, tell: Callable[[str], None], look:
     """Do the steps in order; raise Failed(SETUP_FAILED) with the last lines of the first that fails.
 
     `output` is a file for what a step prints, which is shown on standard output. While a step runs, `look`
-    is called again and again, and may raise Failed: whoever catches it kills what still runs.
+    is called again and again, and may raise Failed: whoever catches it kills what still runs. Raises
+    Failed(VERSIONS) where another Ray is there in the end.
     """
+    before = installed_ray()
     for path in setup.get("synced") or ():
         if not os.path.exists(os.path.expanduser(path)):
             raise Failed(SETUP_FAILED, f"cluster_synced_files: {path} {not_here()}")
@@ -281,6 +283,11 @@ def do_setup(setup: Document, output: str, *, tell: Callable[[str], None], look:
     for number, (name, argv) in enumerate(steps, start=1):
         tell(f"setup, step {number} of {len(steps)}: {name}")
         do_step(name, argv, output, look=look)
+    if (now := installed_ray()) != before:
+        text = (
+            f"its setup has put Ray {now} in the place of {before}; Ray must be there before, in one version"
+        )
+        raise Failed(VERSIONS, f"{text} for the head and its workers")
 
 
 def not_here() -> str:
@@ -361,14 +368,21 @@ def set_up_head(path: str) -> int:
         if asked:
             raise Failed(128 + asked[0], f"asked to stop ({signal.Signals(asked[0]).name})")
 
+    code, why = SETUP_FAILED, ""
     try:
         with open(path, encoding="utf-8") as file, tempfile.TemporaryDirectory(prefix="hel-") as folder:
             do_setup(json.load(file)["head_setup"], f"{folder}/setup", tell=say, look=look)
+            code = ENDED
     except Failed as error:
-        kill_all()
-        say(f"ended with {error.code}: {error}")
-        return error.code
-    return ENDED
+        code, why = error.code, str(error)
+    except OSError as error:
+        code, why = SETUP_FAILED, f"the setup of the head's host can't be done: {error}"
+    finally:
+        if code != ENDED:
+            kill_all()
+    if why:
+        say(f"ended with {code}: {why}")
+    return code
 
 
 # -- the parent
@@ -653,12 +667,8 @@ class Child:
         def tell(text: str) -> None:
             self.tell(state="starting", detail=text)
 
-        before = installed_ray()
         self.heard_s = time.monotonic()
         do_setup(setup, f"{self.document['temp_dir']}/setup", tell=tell, look=look)
-        if (now := installed_ray()) != before:
-            text = f"its setup has put Ray {now} in the place of {before}; Ray must be there before, as the"
-            raise Failed(VERSIONS, f"{text} head has it")
 
     def keep_synced(self) -> None:
         """Copy again and again what has changed in `file_mounts`."""

@@ -250,3 +250,39 @@ def test_term_ends_a_step_with_all_its_processes(tmp_path: Path) -> None:
     assert one.returncode == 128 + signal.SIGTERM
     assert "asked to stop (SIGTERM)" in output
     assert [bootstrap.process(int(pid)) for pid in pids.read_text().split()] == [None, None]
+
+
+def test_a_heads_setup_that_changes_ray_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    versions = iter(["2.60.0", "2.61.0"])
+    monkeypatch.setattr(bootstrap, "installed_ray", lambda: next(versions))
+    assert in_this_process(tmp_path, monkeypatch) == bootstrap.VERSIONS
+    assert "ended with 12: its setup has put Ray 2.61.0 in the place of 2.60.0" in capfd.readouterr().out
+
+
+def test_a_host_that_has_no_place_for_it_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    killed: list[bool] = []
+    monkeypatch.setattr(bootstrap, "do_step", full)
+    assert in_this_process(tmp_path, monkeypatch, killed=killed) == bootstrap.SETUP_FAILED
+    said = capfd.readouterr().out.splitlines()[-1]
+    assert said.startswith("bootstrap: ended with 19: the setup of the head's host can't be done: ")
+    assert said.endswith("No space left on device")
+    assert killed == [True]
+
+
+def in_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, killed: list[bool] | None = None
+) -> int:
+    """Return how a head's setup ends; this process keeps its signals and its children."""
+    monkeypatch.setattr(bootstrap, "adopt_orphans", nothing)
+    monkeypatch.setattr(bootstrap.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(bootstrap, "kill_all", lambda: None if killed is None else killed.append(True))
+    path = tmp_path / "launch.json"
+    path.write_text(json.dumps({"head_setup": {"commands": [["a", "true"]]}}))
+    return bootstrap.set_up_head(str(path))
