@@ -655,7 +655,10 @@ class Child:
             raise Failed(CLAIMED, f"instance {self.document['instance_id']} has joined already from {who}")
 
     def set_up(self, setup: Document) -> None:
-        """Do the steps before Ray; raise Failed. Lease and controller count as for a node that runs."""
+        """Do the steps before Ray; raise Failed. Lease and controller count as for a node that runs.
+
+        They may take long: that the cluster is still its own is checked again at their end.
+        """
         limit_s = float(self.document.get("orphan_timeout_s", 300))
 
         def look() -> None:
@@ -669,6 +672,9 @@ class Child:
 
         self.heard_s = time.monotonic()
         do_setup(setup, f"{self.document['temp_dir']}/setup", tell=tell, look=look)
+        # The head may just be coming back with its state.
+        reach(self.document["gcs_address"], float(self.document.get("reach_timeout_s", REACH_S)))
+        self.check()
 
     def keep_synced(self) -> None:
         """Copy again and again what has changed in `file_mounts`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -191,6 +192,30 @@ def test_a_setup_that_changes_ray_is_refused(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(Failed, match=r"its setup has put Ray 2\.61\.0 in the place of 2\.60\.0") as caught:
         child.set_up({"commands": [["a", "true"]]})
     assert caught.value.code == bootstrap.VERSIONS
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ({b"cluster_uid": "theirs"}, "is now another cluster: this worker does not join it"),
+        ({b"cluster_uid": "u1", b"session_name": "s2"}, "was restarted: session s2, not s1"),
+        ({b"cluster_uid": "u1", b"session_name": "s1"}, None),
+    ],
+)
+def test_after_it_the_cluster_must_still_be_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: dict[bytes, str], said: str | None
+) -> None:
+    child = waits(monkeypatch, tmp_path)
+    child.document |= {"gcs_address": "h:1", "cluster_uid": "u1", "session_name": "s1"}
+    reached: list[str] = []
+    monkeypatch.setattr(bootstrap, "reach", lambda address, _: reached.append(address))
+    monkeypatch.setattr(child, "get", lambda key, _: held.get(key, ""))
+    refused = pytest.raises(Failed, match=said) if said else contextlib.nullcontext()
+    with refused as caught:
+        child.set_up({"commands": [["a", f"touch {tmp_path}/did"]]})
+    assert (tmp_path / "did").exists()
+    assert reached == ["h:1"]
+    assert caught is None or caught.value.code == bootstrap.STRANGER
 
 
 def test_what_is_copied_again_is_what_was_copied(
