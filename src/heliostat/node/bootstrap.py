@@ -302,8 +302,12 @@ def copies(setup: Document) -> list[tuple[str, list[str]]]:
         target = os.path.expanduser(remote).rstrip("/") or "/"
         if not os.path.exists(local):
             raise Failed(SETUP_FAILED, f"file_mounts.{remote}: {local} {not_here()}")
-        if os.path.realpath(local) == os.path.realpath(target):
+        here, there = os.path.realpath(local), os.path.realpath(target)
+        if here == there:
             continue
+        if os.path.isdir(local) and there.startswith(here.rstrip("/") + "/"):
+            text = f"file_mounts.{remote}: on {socket.gethostname()} {target} lies in {local}, and a folder"
+            raise Failed(SETUP_FAILED, f"{text} can't be copied into itself")
         if shutil.which("rsync") is None:
             raise Failed(SETUP_FAILED, f"file_mounts.{remote}: there is no rsync on {socket.gethostname()}")
         try:

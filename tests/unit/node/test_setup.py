@@ -111,6 +111,17 @@ def test_a_copy_onto_itself_is_nothing(tmp_path: Path, home: Path) -> None:
     assert done(tmp_path, {"mounts": mounts, "rsync": []}) == []
 
 
+def test_a_folder_is_not_copied_into_itself(tmp_path: Path, home: Path, rsync: Path) -> None:
+    # The cluster file's own check sees the head's host, where the link may lead elsewhere.
+    (home / "data" / "inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(home / "data" / "inner")
+    found = refusal(tmp_path, {"mounts": [[f"{tmp_path}/link/copy", str(home / "data")]]})
+    assert found.startswith("file_mounts.")
+    assert found.endswith("lies in " + str(home / "data") + ", and a folder can't be copied into itself")
+    assert not rsync.exists()
+    done(tmp_path, {"mounts": [[f"{home}/data-2", str(home / "data")]]})
+
+
 def test_all_else_is_copied_by_rsync(tmp_path: Path, home: Path, rsync: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "file").touch()
