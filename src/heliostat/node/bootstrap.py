@@ -51,6 +51,8 @@ PARENT_LOOK_S = 0.1
 NEWS_S = 3.0
 LOG_LINES = 15
 SETUP_LOOK_S = 0.1
+COPY_S = 600.0
+"""How long a copy that is made again may take."""
 SETUP_LINES = 3
 SETUP_SHOWN_CHARS = 300
 VANISHED = 24
@@ -319,6 +321,33 @@ def copies(setup: Document) -> list[tuple[str, list[str]]]:
         options = setup.get("rsync") or []
         found.append((remote, ["rsync", "-a", *options, "--", local.rstrip("/") + slash, target + slash]))
     return found
+
+
+def copy_again(setup: Document) -> str:
+    """Do the copies once more; return what went wrong, nothing if all is well."""
+    wrong = []
+    try:
+        for remote, argv in copies(setup):
+            if why := copied(argv):
+                wrong.append(f"file_mounts.{remote} is not copied again: {why}")
+    except Failed as error:
+        wrong.append(str(error))
+    return "; ".join(wrong)
+
+
+def copied(argv: list[str]) -> str:
+    """Run rsync; return what is wrong with that, in the first line of what it says."""
+    quiet, pipe = subprocess.DEVNULL, subprocess.PIPE
+    try:
+        done = subprocess.run(argv, stdin=quiet, stdout=quiet, stderr=pipe, timeout=COPY_S, check=False)
+    except subprocess.TimeoutExpired:
+        return f"rsync took more than {COPY_S:g} s"
+    except OSError as error:
+        return f"rsync can't be run: {error.strerror}"
+    if done.returncode in (0, VANISHED):
+        return ""
+    first = next(iter(done.stderr.decode(errors="replace").splitlines()), "it said nothing")
+    return f"exit code {done.returncode}: {first[:SETUP_SHOWN_CHARS]}"
 
 
 def do_step(name: str, argv: list[str], output: str, *, look: Callable[[], None]) -> None:
@@ -681,15 +710,14 @@ class Child:
         self.check()
 
     def keep_synced(self) -> None:
-        """Copy again and again what has changed in `file_mounts`."""
-
-        def copy_again() -> None:
-            for _, argv in copies(self.document["setup"]):
-                subprocess.run(argv, stdin=subprocess.DEVNULL, check=False)
-
+        """Copy again and again what has changed in `file_mounts`; what goes wrong is said when it changes."""
+        said = ""
         while True:
             time.sleep(self.document["setup"]["again_s"])
-            self.guarded(copy_again)
+            found = self.guarded(lambda: copy_again(self.document["setup"]))
+            if found is not None and found != said:
+                said = found
+                say(found or "file_mounts are copied again")
 
     def get(self, key: bytes, namespace: bytes) -> str:
         return (self.ask("internal_kv_get", key, namespace) or b"").decode(errors="replace")

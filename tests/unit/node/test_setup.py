@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from tests.unit.node.test_bootstrap import NewGcs, child_with, until
 
 RSYNC = """#!/bin/sh
 echo "rsync $*" >> "$RSYNC_SAYS"
+[ -z "$RSYNC_HANGS" ] || exec sleep 600
+[ "${RSYNC_EXIT:-0}" = 0 ] || [ "$RSYNC_EXIT" = 24 ] || echo "no luck" >&2
 exit "${RSYNC_EXIT:-0}"
 """
 
@@ -143,7 +146,7 @@ def test_files_that_vanish_meanwhile_do_no_harm(
     monkeypatch.setenv("RSYNC_EXIT", "24")
     done(tmp_path, setup)
     monkeypatch.setenv("RSYNC_EXIT", "12")
-    assert refusal(tmp_path, setup) == "file_mounts.~/x failed with exit code 12, and said nothing"
+    assert refusal(tmp_path, setup) == "file_mounts.~/x failed with exit code 12: no luck"
 
 
 def test_what_this_host_has_not_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,24 +232,65 @@ def test_after_it_the_cluster_must_still_be_its_own(
     assert caught is None or caught.value.code == bootstrap.STRANGER
 
 
-def test_what_is_copied_again_is_what_was_copied(
-    tmp_path: Path, rsync: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+Rounds = Callable[[Sequence[Callable[[], object]]], list[float]]
+
+
+@pytest.fixture
+def rounds(tmp_path: Path, rsync: Path, monkeypatch: pytest.MonkeyPatch) -> Rounds:
+    """Let a worker copy again, once after each of some changes of its world; return its pauses."""
     child = waits(monkeypatch, tmp_path)
     (tmp_path / "data").mkdir()
     child.document["setup"] = {"mounts": [["~/x", f"{tmp_path}/data"]], "again_s": 30}
-    pauses: list[float] = []
 
-    def pause(seconds: float) -> None:
-        pauses.append(seconds)
-        if len(pauses) == 3:
-            raise KeyboardInterrupt
+    def run(changes: Sequence[Callable[[], object]]) -> list[float]:
+        pauses: list[float] = []
 
-    monkeypatch.setattr(bootstrap.time, "sleep", pause)
-    with pytest.raises(KeyboardInterrupt):
-        child.keep_synced()
-    assert pauses == [30, 30, 30]
+        def pause(seconds: float) -> None:
+            if len(pauses) == len(changes):
+                raise KeyboardInterrupt
+            changes[len(pauses)]()
+            pauses.append(seconds)
+
+        monkeypatch.setattr(bootstrap, "time", SimpleNamespace(sleep=pause))
+        with pytest.raises(KeyboardInterrupt):
+            child.keep_synced()
+        return pauses
+
+    return run
+
+
+def test_what_is_copied_again_is_what_was_copied(rounds: Rounds, rsync: Path) -> None:
+    assert rounds([nothing, nothing]) == [30, 30]
     assert len(rsync.read_text().splitlines()) == 2
+
+
+def test_what_goes_wrong_then_is_said_when_it_changes(
+    tmp_path: Path, rounds: Rounds, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def exits(code: int) -> Callable[[], None]:
+        return lambda: monkeypatch.setenv("RSYNC_EXIT", str(code))
+
+    rounds([nothing, exits(23), nothing, exits(24), exits(12), (tmp_path / "data").rmdir, nothing])
+    output = capfd.readouterr()
+    said = [line.removeprefix("bootstrap: ") for line in output.out.splitlines()]
+    assert said[:3] == [
+        "file_mounts.~/x is not copied again: exit code 23: no luck",
+        "file_mounts are copied again",
+        "file_mounts.~/x is not copied again: exit code 12: no luck",
+    ]
+    assert len(said) == 4
+    assert said[3].startswith(f"file_mounts.~/x: {tmp_path}/data is not on ")
+    assert output.err == ""
+
+
+def test_a_copy_that_hangs_is_ended(
+    rounds: Rounds, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bootstrap, "COPY_S", 0.2)
+    monkeypatch.setenv("RSYNC_HANGS", "1")
+    rounds([nothing, nothing])
+    said = "bootstrap: file_mounts.~/x is not copied again: rsync took more than 0.2 s\n"
+    assert capfd.readouterr().out == said
 
 
 # -- of a head

@@ -10,7 +10,7 @@ from tests.unit.repo import tree
 
 FILE_LINES = 500
 # It is carried into any image as one file, so it can't be split; it has a limit of its own.
-LONGER = {"src/heliostat/node/bootstrap.py": 990}
+LONGER = {"src/heliostat/node/bootstrap.py": 1000}
 FUNCTION_LINES = 70
 VAGUE = {"manager", "helper", "helpers", "util", "utils", "common", "misc"}
 
