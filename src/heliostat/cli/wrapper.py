@@ -322,6 +322,7 @@ class Wrapper:
         places = StatePlaces(self._folder)
         # The record last: once it is gone another `up` may write files of its own.
         LaunchFile.remove(self._folder)
+        places.ray_file.unlink(missing_ok=True)
         if self._launch.attached_file:
             Path(self._launch.attached_file).unlink(missing_ok=True)
         self._forget(places)

@@ -96,9 +96,11 @@ def test_only_its_own_record_goes(tmp_path: Path, uid: str, stays: bool) -> None
     write_record(places.record, record)
     attached = tmp_path / "attached"
     attached.touch()
+    places.ray_file.touch()
     made(tmp_path, attached_file=str(attached))._clean()
     assert (read_record(places.record) is not None) is stays
     assert not attached.exists()
+    assert not places.ray_file.exists()
 
 
 # -- a head that dies
