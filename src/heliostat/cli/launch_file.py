@@ -1,4 +1,7 @@
-"""What `up` hands to the head's wrapper: `launch.json` in the state folder, nothing secret in it."""
+"""What `up` hands to the head's wrapper: `launch.json` in the state folder, for its user's eyes only.
+
+We write no secret into it; what a person has written into the commands of a setup is in it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ class LaunchFile:
     `attached_pid` and `attached_ticks` name the foreground `up` whose end ends the
     cluster; 0 for a detached one. Where that is on another host, it touches `attached_file`
     again and again instead; empty for a detached one. `head_environment` is the head's alone; all else both
-    children have from the wrapper's own environment, so that no secret is written here. `head_setup` is
+    children have from the wrapper's own environment, where tokens and passwords stay. `head_setup` is
     done before the head starts, within `head_setup_s` (docs/bootstrap.md; empty: nothing).
     """
 
@@ -39,7 +42,11 @@ class LaunchFile:
 
     def write(self, folder: Path) -> None:
         temporary = folder / f"{NAME}.new"
-        temporary.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        # One that a crash has left may have another mode.
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(asdict(self), file, indent=1)
         os.replace(temporary, folder / NAME)
 
     @classmethod

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,20 @@ def test_one_of_the_previous_version_is_read(tmp_path: Path) -> None:
     found = LaunchFile.read(tmp_path)
     assert (found.address, found.head_temp_dir) == ("127.0.0.1:6380", "/tmp/hel-6a06737e")
     assert found.head_argv[3:5] == ["start", "--head"]
+
+
+def test_it_is_for_its_users_eyes_only(tmp_path: Path) -> None:
+    left = tmp_path / f"{NAME}.new"
+    left.touch(mode=0o644)
+    written = LaunchFile(["ray"], {}, "", "", "u1", "", "", head_setup={"commands": [["a", "export KEY=1"]]})
+    before = os.umask(0)
+    try:
+        written.write(tmp_path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / NAME).stat().st_mode) == 0o600
+    assert not left.exists()
+    assert LaunchFile.read(tmp_path) == written
 
 
 def test_keys_of_another_version_are_passed_over(tmp_path: Path) -> None:
