@@ -10,8 +10,8 @@ import socket
 import subprocess
 from pathlib import Path
 
-COMMANDS = ("slurmdbd", "sacctmgr", "mariadbd", "mariadb-install-db")
-PACKAGES = ("slurmdbd", "mariadb-server-core")
+COMMANDS = ("slurmdbd", "sacctmgr", "mariadbd", "mariadb-install-db", "my_print_defaults")
+PACKAGES = ("slurmdbd", "mariadb-server-core", "mariadb-client-core")
 MAKE_S = 60.0
 DATABASE = (
     "--no-defaults",
