@@ -81,6 +81,11 @@ def of_type(found: Cluster, name: str) -> InstanceReport | None:
     return next((one for one in found.status().instances if one.node_type == name), None)
 
 
+def starting(found: Cluster, name: str) -> InstanceReport | None:
+    one = of_type(found, name)
+    return one if one is not None and one.state == "starting" else None
+
+
 def test_a_setup_that_fails_is_told_and_backs_off(set_up: Cluster) -> None:
     why = "broken.worker_setup_commands.0 failed with exit code 7: no such module"
     added = set_up.command("add", BROKEN)
@@ -98,8 +103,7 @@ def test_one_that_takes_long_is_starting_and_ends_at_once_when_it_is_told_to(
 ) -> None:
     assert set_up.command("add", SLOW, "--no-wait").returncode == 0
     pid = until(lambda: written(folder / "slow"), "a setup that runs", 60)
-    slow = until(lambda: of_type(set_up, SLOW), "the worker", 10)
-    assert slow.state == "starting"
+    slow = until(lambda: starting(set_up, SLOW), "a worker that starts", 10)
     until(lambda: "setup, step" in set_up.command("status").stdout or None, "a word on its setup", 20)
     began_s = time.monotonic()
     assert set_up.command("remove", slow.instance_id, "--deadline", "1s").returncode == 0
