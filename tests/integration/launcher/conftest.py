@@ -7,11 +7,10 @@ import os
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -22,7 +21,6 @@ from tests import slurm_site
 from tests.integration.slurm.conftest import give_up_over
 from tests.slurm_site import SlurmSite
 
-T = TypeVar("T")
 COMMAND_TIMEOUT_S = 150
 
 # What Ray wants written, though it is all empty.
@@ -131,16 +129,6 @@ class Launcher:
         assert tagged_processes("HELIOSTAT_CLUSTER_UID", record.cluster_uid) == []
         # No script, no bootstrap config; Python may have kept its caches.
         assert [one.name for one in self.home.iterdir() if not one.name.startswith(".")] == []
-
-
-def until(look: Callable[[], T | None], what: str, seconds: float = 60) -> T:
-    deadline_s = time.monotonic() + seconds
-    while time.monotonic() < deadline_s:
-        found = look()
-        if found:
-            return found
-        time.sleep(0.3)
-    pytest.fail(f"no {what} within {seconds:g} s")
 
 
 @pytest.fixture

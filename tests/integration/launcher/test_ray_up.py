@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.launcher.conftest import LISTS, WORK, Launcher, until
+from tests.integration.launcher.conftest import LISTS, WORK, Launcher
+from tests.integration.slurm.login import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 

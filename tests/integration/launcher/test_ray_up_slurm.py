@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from heliostat.config.record import write_record
-from tests.integration.launcher.conftest import LISTS, WORK, Launcher, until
-from tests.integration.slurm.login import ELSEWHERE
+from tests.integration.launcher.conftest import LISTS, WORK, Launcher
+from tests.integration.slurm.login import ELSEWHERE, until
 from tests.slurm_site import SlurmSite
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
