@@ -323,8 +323,7 @@ def _take_back(
         _end_rest(record, say)
         forget_storage_or_say(record, say)
         # A wrapper that was told to end before it could hear so has not cleaned up.
-        LaunchFile.remove(places.folder)
-        remove_record(places.record, record.cluster_uid)
+        _remove_files(record, places)
         shutil.rmtree(record.runtime_dir, ignore_errors=True)
 
 
@@ -371,9 +370,15 @@ def _forget_crashed(record: ClusterRecord) -> None:
     if (now := read_record(places.record)) is not None and now.cluster_uid == record.cluster_uid:
         write_record(places.record, replace(now, phase=DOWN))
         forget_storage(now)
-        LaunchFile.remove(places.folder)
-        remove_record(places.record, record.cluster_uid)
+        _remove_files(record, places)
     shutil.rmtree(record.runtime_dir, ignore_errors=True)
+
+
+def _remove_files(record: ClusterRecord, places: StatePlaces) -> None:
+    # The record last: once it is gone another `up` may write files of its own.
+    LaunchFile.remove(places.folder)
+    places.ray_file.unlink(missing_ok=True)
+    remove_record(places.record, record.cluster_uid)
 
 
 def _cancel_jobs(record: ClusterRecord, places: StatePlaces, say: Say) -> None:

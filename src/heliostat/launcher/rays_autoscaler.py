@@ -123,8 +123,8 @@ def _free_port(wish: int) -> int:
     raise HeliostatError("no port is free for the autoscaler's metrics")
 
 
-def monitor(record: ClusterRecord, *, config: Path, log_dir: str) -> Any:
-    """Return Ray's monitor of this cluster, ready to run; what it logs goes to `log_dir` and to stderr."""
+def monitor(record: ClusterRecord, *, places: StatePlaces, log_dir: str) -> Any:
+    """Return Ray's monitor of this cluster, ready to run; it logs to `log_dir` and to the cluster's logs."""
     from ray._private.ray_logging import setup_component_logger
 
     logging.getLogger(TIRESOME_LOGGER).addFilter(lambda record: TIRESOME not in record.getMessage())
@@ -132,7 +132,8 @@ def monitor(record: ClusterRecord, *, config: Path, log_dir: str) -> Any:
         logging_level="info",
         logging_format=LOG_FORMAT,
         log_dir=log_dir,
-        filename=[LOG_NAME, ""],
+        # Both rotate; an absolute path is none of `log_dir`. What is printed all the same goes to the latter.
+        filename=[LOG_NAME, str(places.autoscaler_log.absolute())],
         max_bytes=LOG_BYTES,
         backup_count=LOG_BACKUPS,
     )
@@ -141,12 +142,15 @@ def monitor(record: ClusterRecord, *, config: Path, log_dir: str) -> Any:
         from ray.autoscaler._private.monitor import Monitor
 
         return Monitor(
-            address=record.address, autoscaling_config=str(config), log_dir=log_dir, monitor_ip=head_ip
+            address=record.address,
+            autoscaling_config=str(places.ray_file),
+            log_dir=log_dir,
+            monitor_ip=head_ip,
         )
     from ray.autoscaler.v2.instance_manager.config import FileConfigReader
     from ray.autoscaler.v2.sdk import get_cluster_resource_state
 
-    reader = FileConfigReader(config_file=str(config), skip_content_hash=True)
+    reader = FileConfigReader(config_file=str(places.ray_file), skip_content_hash=True)
     made = _continued()(address=record.address, config_reader=reader, log_dir=log_dir, monitor_ip=head_ip)
     made.seen_before = get_cluster_resource_state(made.gcs_client).last_seen_autoscaler_state_version
     return made
@@ -181,7 +185,7 @@ def run(folder: Path, head_temp_dir: str) -> None:
         raise HeliostatError(f"autoscaler: ray can't be used: {why}")
     record = wait_for_head(places)
     log_dir = session_log_dir(head_temp_dir, record.session_name)
-    monitor(record, config=places.ray_file, log_dir=str(log_dir)).run()
+    monitor(record, places=places, log_dir=str(log_dir)).run()
 
 
 def main() -> None:

@@ -704,7 +704,10 @@ class Child:
             self.tell(state="starting", detail=text)
 
         self.heard_s = time.monotonic()
-        do_setup(setup, f"{self.document['temp_dir']}/setup", tell=tell, look=look)
+        try:
+            do_setup(setup, f"{self.document['temp_dir']}/setup", tell=tell, look=look)
+        except OSError as error:
+            raise Failed(SETUP_FAILED, f"the setup can't be done: {error}") from error
         # The head may just be coming back with its state.
         reach(self.document["gcs_address"], float(self.document.get("reach_timeout_s", REACH_S)))
         self.check()

@@ -60,7 +60,8 @@ class Started:
         assert tagged_processes(UID_TAG, self.record.cluster_uid) == []
         assert self.wrapper.poll() is not None
         places = places_of(self.record)
-        assert [path.name for path in (places.record, places.folder / "launch.json") if path.exists()] == []
+        told = (places.record, places.folder / "launch.json", places.ray_file)
+        assert [path.name for path in told if path.exists()] == []
         assert not Path(self.record.runtime_dir).exists()
         assert places.journal.exists(), "what people may want to read later stays"
 
@@ -81,6 +82,7 @@ def begin(state: Path, cluster: ClusterRecord, tmp_path: Path) -> Iterator[Begin
         places = places_of(record)
         write_record(places.record, record)
         LaunchFile([], {}, "", record.address, uid, str(runtime), str(places.logs)).write(places.folder)
+        places.ray_file.touch()
         places.journal.touch()
         process = subprocess.Popen(
             [sys.executable, "-S", "-c", WRAPPER, how, str(ready)],

@@ -199,6 +199,16 @@ def test_so_does_a_controller_that_nobody_hears(tmp_path: Path, monkeypatch: pyt
     bootstrap.kill_all()
 
 
+def test_a_disk_that_takes_nothing_is_a_failure_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = waits(monkeypatch, tmp_path)
+    child.document["temp_dir"] = str(tmp_path / "gone")
+    with pytest.raises(Failed, match=r"the setup can't be done: .*No such file or directory") as caught:
+        child.set_up({"commands": [["a", "true"]]})
+    assert caught.value.code == bootstrap.SETUP_FAILED
+
+
 def test_a_setup_that_changes_ray_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     child = waits(monkeypatch, tmp_path)
     versions = iter(["2.60.0", "2.61.0"])
