@@ -3,9 +3,9 @@
     python benchmarks/ray_up.py [--rounds 5] [--upscaling-speed 1.0] [--json]
 
 Two clusters of the local backend are up, in whose files `provider.autoscaler` alone differs. In each round
-the same job is submitted to each of them (`ray job submit`), in turns first to the one or to the other, each
-time from zero workers. Prints for each the seconds from the start of that command to the job's checked result
-(median), and their ratio.
+the same job is sent to each of them (`ray submit`), in turns first to the one or to the other, each time from
+zero workers. Prints for each the seconds from the start of that command to the job's checked result (median),
+and their ratio.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measuring import end_on_term, until
 from heliostat.api.client import ControllerClient
-from heliostat.cli.driver import driver_environment
 from heliostat.cli.start import StartOptions, start_cluster, stop_cluster
 from heliostat.config.record import ClusterRecord
 
@@ -48,6 +47,9 @@ available_node_types:
   head: {{resources: {{CPU: 0}}, node_config: {{backend: local}}}}
   worker: {{resources: {{CPU: 1}}, max_workers: {workers}, node_config: {{backend: local}}}}
 head_node_type: head
+setup_commands: []
+head_setup_commands: []
+worker_setup_commands: []
 """
 
 JOB = f"""
@@ -84,11 +86,10 @@ def up(folder: Path, autoscaler: str, speed: float) -> Iterator[ClusterRecord]:
 def job_s(record: ClusterRecord, script: Path) -> float:
     """Return how long the job takes from its submission to its result, in seconds; it begins at zero."""
     wait_empty(record)
-    argv = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--", sys.executable, str(script)]
+    argv = [sys.executable, "-m", "ray.scripts.scripts", "submit", record.source, str(script)]
     began_s = time.monotonic()
     done = subprocess.run(
         argv,
-        env=driver_environment(record),
         capture_output=True,
         text=True,
         timeout=JOB_TIMEOUT_S,

@@ -1,8 +1,8 @@
 """Run what is too long for every change.
 
-In turn: the tests marked `nightly`; the property tests with many more examples; and all
-other tests against every Ray version of tools/ray-versions.txt, each in an environment of its own
-under `.tools/`. Goes on after a failure, and says at the end what failed.
+In turn: the tests marked `nightly`; the property tests with many more examples; and against every
+Ray version of tools/ray-versions.txt, each in an environment of its own under `.tools/`, all other tests
+and the nightly ones of what is private in Ray. Goes on after a failure, and says at the end what failed.
 
     python -m tools.nightly            everything
     python -m tools.nightly 2.56.1     only that Ray version
@@ -23,6 +23,9 @@ from tools import environment
 
 VERSIONS = environment.ROOT / "tools" / "ray-versions.txt"
 STEP_TIMEOUT_S = 3 * 3600
+PRIVATE = ("tests/integration/launcher", "tests/integration/slurm/test_ray_decides.py")
+"""Tests of Ray's launcher and its own autoscaler, in which each Ray is another one."""
+
 EVERY_CORE = ("--numprocesses=auto", "--maxprocesses=8", "--dist=loadfile")
 
 
@@ -69,7 +72,8 @@ def _with_ray(version: str) -> bool:
     target = ["--python", str(venv / "bin" / "python")]
     environment.run([uv, "pip", "install", "--quiet", *target, *environment.index_flags(), "-r", str(wanted)])
     environment.install_project(venv, uv)
-    return _pytest(venv)
+    everything = _pytest(venv)
+    return _pytest(venv, "-m", "nightly", *PRIVATE) and everything
 
 
 def with_ray(locked: str, version: str) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,6 +99,38 @@ class Launcher:
             end.cancel()
             shown.terminate()
             shown.communicate(timeout=30)
+
+    def typed(self, command: str, text: str) -> tuple[int, str]:
+        """Run one of Ray's commands on a terminal and type `text`; return its code and all that was shown."""
+        process, terminal = pty.fork()
+        if process == 0:
+            os.chdir(self.folder)
+            os.execve(self.program, [self.program, command, str(self.file)], self._environment())
+        os.write(terminal, text.encode())
+        shown, until_s = b"", time.monotonic() + COMMAND_TIMEOUT_S
+        try:
+            while time.monotonic() < until_s:
+                ready, _, _ = select.select([terminal], [], [], 1.0)
+                # At its end a terminal answers with an error.
+                shown += os.read(terminal, 65536) if ready else b""
+        except OSError:
+            pass
+        finally:
+            os.close(terminal)
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), shown.decode(errors="replace")
+
+    def begin(self, *words: str) -> subprocess.Popen[str]:
+        """Start one of Ray's commands on the file; whoever calls waits for its end."""
+        command, *more = words
+        return subprocess.Popen(
+            [self.program, command, str(self.file), *more],
+            env=self._environment(),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
     @property
     def program(self) -> str:

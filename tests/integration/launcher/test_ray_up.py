@@ -93,3 +93,29 @@ def test_names_limits_addresses_and_the_log(launcher: Launcher) -> None:
     assert "head" in launcher.ray("up", "--yes", *named, code=1)
     launcher.ray("exec", "exit 5", "--stop", *named, code=5)
     launcher.nothing_is_left(record)
+
+
+@pytest.mark.nightly
+def test_a_second_up_while_the_head_is_set_up_and_a_shell_on_a_terminal(launcher: Launcher) -> None:
+    begun, go_on = launcher.folder / "begun", launcher.folder / "go-on"
+    waits = f"touch {begun}; while [ ! -e {go_on} ]; do sleep 0.1; done"
+    setup = LISTS.replace("head_setup_commands: []", f"head_setup_commands: ['{waits}']")
+    launcher.file.write_text(FILE.format(workers=2) + setup)
+    first = launcher.begin("up", "--yes")
+    try:
+        until(begun.exists, "setup of the head")
+        record = launcher.record
+        said = launcher.ray("up", "--yes", code=1)
+        assert "another `heliostat up` of this cluster is under way" in said
+        assert launcher.record == record
+    finally:
+        go_on.touch()
+        told, _ = first.communicate(timeout=120)
+    assert first.returncode == 0, told
+    code, shown = launcher.typed("attach", "echo the $((40 + 2)) of $RAY_ADDRESS\nexit 3\n")
+    record = launcher.record
+    assert record is not None
+    assert f"the 42 of {record.address}" in shown
+    assert code == 3
+    launcher.ray("down", "--yes")
+    launcher.nothing_is_left(record)
