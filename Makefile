@@ -61,6 +61,7 @@ clean: ## remove everything that make made
 	rm -rf .venv .tools .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov dist build
 	find src tests tools -name __pycache__ -prune -exec rm -rf {} +
 
-$(STAMP): uv.lock pyproject.toml tools/environment.py
-	@python=$$(sh tools/pick-python $(PYTHON)) && "$$python" tools/environment.py $(if $(PYTHON),--pinned)
+$(STAMP): uv.lock pyproject.toml tools/environment.py tools/torch_cpu.py
+	@python=$$(sh tools/pick-python $(PYTHON)) && "$$python" tools/environment.py $(if $(PYTHON),--pinned) \
+		&& "$$python" -m tools.torch_cpu
 	@touch $@

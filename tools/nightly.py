@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from tools import environment
+from tools import environment, torch_cpu
 
 VERSIONS = environment.ROOT / "tools" / "ray-versions.txt"
 STEP_TIMEOUT_S = 3 * 3600
@@ -72,6 +72,7 @@ def _with_ray(version: str) -> bool:
     target = ["--python", str(venv / "bin" / "python")]
     environment.run([uv, "pip", "install", "--quiet", *target, *environment.index_flags(), "-r", str(wanted)])
     environment.install_project(venv, uv)
+    torch_cpu.provide(venv, uv)
     everything = _pytest(venv)
     return _pytest(venv, "-m", "nightly", *PRIVATE) and everything
 
