@@ -9,6 +9,8 @@ BIN := .venv/bin
 EVERY_CORE := --numprocesses=auto --maxprocesses=8 --dist=loadfile
 # The interpreter's name is part of the stamp, so that asking for another one rebuilds .venv.
 STAMP := .venv/.installed$(if $(PYTHON),-$(notdir $(PYTHON)))
+# Large, so that only those get it who need it.
+TORCH := .venv/.torch
 
 .PHONY: help demo test unit coverage integration nightly check lint format types imports lock picture clean
 
@@ -26,10 +28,10 @@ unit: $(STAMP) ## run the unit tests on every core
 coverage: $(STAMP) ## run the unit tests and tell how much of each file they cover (takes longer)
 	$(BIN)/pytest tests/unit $(EVERY_CORE) --cov --cov-report=term
 
-integration: $(STAMP) ## run the tests that start real Ray
+integration: $(STAMP) $(TORCH) ## run the tests that start real Ray
 	$(BIN)/pytest tests/integration
 
-nightly: $(STAMP) ## run what is too long for every change: long tests, more examples, other Ray versions
+nightly: $(STAMP) $(TORCH) ## run what is too long for every change: long tests, more examples, other Ray versions
 	$(BIN)/python -m tools.nightly
 
 check: lint types imports ## lint, types, direction of imports, lock file
@@ -61,7 +63,10 @@ clean: ## remove everything that make made
 	rm -rf .venv .tools .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov dist build
 	find src tests tools -name __pycache__ -prune -exec rm -rf {} +
 
-$(STAMP): uv.lock pyproject.toml tools/environment.py tools/torch_cpu.py
-	@python=$$(sh tools/pick-python $(PYTHON)) && "$$python" tools/environment.py $(if $(PYTHON),--pinned) \
-		&& "$$python" -m tools.torch_cpu
+$(STAMP): uv.lock pyproject.toml tools/environment.py
+	@python=$$(sh tools/pick-python $(PYTHON)) && "$$python" tools/environment.py $(if $(PYTHON),--pinned)
+	@touch $@
+
+$(TORCH): $(STAMP) tools/torch_cpu.py
+	@python=$$(sh tools/pick-python $(PYTHON)) && "$$python" -m tools.torch_cpu
 	@touch $@
