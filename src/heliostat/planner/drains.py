@@ -42,7 +42,7 @@ class Drains:
         self.kept: dict[str, Reason] = {}
         self.going: Counter[str] = Counter()
         self.spare = dict(scene.spare)
-        for one in surplus:
+        for one in (*surplus, *scene.unseen_coming):
             self.spare[one.node_type] -= 1
         withdrawn = Counter(one.node_type for one in scene.coming if scene.withdrawal(one) == "over")
         self.excess = {name: count - withdrawn[name] for name, count in scene.excess.items()}

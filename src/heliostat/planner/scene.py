@@ -152,6 +152,11 @@ class Scene:
     def staying_coming(self) -> tuple[Instance, ...]:
         return tuple(one for one in self.coming if self.withdrawal(one) is None)
 
+    @property
+    def unseen_coming(self) -> tuple[Instance, ...]:
+        """Return what counts as on its way, and may be gone: its backend was not heard. It holds no floor."""
+        return tuple(one for one in self.staying_coming if one.state is InstanceState.UNKNOWN)
+
     @cached_property
     def staying_running(self) -> tuple[Instance, ...]:
         gone = self.gone_soon

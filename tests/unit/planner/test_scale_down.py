@@ -120,6 +120,17 @@ class TestStays:
         assert made.kept[first].why is Why.MIN_WORKERS
         assert made.target == {"cpu": 1}
 
+    @pytest.mark.parametrize("heard", [True, False])
+    def test_for_min_workers_while_nobody_knows_whether_another_one_comes(self, heard: bool) -> None:
+        world = World(policy=policy(kind("cpu", min_workers=1)))
+        up, asked = world.running(idle_s=900), world.coming()
+        world.silent = {} if heard else {"fake": "timed out"}
+        made = world.rounds(4)
+        # Of the two the one that is on its way is given back, and only where it can be seen.
+        assert released(made).keys() == ({asked} if heard else set())
+        assert drained(made) == {}
+        assert made.kept[up].why is Why.MIN_WORKERS
+
     def test_for_a_floor_by_hand(self) -> None:
         world = World(operator=OperatorSettings(floors={"cpu": 1}))
         one = world.running(idle_s=900)
