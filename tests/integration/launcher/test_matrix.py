@@ -24,11 +24,12 @@ provider:
   head_timeout_s: 20
   backends:
     local: {{cpus: 2}}
-    slurm: {{network: 127.0.0.0/8, time_limit: "00:10:00", memory_request: false}}
+{slurm}
 available_node_types:
   front: {{resources: {{CPU: 0}}, node_config: {{backend: {head}}}}}
   cpu: {{resources: {{CPU: 1}}, max_workers: 1, node_config: {{backend: {workers}}}}}
 """
+SLURM = '    slurm: {network: 127.0.0.0/8, time_limit: "00:10:00", memory_request: false}'
 PLACES = {"here": ("local", "local"), "outside": ("local", "slurm"), "inside": ("slurm", "slurm")}
 DECIDES = {"heliostat": "", "v2": "v2", "v1": "v1"}
 """What decides → how the cluster's record names it."""
@@ -44,7 +45,9 @@ def test_work_brings_a_worker_that_goes_again(
     launcher.environment = {**launcher.environment, V1_VARIABLE: "0" if decides == "v1" else "1"}
     head, workers = PLACES[place]
     autoscaler = "ray" if DECIDES[decides] else "heliostat"
-    launcher.file.write_text(FILE.format(head=head, workers=workers, autoscaler=autoscaler) + LISTS)
+    slurm = SLURM if site is not None else ""
+    text = FILE.format(head=head, workers=workers, autoscaler=autoscaler, slurm=slurm)
+    launcher.file.write_text(text + LISTS)
     (launcher.folder / "work.py").write_text(WORK)
     launcher.ray("up", "--yes", HELIOSTAT_UP_WAIT="60s")
     record = launcher.record
