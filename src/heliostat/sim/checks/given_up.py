@@ -10,6 +10,7 @@ from heliostat.sim.checks.view import View
 from heliostat.sim.witness import lies_of
 from heliostat.sim.world.ends import Cause
 from heliostat.sim.world.machine import Machine, Phase
+from heliostat.sim.world.work import WorkState
 
 LISTED_S = 75.0
 """A backend where nothing moves is listed every 60 s (`Timing.listing_slow_s`); a round and a call follow."""
@@ -104,10 +105,17 @@ class Needless:
         return found is not None and found.intent is Intent.WANTED and not protected
 
     def _uses(self) -> int:
-        """Count all that could use a node of its own: also what runs, since its node may be at its end."""
+        """Count all that could use a node of its own: also what runs, since its node may be at its end.
+
+        So does a gang's member that is done while others are not: Ray keeps its place, and looks for
+        another one when that node ends.
+        """
         ray, policy, added = self._view.world.ray, self._view.policy, self._view.witness.added
         kept = sum(one.count for one in ray.constraint.demands) if ray.constraint else 0
-        return len(ray.ledger.unfinished) + kept + added + sum(one.min_workers for one in policy.node_types)
+        members = (one for group in ray.scheduler.groups.values() for one in group.members)
+        places = sum(one.state is WorkState.DONE for one in members)
+        floors = sum(one.min_workers for one in policy.node_types)
+        return len(ray.ledger.unfinished) + places + kept + added + floors
 
 
 class Led:
