@@ -270,12 +270,12 @@ class BatchBackend(Backend):
         return [one for one in found if self.may_end(one, by)]
 
     def _submitted(self, owner: str) -> int:
-        return sum(
-            not job.is_over and job.members[0].identity.owner == owner
-            for job in self.jobs.values()
-            if job.members
-            for _ in job.members
-        )
+        """Count what is not yet over: of an allocation that goes on without some members, those that go on.
+
+        Slurm's own limit is on jobs, of which a whole allocation is one.
+        """
+        members = (one for job in self.jobs.values() for one in job.members)
+        return sum(not one.is_over and one.identity.owner == owner for one in members)
 
     # -- the weather ----------------------------------------------------------------------
 

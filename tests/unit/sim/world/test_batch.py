@@ -88,6 +88,19 @@ async def test_above_the_submit_limit_half_is_taken(stage: Stage) -> None:
     assert len(await rows(provider)) == 4
 
 
+async def test_what_has_left_an_allocation_counts_against_no_submit_limit(stage: Stage) -> None:
+    backend = stage.batch(submitted_most=3)
+    provider = client(stage, backend)
+    await provider.apply(Change(launch=(request(3, together=True),)))
+    stage.agenda.advance(5)
+    assert set((await provider.apply(Change(launch=(request(2, "l2"),)))).failed_launches) == {"l2"}
+    await provider.apply(Change(terminate=("l1.1", "l1.2")))
+    await rows(provider)
+    stage.agenda.advance(30)
+    assert not (await provider.apply(Change(launch=(request(2, "l3"),)))).failed_launches
+    assert backend.jobs[1].state == "RUNNING"
+
+
 async def test_a_lost_reply_and_a_second_ask_are_two_jobs_of_which_one_stays(stage: Stage) -> None:
     backend = stage.batch(machines=1)
     backend.submit(request(), OURS, [0])
