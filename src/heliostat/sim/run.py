@@ -38,7 +38,7 @@ from heliostat.sim.trace import Trace
 from heliostat.sim.witness import Witness
 from heliostat.sim.world.ends import Cause
 from heliostat.sim.world.machine import Phase
-from heliostat.sim.world.work import Work
+from heliostat.sim.world.work import Work, WorkState
 from heliostat.sim.world.world import World
 from heliostat.sim.wrapper import OURS, ConfigFile, Host, Wrapper
 
@@ -182,9 +182,7 @@ class _Simulation:
         self.people.end()
         self.world.calm()
         self.trace.add("run", "nothing goes wrong any more")
-        for one in list(self.world.ray.ledger.unfinished.values()):
-            if not is_feasible(one, replace(self.scenario, spec=self.wrapper.host.spec)):
-                self.world.ray.scheduler.cancel(one)
+        self._give_up()
         if not self._is_going_down():
             self._met()
         if not self._is_going_down():
@@ -193,6 +191,15 @@ class _Simulation:
         self._down()
         if not self.scenario.faults and self.wrapper.lives == 1:
             self._accounted()
+
+    def _give_up(self) -> None:
+        """Take back all work that perhaps can't be done, and the results of such work: it would be made
+        again, for as long, when their nodes end."""
+        ledger, scenario = self.world.ray.ledger, replace(self.scenario, spec=self.wrapper.host.spec)
+        done = (one for one in ledger.works.values() if one.state is WorkState.DONE)
+        for one in [*ledger.unfinished.values(), *done]:
+            if not is_feasible(one, scenario):
+                self.world.ray.scheduler.cancel(one)
 
     def _is_going_down(self) -> bool:
         """Say whether the cluster ends for a reason of its own: another head answered, or none for long."""

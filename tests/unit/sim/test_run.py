@@ -8,8 +8,14 @@ import sys
 
 import pytest
 
+from heliostat.model.demand import Bundle
+from heliostat.model.resources import Resources
+from heliostat.sim.feasible import is_feasible
 from heliostat.sim.run import run
+from heliostat.sim.scenario import BackendScenario, Scenario, WorkloadScenario, WorkShape
 from heliostat.sim.seeds import scenario
+from heliostat.sim.world.work import Work
+from tests.unit.sim import pinned
 
 SEEDS = (*range(2, 9), *range(10, 20), 21, 22, 23)
 """Those of the first that take some tenths of a second each."""
@@ -47,3 +53,21 @@ def test_a_run_does_not_depend_on_the_order_of_sets() -> None:
 
 def test_seeds_differ() -> None:
     assert len({run(scenario(seed)).digest for seed in (3, 5, 8)}) == 3
+
+
+def test_a_result_is_given_up_with_the_work_that_could_not_make_it_again() -> None:
+    """Else each lease's end would begin work anew that the next lease perhaps has no time for."""
+    asked = Bundle(Resources.of({"CPU": 1}))
+    lasting = Scenario(
+        1,
+        pinned.spec(pinned.node_type("cpu", "slurm")),
+        (BackendScenario("slurm", "batch", boot_s=(2.0, 2.0), queue_s=(0.0, 1.0), lease_s=100.0),),
+        WorkloadScenario(
+            (WorkShape("task", asked, (1, 1), work_s=(50.0, 50.0), retries=50, pins_s=60.0),),
+            every_s=(1.0, 1.0),
+            unfinished_most=1,
+        ),
+        safety_s=70.0,
+    )
+    assert not is_feasible(Work(1, asked, 50.0, pins_s=60.0), lasting)
+    assert run(lasting).violation is None

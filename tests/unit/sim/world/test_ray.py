@@ -101,6 +101,18 @@ def test_a_result_in_the_object_store_keeps_the_node_and_is_made_again(stage: St
     assert work.work_id in stage.ledger.unfinished
 
 
+def test_a_result_that_is_taken_back_keeps_no_node_and_is_not_made_again(stage: Stage) -> None:
+    (work,) = stage.work(1.0, pins_s=60.0)
+    node_id = stage.node()
+    stage.agenda.advance(2)
+    stage.ray.scheduler.cancel(work)
+    assert shown(stage, node_id).status is NodeStatus.IDLE
+    stage.ray.leave(node_id, Cause.DIED)
+    stage.agenda.advance(60)
+    assert work.state is WorkState.DONE
+    assert not stage.ledger.unfinished
+
+
 def test_preferred_labels_come_first_and_fallbacks_do(stage: Stage) -> None:
     wants_a = (LabelConstraint("zone", LabelOperator.IN, ("a",)),)
     not_b = (LabelConstraint("zone", LabelOperator.NOT_IN, ("b",)),)

@@ -63,7 +63,10 @@ class Scheduler:
         self._try_groups_soon()
 
     def cancel(self, work: Work) -> None:
-        """Take work back, with its whole placement group: its driver has given up."""
+        """Take work back, with its whole placement group: its driver has given up.
+
+        Of what is done the result is let go: it is not made again when its node ends.
+        """
         if work.gang is not None:
             if work.gang.gang_id in self.groups:
                 self._cancel_group(work.gang, "cancelled")
@@ -79,6 +82,10 @@ class Scheduler:
             if not queue:
                 del self.waiting[work.bundle]
             self._means.ledger.lost(work, "cancelled")
+        elif work.state is WorkState.DONE:
+            holder = self._means.nodes.get(work.node_id)
+            if holder is not None:
+                self._unpin(work, holder)
 
     def _cancel_group(self, group: Group, why: str) -> None:
         for work in group.members:
@@ -221,7 +228,11 @@ class Scheduler:
     def _unpinned(self, work: Work, node: SimNode) -> None:
         if node.silent:
             node.held_back.append(lambda: self._unpinned(work, node))
-        elif node.pinned.get(work.work_id) is work:
+        else:
+            self._unpin(work, node)
+
+    def _unpin(self, work: Work, node: SimNode) -> None:
+        if node.pinned.get(work.work_id) is work:
             node.touch(self._now_s(), self._means.report_s())
             del node.pinned[work.work_id]
             self._freed(node)
