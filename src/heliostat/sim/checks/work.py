@@ -64,7 +64,8 @@ class Gentle:
 
 
 class Told:
-    """A busy node whose lease ends hears of it `notice_s` ahead, or once a market's notice is listed."""
+    """A busy node that is not cut off hears of its lease's end `notice_s` ahead, or once a market's notice is
+    listed."""
 
     name = "told"
 
@@ -76,7 +77,9 @@ class Told:
     def look(self) -> Iterator[str]:
         view = self._view
         for one in view.ours:
-            if one.expires_s is None or one.cause is not None or not view.is_busy(one):
+            node = view.world.ray.node(one.node_id)
+            # What is cut off can't be told: Ray refuses, and is asked again once it may be heard.
+            if node is None or node.silent or one.expires_s is None or one.cause is not None or node.is_idle:
                 self._busy_since_s.pop(one.node_id, None)
                 continue
             busy_since_s = self._busy_since_s.setdefault(one.node_id, view.now_s)
@@ -84,8 +87,7 @@ class Told:
             troubled = view.witness.untroubled_s(view.now_s, one.backend, "ray", "controller") < TOLD_S
             if view.now_s < due_s or troubled or not view.world.ray.alive:
                 continue
-            node = view.world.ray.node(one.node_id)
-            if node is not None and node.draining is None and not node.silent:
+            if node.draining is None:
                 yield f"{one} works, its lease ends in {one.expires_s - view.now_s:.0f} s, and nobody told it"
 
     def _heard_s(self, machine: Machine) -> float:
