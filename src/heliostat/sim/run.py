@@ -38,6 +38,7 @@ from heliostat.sim.trace import Trace
 from heliostat.sim.witness import Witness
 from heliostat.sim.world.ends import Cause
 from heliostat.sim.world.machine import Phase
+from heliostat.sim.world.ray.sim import RECONNECT_S
 from heliostat.sim.world.work import Work, WorkState
 from heliostat.sim.world.world import World
 from heliostat.sim.wrapper import OURS, ConfigFile, Host, Wrapper
@@ -248,9 +249,12 @@ class _Simulation:
         late = self._until(over, within_s)
         hidden = late and all(map(self.view.was_hidden, self.view.ours))
         if late and self.wrapper.is_down and (hidden or gave_up(self.wrapper)):
-            # A backend lied, or was away for too long: what it has ends when it hears of nobody any more.
-            within_s += self.scenario.spec.orphan_timeout_s
-            late = self._until(over, self.scenario.spec.orphan_timeout_s) and not all(
+            # A backend lied, or was away for too long: what it has ends when it hears of nobody any more. Its
+            # wrapper ends the head last, so what works still goes with that (`RECONNECT_S`).
+            self.world.ray.die()
+            alone_s = self.scenario.spec.orphan_timeout_s + RECONNECT_S
+            within_s += alone_s
+            late = self._until(over, alone_s) and not all(
                 # What never comes to run a bootstrap is left to its time limit, or to `doctor`.
                 one.phase is Phase.BOOTING
                 for one in self.view.ours
