@@ -304,7 +304,8 @@ class Controller:
     def _view(self, name: str) -> BackendView:
         """Return the backend's last listing, with refused launches in it and no stale offers."""
         watch, memory, actor = self.watches[name], self.memory, self.actors[name]
-        view = replace(watch.view, asking=actor.asking(watch.view.listed_at_s))
+        unseen = self._tombstones.unseen(name, watch.view)
+        view = replace(watch.view, asking=actor.asking(watch.view.listed_at_s), unseen=unseen)
         listed = {row.instance_id for row in view.rows}
         failed = (row for row in memory.refused_rows(name) if row.instance_id not in listed)
         view = replace(view, rows=(*view.rows, *failed), answers=memory.answers.get(name, ()))

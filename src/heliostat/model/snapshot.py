@@ -60,7 +60,8 @@ class BackendView:
     relaunched because a row is missing from them. `listed_at_s` is when the listing began.
     `answers` came of launches since the last round. `under_way`: it is not fresh only because the
     last change has not been answered for long; who is listed as coming or up is so. `asking` are the
-    instances that it is being asked for just now: that it does not list them yet says nothing.
+    instances that it is being asked for just now: that it does not list them yet says nothing. `unseen`
+    were released before any listing had them, so lately that one which lags may have them still.
     """
 
     rows: tuple[BackendInstance, ...] = ()
@@ -71,6 +72,7 @@ class BackendView:
     answers: tuple[Answer, ...] = ()
     under_way: bool = False
     asking: frozenset[str] = frozenset()
+    unseen: frozenset[str] = frozenset()
 
     @cached_property
     def ids(self) -> frozenset[str]:
@@ -243,7 +245,9 @@ def _backend_state(
         return said if intent.intent is Intent.WANTED and said in _OVER else BackendState.UNKNOWN
     if row is not None:
         return row.state
-    # A listing that began before the release can't tell that the instance has gone.
-    if intent.released_at_s is not None and view.listed_at_s <= intent.released_at_s:
+    # A listing that began before the release can't tell that the instance has gone, nor can one that may
+    # not even show yet that it came.
+    too_early = intent.released_at_s is not None and view.listed_at_s <= intent.released_at_s
+    if too_early or (intent.intent is Intent.RELEASED and intent.instance_id in view.unseen):
         return BackendState.UNKNOWN
     return BackendState.ABSENT

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from heliostat.control.tombstones import is_absent, is_down, is_heard, is_over
+from heliostat.control.tombstones import is_absent, is_down, is_heard, is_over, is_unseen
 from heliostat.model.instance import BackendInstance, BackendState, InstanceIntent, Intent
 from heliostat.model.snapshot import BackendView
 
@@ -43,6 +43,22 @@ def test_it_is_over_once_a_late_reply_could_not_bring_it_back() -> None:
     late = [over(at_s, absent_since_s=90.0) for at_s in (129.0, 130.0)]
     assert late == [False, True]
     assert not is_over(WANTED, EMPTY, absent_since_s=90.0, late_s=0.0)
+
+
+@pytest.mark.parametrize(
+    ("intent", "absent_since_s", "unseen"),
+    [
+        (RELEASED, 72.0, True),
+        (RELEASED, 71.0, False),
+        # No listing has begun since it was asked for.
+        (RELEASED, None, True),
+        (WANTED, 72.0, False),
+    ],
+)
+def test_what_no_listing_had_may_come_up_in_one_that_lags(
+    intent: InstanceIntent, absent_since_s: float | None, unseen: bool
+) -> None:
+    assert is_unseen(intent, EMPTY, absent_since_s=absent_since_s, late_s=30.0) is unseen
 
 
 def test_it_counts_from_the_first_listing_that_lacked_it() -> None:

@@ -107,6 +107,22 @@ def test_only_a_listing_newer_than_the_release_can_say_that_it_is_gone(
     assert state_of(intent=RELEASED, row=None, listed_at_s=listed_at_s) is state
 
 
+@pytest.mark.parametrize(
+    ("intent", "row", "state"),
+    [
+        (RELEASED, None, InstanceState.STOPPING),
+        (RELEASED, replace(ROW, state=BackendState.ENDED), InstanceState.GONE),
+        (INTENT, None, InstanceState.REQUESTED),
+    ],
+)
+def test_a_listing_that_may_not_show_it_yet_can_not_say_that_it_is_gone(
+    intent: InstanceIntent, row: BackendInstance | None, state: InstanceState
+) -> None:
+    view = BackendView((row,) if row else (), 200.0, True, unseen=frozenset({"l1.0"}))
+    (one,) = join(Snapshot(200.0, RayState(1, "s"), {"fake": view}, (intent,)))
+    assert one.state is state
+
+
 def test_a_listing_that_failed_says_nothing_of_what_it_lacks() -> None:
     assert state_of(row=None, fresh=False) is InstanceState.UNKNOWN
     assert state_of(row=ROW, fresh=False) is InstanceState.UNKNOWN

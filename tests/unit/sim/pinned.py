@@ -133,3 +133,15 @@ LATE_LAUNCHES = Scenario(
     people={"down": 300.0},
 )
 """A cluster was down before a request that seemed lost was carried out, and its worker stayed."""
+
+UNSEEN = Scenario(
+    seed=1,
+    spec=spec(node_type("fast", "cloud")),
+    backends=(
+        BackendScenario("cloud", "cloud", lag_s=5.0, boot_s=(60.0, 80.0), stop_s=(8.0, 9.0), strangers=0),
+    ),
+    workload=WorkloadScenario((work("task", {"CPU": 4}, (4, 8), work_s=(5.0, 30.0)),), every_s=(1.0, 3.0)),
+    safety_s=60.0,
+    people={"remove": 1_800.0},
+)
+"""Of a cloud whose listings lag more came than `max_workers`: what was removed at once did not count."""

@@ -14,6 +14,7 @@ FOUND = {
     "down hears no backend first": (pinned.UNHEARD_BACKEND, "down"),
     "each word to go down wakes": (pinned.STRANGERS_HEAD, "bounded"),
     "down waits for nothing late": (pinned.LATE_LAUNCHES, "down"),
+    "what no listing had is gone": (pinned.UNSEEN, "limits"),
     "gangs do not count on queues": (pinned.FULL_CLOUD, "settles"),
 }
 

@@ -19,6 +19,12 @@ def down_hears_no_backend_first(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(tombstones, "is_heard", lambda *_: True)
 
 
+@FOUND.mutant(seed=None, checks="limits")
+def what_no_listing_had_is_gone(patch: pytest.MonkeyPatch) -> None:
+    """What was released before any listing had it is gone with the next one that lacks it."""
+    patch.setattr(tombstones, "is_unseen", lambda *_, **__: False)
+
+
 @FOUND.mutant(seed=None, checks="met")
 def a_floor_waits_for_its_gang(patch: pytest.MonkeyPatch) -> None:
     """What a floor asks for goes out with the gang that wants it; of a new type that waits for the floor."""
