@@ -1,0 +1,138 @@
+"""What to do next with a group's seats. Pure: the same view, the same steps.
+
+A seat is a place that was asked for: a placement group, then an actor in it, then a member. Rules:
+
+- the dead are buried first, and what does not come up in time counts as dead;
+- who sits on a draining node leaves; nothing is started there;
+- what is too many goes in the order in which it is missed least: what waits, what starts, then the costliest
+  member, and of those the one that joined last;
+- what lacks up to the target is asked for, successors included.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from heliostat.train.types import Reason
+
+
+class Phase(enum.IntEnum):
+    """In the order that a seat goes through."""
+
+    ASKED = 0
+    """Its placement group waits. That is the demand which an autoscaler sees."""
+    PLACED = 1
+    STARTING = 2
+    """Its actor comes up."""
+    TAKING_OVER = 3
+    MEMBER = 4
+
+
+@dataclass(frozen=True)
+class Seat:
+    id: str
+    phase: Phase
+    since_s: float = 0.0
+    """When the phase began."""
+    node_id: str = ""
+    dead: str | None = None
+    cost: float = 1.0
+    number: int = 0
+    """Grows with each seat that was asked for, and for members with each that joined."""
+
+
+@dataclass(frozen=True)
+class View:
+    seats: Sequence[Seat]
+    target: int
+    now_s: float
+    start_timeout_s: float
+    draining: Mapping[str, float] = field(default_factory=dict)
+    """Node ids, each with the seconds that are left; infinity where there is no deadline."""
+
+
+@dataclass(frozen=True)
+class Bury:
+    """It is dead or stuck: what is left of it is removed."""
+
+    seat: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Withdraw:
+    """It is no member yet, and is not wanted any more (here)."""
+
+    seat: str
+
+
+@dataclass(frozen=True)
+class Start:
+    seat: str
+
+
+@dataclass(frozen=True)
+class Ask:
+    count: int
+
+
+@dataclass(frozen=True)
+class Leave:
+    """A member that is well leaves; there is time to hand over."""
+
+    seat: str
+    reason: Reason
+    deadline_s: float = float("inf")
+
+
+Step = Bury | Withdraw | Start | Ask | Leave
+
+
+def decide(view: View) -> list[Step]:
+    """Return what to do, in its order: demand falls before it rises, and rises before anyone waits."""
+    steps: list[Step] = []
+    stay: list[Seat] = []
+    for seat in view.seats:
+        step = _forced(seat, view)
+        if step is None:
+            stay.append(seat)
+        else:
+            steps.append(step)
+    surplus = sorted(stay, key=_missed)[: max(0, len(stay) - view.target)]
+    steps += [_release(seat) for seat in surplus]
+    kept = [seat for seat in stay if seat not in surplus]
+    steps += [Start(seat.id) for seat in kept if seat.phase is Phase.PLACED]
+    lacking = view.target - len(kept)
+    steps += [Ask(lacking)] if lacking > 0 else []
+    return sorted(steps, key=_turn)
+
+
+def _forced(seat: Seat, view: View) -> Step | None:
+    """Return what happens to a seat whatever the target is."""
+    if seat.dead is not None:
+        return Bury(seat.id, seat.dead)
+    if seat.phase in (Phase.STARTING, Phase.TAKING_OVER) and view.now_s - seat.since_s > view.start_timeout_s:
+        return Bury(seat.id, f"it did not come up within {view.start_timeout_s:g} s")
+    left_s = view.draining.get(seat.node_id) if seat.node_id else None
+    if left_s is None:
+        return None
+    if seat.phase is Phase.MEMBER:
+        return Leave(seat.id, Reason.DRAINED, max(0.0, left_s))
+    return Withdraw(seat.id)
+
+
+def _missed(seat: Seat) -> tuple[int, float, int]:
+    """Return the order in which seats are given up: least missed first."""
+    cost = seat.cost if seat.phase is Phase.MEMBER else 0.0
+    return (int(seat.phase), -cost, -seat.number)
+
+
+def _release(seat: Seat) -> Step:
+    return Leave(seat.id, Reason.RELEASED) if seat.phase is Phase.MEMBER else Withdraw(seat.id)
+
+
+def _turn(step: Step) -> int:
+    # Leaving may take its time, so it comes last: by then, successors have been asked for.
+    return (Bury, Withdraw, Start, Ask, Leave).index(type(step))

@@ -1,0 +1,182 @@
+"""`map` and `call`: work for the members, each item counted once, whoever is lost on the way.
+
+Who is lost or leaves during a `map` gets no more of it; the world stays as it is until the next `sync`,
+unless nobody is left: then the map waits for successors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from heliostat.train.cluster import Answer, Facts
+from heliostat.train.decide import Leave
+from heliostat.train.errors import MemberLost
+from heliostat.train.procedure import Procedure
+from heliostat.train.results import Attempt, Ledger
+from heliostat.train.roster import Roster, Seat
+from heliostat.train.types import Failure, Reason
+
+LOOK_S = 1.0
+"""How often a `map` looks whether a node drains."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a `map` is to do. `refill` brings the group back to `min_size`, as a `sync` would."""
+
+    method: str
+    items: Sequence[Any]
+    on_failure: Failure
+    timeout_s: float | None
+    refill: Callable[[], Procedure[Any]]
+
+
+@dataclass(frozen=True)
+class Errand:
+    """One attempt that a member works at."""
+
+    attempt: Attempt
+    pending: Any
+    since_s: float
+
+
+class Mapping:
+    """One `map` while it runs."""
+
+    def __init__(self, roster: Roster, job: Job) -> None:
+        self._roster = roster
+        self._job = job
+        self._ledger = Ledger(len(job.items), job.on_failure)
+        self._errands: dict[str, Errand] = {}
+        self._draining: dict[str, float] = {}
+        now_s = roster.cluster.now_s()
+        self._looked_s = now_s
+        self._end_s = now_s + job.timeout_s if job.timeout_s is not None else float("inf")
+        self.lost_work_s = 0.0
+        """Seconds that members spent on what did not count."""
+
+    def run(self) -> Procedure[list[Any]]:
+        """Return one result for each item, in their order; raise MemberLost, or what the method raised."""
+        while not self._ledger.done:
+            yield from self._hand_out()
+            if self._ledger.done:
+                break
+            answers = yield partial(self._roster.cluster.wait, self._pending(), timeout_s=self._wait_s())
+            for seat_id, answer in answers.items():
+                self._take(seat_id, answer)
+            if self._roster.cluster.now_s() >= self._end_s:
+                self._too_late()
+            yield from self._look()
+        return self._ledger.results()
+
+    def _hand_out(self) -> Procedure[None]:
+        if not self._errands and not self._able() and self._ledger.waits:
+            yield from self._nobody()
+        for seat in self._able():
+            if not self._ledger.waits:
+                return
+            if seat.id in self._errands:
+                continue
+            attempt = self._ledger.give()
+            args = (self._job.items[attempt.item],)
+            pending = yield partial(self._roster.cluster.call, seat.actor, self._job.method, args)
+            self._errands[seat.id] = Errand(attempt, pending, self._roster.cluster.now_s())
+
+    def _able(self) -> list[Seat]:
+        return [one for one in self._roster.seated if one.spot.node_id not in self._draining]
+
+    def _nobody(self) -> Procedure[None]:
+        """See to it that there is somebody again, or that nothing waits any more."""
+        if self._job.on_failure is Failure.DROP:
+            self._ledger.drop_waiting("no member is left")
+        elif self._job.on_failure is Failure.RAISE:
+            raise MemberLost(f"{self._job.method}: no member is left")
+        else:
+            yield from self._job.refill()
+            self._draining = {}
+
+    def _take(self, seat_id: str, answer: Answer) -> None:
+        errand = self._errands.pop(seat_id)
+        if answer.error is not None:
+            raise answer.error
+        if answer.lost is None:
+            self._ledger.answered(errand.attempt, answer.value)
+        else:
+            self._lose(seat_id, errand, answer.lost)
+
+    def _lose(self, seat_id: str, errand: Errand, why: str) -> None:
+        self._roster.lost(seat_id, why)
+        self.lost_work_s += self._roster.cluster.now_s() - errand.since_s
+        ends = self._ledger.lost(errand.attempt, why)
+        if ends is not None:
+            raise MemberLost(f"{self._job.method}: {ends}")
+
+    def _too_late(self) -> None:
+        """Take those who still work as lost: nobody knows whether they ever answer."""
+        why = f"no answer within {self._job.timeout_s:g} s"
+        for seat_id, errand in list(self._errands.items()):
+            del self._errands[seat_id]
+            self._lose(seat_id, errand, why)
+        if self._job.on_failure is not Failure.DROP and not self._ledger.done:
+            raise MemberLost(f"{self._job.method}: {why}")
+        self._ledger.drop_waiting(why)
+
+    def _look(self) -> Procedure[None]:
+        """Once a second, see who has to leave; who does and is free hands over at once."""
+        if self._roster.cluster.now_s() - self._looked_s < LOOK_S:
+            return
+        facts: Facts = yield partial(self._roster.cluster.look, self._roster.watch_draining())
+        self._looked_s = facts.now_s
+        self._draining = dict(facts.draining)
+        yield from self._roster.depart(
+            Leave(one.id, Reason.DRAINED, max(0.0, self._draining[one.spot.node_id]))
+            for one in self._roster.seated
+            if one.spot.node_id in self._draining and one.id not in self._errands
+        )
+
+    def _pending(self) -> dict[str, Any]:
+        return {seat_id: errand.pending for seat_id, errand in self._errands.items()}
+
+    def _wait_s(self) -> float:
+        now_s = self._roster.cluster.now_s()
+        return max(0.0, min(self._end_s, self._looked_s + LOOK_S) - now_s)
+
+
+def call_all(
+    roster: Roster, method: str, args: tuple[Any, ...], *, timeout_s: float | None
+) -> Procedure[Any]:
+    """Call a method on every member; return the results by rank, or raise MemberLost at the first loss."""
+    cluster = roster.cluster
+    seats = [one for one in roster.seated if one.member is not None]
+    if len(seats) < len(roster.world):
+        raise MemberLost(
+            f"{method}: {len(roster.world) - len(seats)} of {len(roster.world)} are lost already"
+        )
+    calls: dict[str, Any] = {}
+    for seat in seats:
+        calls[seat.id] = yield partial(cluster.call, seat.actor, method, args)
+    end_s = cluster.now_s() + timeout_s if timeout_s is not None else float("inf")
+    found: dict[str, Any] = {}
+    while len(found) < len(calls):
+        waiting = {name: call for name, call in calls.items() if name not in found}
+        left_s = min(LOOK_S, max(0.0, end_s - cluster.now_s()))
+        answers: dict[str, Answer] = yield partial(cluster.wait, waiting, timeout_s=left_s)
+        for seat_id, answer in answers.items():
+            found[seat_id] = _value(roster, method, seat_id, answer)
+        if not answers and cluster.now_s() >= end_s:
+            for seat_id in waiting:
+                roster.lost(seat_id, f"no answer within {timeout_s:g} s")
+            raise MemberLost(f"{method}: {len(waiting)} did not answer within {timeout_s:g} s")
+    return [found[seat.id] for seat in seats]
+
+
+def _value(roster: Roster, method: str, seat_id: str, answer: Answer) -> Any:
+    if answer.lost is not None:
+        roster.lost(seat_id, answer.lost)
+        raise MemberLost(f"{method}: {seat_id}: {answer.lost}")
+    if answer.error is not None:
+        raise answer.error
+    return answer.value

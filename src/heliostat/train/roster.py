@@ -1,0 +1,321 @@
+"""A group's seats as they are, and the procedures that change them.
+
+What to do is decided in `decide`; here it is done, by way of a `Cluster`. The world that users see changes
+in `commit` only, between their steps.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from heliostat.train import decide
+from heliostat.train.cluster import Answer, Cluster, Facts, Spot, Watch
+from heliostat.train.decide import Ask, Bury, Leave, Phase, Start, Withdraw
+from heliostat.train.health import Restarts
+from heliostat.train.options import Settings
+from heliostat.train.procedure import Procedure
+from heliostat.train.target import Throughput
+from heliostat.train.types import Change, Left, Member, Reason, World
+
+log = logging.getLogger("heliostat.train")
+
+NOWHERE = Spot("", "")
+ESTATES = 64
+"""States of drained members that wait for a successor; of more, the oldest is let go."""
+
+
+@dataclass
+class Seat:
+    id: str
+    number: int
+    place: Any
+    phase: Phase = Phase.ASKED
+    since_s: float = 0.0
+    spot: Spot = NOWHERE
+    actor: Any = None
+    call: Any = None
+    """That is answered when its phase is over."""
+    dead: str | None = None
+    blameless: bool = False
+    """Its node went, too."""
+    estate: Any = None
+    """The state of a predecessor that it takes over."""
+    member: Member | None = None
+    """As in the world; None before it is part of one."""
+
+
+class Roster:
+    def __init__(self, settings: Settings, cluster: Cluster) -> None:
+        self.settings = settings
+        self.cluster = cluster
+        self.world = World()
+        self.restarts = Restarts(settings.max_restarts, settings.restart_window_s)
+        self._run_id = ""
+        self._seats: dict[str, Seat] = {}
+        self._numbers = 0
+        self._left: list[Left] = []
+        self._reported = World()
+        self._estates: deque[Any] = deque(maxlen=ESTATES)
+        self._meter = cluster.meter(settings.name)
+
+    # --- What is so ------------------------------------------------------------------------
+
+    @property
+    def seated(self) -> list[Seat]:
+        """Members that may be given work: up, and not known to be dead."""
+        return [one for one in self._seats.values() if one.phase is Phase.MEMBER and one.dead is None]
+
+    @property
+    def size(self) -> int:
+        return len(self.seated)
+
+    @property
+    def waiting(self) -> int:
+        """Placement groups that have no place yet."""
+        return sum(one.phase is Phase.ASKED for one in self._seats.values())
+
+    def watch(self) -> Watch:
+        seats = self._seats.values()
+        return Watch(
+            places={one.id: one.place for one in seats if one.phase is Phase.ASKED},
+            calls={one.id: one.call for one in seats if one.call is not None},
+            actors={one.id: one.actor for one in seats if one.phase is Phase.MEMBER and one.dead is None},
+        )
+
+    def watch_draining(self) -> Watch:
+        """Watch nothing but what every look tells: the nodes that drain."""
+        return Watch()
+
+    def cost_of(self, member: Member) -> float:
+        target = self.settings.target
+        if isinstance(target, Throughput) and target.cost is not None:
+            return float(target.cost(member))
+        return 1.0
+
+    # --- One turn --------------------------------------------------------------------------
+
+    def turn(self, target: int) -> Procedure[None]:
+        """Look, decide, and do it. Waits for nothing but for `leaving`, and for that a limited time."""
+        facts: Facts = yield partial(self.cluster.look, self.watch())
+        self._take_in(facts)
+        view = decide.View(
+            seats=[self._viewed(one) for one in self._seats.values()],
+            target=target,
+            now_s=facts.now_s,
+            start_timeout_s=self.settings.start_timeout_s,
+            draining=facts.draining,
+        )
+        steps = decide.decide(view)
+        for step in steps:
+            if not isinstance(step, Leave):
+                yield from self._do(step, facts.now_s)
+        yield from self.depart([step for step in steps if isinstance(step, Leave)])
+
+    def _viewed(self, seat: Seat) -> decide.Seat:
+        return decide.Seat(
+            id=seat.id,
+            phase=seat.phase,
+            since_s=seat.since_s,
+            node_id=seat.spot.node_id,
+            dead=seat.dead,
+            cost=self.cost_of(seat.member) if seat.member is not None else 1.0,
+            number=seat.number,
+        )
+
+    def _take_in(self, facts: Facts) -> None:
+        for seat_id, spot in facts.placed.items():
+            seat = self._seats[seat_id]
+            seat.spot = spot
+            self._enter(seat, Phase.PLACED, facts.now_s)
+        for seat_id, death in facts.dead.items():
+            self.lost(seat_id, death.why, blameless=death.with_node)
+        for seat_id, answer in facts.answered.items():
+            self._up(self._seats[seat_id], answer, facts.now_s)
+
+    def _up(self, seat: Seat, answer: Answer, now_s: float) -> None:
+        """Take what a seat's call brought: its actor is up, or has taken over, or never will."""
+        seat.call = None
+        if answer.lost is not None or answer.error is not None:
+            what = "take_over" if seat.phase is Phase.TAKING_OVER else "its start"
+            seat.dead = f"{what} failed: {answer.lost or answer.error!r}"
+            return
+        if seat.phase is Phase.STARTING and self._estates and self.cluster.has(seat.actor, "take_over"):
+            seat.estate = self._estates.popleft()
+            seat.call = self.cluster.call(seat.actor, "take_over", (seat.estate,))
+            self._enter(seat, Phase.TAKING_OVER, now_s)
+            return
+        seat.estate = None
+        # Members are in the order in which they joined, and so are their ranks.
+        self._seats[seat.id] = self._seats.pop(seat.id)
+        seat.number = self._number()
+        self._enter(seat, Phase.MEMBER, now_s)
+
+    def lost(self, seat_id: str, why: str, *, blameless: bool = False) -> None:
+        """Take it that a member is gone; the next turn removes what is left of it."""
+        seat = self._seats.get(seat_id)
+        if seat is not None and seat.dead is None:
+            seat.dead, seat.blameless = why, blameless
+
+    def _do(self, step: decide.Step, now_s: float) -> Procedure[None]:
+        match step:
+            case Ask():
+                for _ in range(step.count):
+                    yield from self._ask(now_s)
+            case Start():
+                seat = self._seats[step.seat]
+                seat.actor, seat.call = yield partial(self.cluster.start, seat.place, self.settings.recipe)
+                self._enter(seat, Phase.STARTING, now_s)
+            case Withdraw():
+                yield from self._remove(self._seats[step.seat])
+            case Bury():
+                yield from self._bury(self._seats[step.seat], step.why, now_s)
+            case _:
+                raise AssertionError(step)
+
+    def _ask(self, now_s: float) -> Procedure[None]:
+        number = self._number()
+        name = f"{self._run_id}-{number}"
+        place = yield partial(self.cluster.ask, name, self.settings.recipe)
+        seat_id = f"{self.settings.name}-{number}"
+        self._seats[seat_id] = Seat(seat_id, number, place, since_s=now_s)
+
+    def _bury(self, seat: Seat, why: str, now_s: float) -> Procedure[None]:
+        if not seat.blameless:
+            self.restarts = self.restarts.failed(now_s, why)
+        if seat.member is None:
+            log.warning("%s: %s is replaced: %s", self.settings.name, seat.id, why)
+        self._meter.add("replaced", 1)
+        self._note_left(seat, Reason.DIED, why)
+        yield from self._remove(seat)
+
+    def _remove(self, seat: Seat) -> Procedure[None]:
+        """End what the seat has. It is forgotten after that, so that nothing is left by a Ctrl-C between."""
+        if seat.phase is Phase.TAKING_OVER and seat.estate is not None:
+            self._estates.appendleft(seat.estate)
+            seat.estate = None
+        yield partial(self.cluster.end, seat.actor, seat.place)
+        self._seats.pop(seat.id, None)
+
+    # --- Leaving ---------------------------------------------------------------------------
+
+    def depart(self, leaves: Iterable[Leave]) -> Procedure[None]:
+        """Let members go: ask each for its state, fetch it, then end them all.
+
+        All are asked before any is ended, because a node that drains goes with its last actor.
+        """
+        leaves = [one for one in leaves if one.seat in self._seats]
+        calls: dict[str, Any] = {}
+        for leave in leaves:
+            actor = self._seats[leave.seat].actor
+            limit_s = min(self.settings.leave_timeout_s, leave.deadline_s)
+            if self.cluster.has(actor, "leaving"):
+                calls[leave.seat] = yield partial(self.cluster.call, actor, "leaving", (limit_s,))
+        answers = yield from self.answers(calls, timeout_s=self.settings.leave_timeout_s)
+        for leave in leaves:
+            seat, answer = self._seats[leave.seat], answers.get(leave.seat)
+            state = self._state(seat, answer, asked=leave.seat in calls)
+            self._note_left(seat, leave.reason, _why(leave), state)
+            if state is not None and leave.reason is Reason.DRAINED:
+                self._estates.append(state)
+            yield from self._remove(seat)
+
+    def _state(self, seat: Seat, answer: Answer | None, *, asked: bool) -> Any:
+        if answer is not None and answer.lost is None and answer.error is None:
+            return answer.value
+        if asked:
+            why = "no answer in time" if answer is None else answer.lost or repr(answer.error)
+            log.warning("%s: %s leaves without its state: %s", self.settings.name, seat.id, why)
+        return None
+
+    def answers(self, calls: Mapping[str, Any], *, timeout_s: float) -> Procedure[dict[str, Answer]]:
+        """Return what came of each call within the time."""
+        end_s = self.cluster.now_s() + timeout_s
+        open_calls, found = dict(calls), dict[str, Answer]()
+        while open_calls and (left_s := end_s - self.cluster.now_s()) > 0:
+            answered = yield partial(self.cluster.wait, dict(open_calls), timeout_s=left_s)
+            found |= answered
+            for name in answered:
+                del open_calls[name]
+        return found
+
+    def _note_left(self, seat: Seat, reason: Reason, detail: str, state: Any = None) -> None:
+        if seat.member is not None:
+            self._left.append(Left(seat.member, reason, detail, state))
+
+    # --- The world -------------------------------------------------------------------------
+
+    def commit(self) -> Change:
+        """Make the seats as they are the world; return what changed since the last time this was called."""
+        seats = self.seated
+        generation = self.world.generation + 1
+        old = {one.id for one in self.world}
+        members = tuple(_member(seat, rank, generation) for rank, seat in enumerate(seats))
+        if [one.id for one in members] == [one.id for one in self.world]:
+            assert not self._left
+            return Change(self.world)
+        for seat, member in zip(seats, members, strict=True):
+            seat.member = member
+        self.world = World(generation, members)
+        left, self._left = tuple(self._left), []
+        change = Change(self.world, tuple(one for one in members if one.id not in old), left)
+        self._tell(change)
+        return change
+
+    def _tell(self, change: Change) -> None:
+        name = self.settings.name
+        for one in change.left:
+            log.info("%s: %s left, %s: %s", name, one.member.id, one.reason, one.detail)
+        for member in change.joined:
+            log.info("%s: %s joined on %s as rank %d", name, member.id, member.node_ip, member.rank)
+        self._meter.add("joins", len(change.joined))
+        self._meter.add("leaves", len(change.left))
+
+    # --- Begin and end ---------------------------------------------------------------------
+
+    def open(self) -> Procedure[None]:
+        yield self.cluster.connect
+        self._run_id = yield self.cluster.run_id
+
+    def close(self) -> None:
+        """End everything at once, waiting for nothing. Blocks, since it must also work in a `finally`."""
+        for seat in list(self._seats.values()):
+            self.cluster.end(seat.actor, seat.place)
+        self._seats.clear()
+        self._estates.clear()
+        if self._run_id:
+            # What was made in the moment in which a Ctrl-C came is known by its name only.
+            self.cluster.sweep(self._run_id)
+        self.world = World(self.world.generation, ())
+
+    def _enter(self, seat: Seat, phase: Phase, now_s: float) -> None:
+        seat.phase, seat.since_s = phase, now_s
+
+    def _number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+
+def _member(seat: Seat, rank: int, generation: int) -> Member:
+    if seat.member is not None:
+        return replace(seat.member, rank=rank)
+    return Member(
+        rank=rank,
+        id=seat.id,
+        node_id=seat.spot.node_id,
+        node_ip=seat.spot.node_ip,
+        generation=generation,
+        actor=seat.actor,
+    )
+
+
+def _why(leave: Leave) -> str:
+    if leave.reason is not Reason.DRAINED:
+        return "not wanted any more"
+    if leave.deadline_s == float("inf"):
+        return "its node drains"
+    return f"its node drains, {leave.deadline_s:.0f} s left"
