@@ -7,6 +7,7 @@ image alone (`pip install --no-deps heliostat`).
 from heliostat.train.errors import GroupClosed, GroupError, MemberLost, TooFewMembers, TooManyRestarts
 from heliostat.train.group import ElasticGroup
 from heliostat.train.options import Options
+from heliostat.train.roles import Roles
 from heliostat.train.target import Throughput
 from heliostat.train.types import Change, Dropped, Failure, Left, Member, Reason, World
 
@@ -22,6 +23,7 @@ __all__ = [
     "MemberLost",
     "Options",
     "Reason",
+    "Roles",
     "Throughput",
     "TooFewMembers",
     "TooManyRestarts",

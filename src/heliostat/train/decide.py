@@ -51,6 +51,8 @@ class View:
     start_timeout_s: float
     draining: Mapping[str, float] = field(default_factory=dict)
     """Node ids, each with the seconds that are left; infinity where there is no deadline."""
+    unwanted: frozenset[str] = frozenset()
+    """Seats that go before others, if some have to: another role has a use for just these places."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def decide(view: View) -> list[Step]:
             stay.append(seat)
         else:
             steps.append(step)
-    surplus = sorted(stay, key=_missed)[: max(0, len(stay) - view.target)]
+    surplus = sorted(stay, key=lambda one: _missed(one, view.unwanted))[: max(0, len(stay) - view.target)]
     steps += [_release(seat) for seat in surplus]
     kept = [seat for seat in stay if seat not in surplus]
     steps += [Start(seat.id) for seat in kept if seat.phase is Phase.PLACED]
@@ -123,10 +125,10 @@ def _forced(seat: Seat, view: View) -> Step | None:
     return Withdraw(seat.id)
 
 
-def _missed(seat: Seat) -> tuple[int, float, int]:
+def _missed(seat: Seat, unwanted: frozenset[str]) -> tuple[int, bool, float, int]:
     """Return the order in which seats are given up: least missed first."""
     cost = seat.cost if seat.phase is Phase.MEMBER else 0.0
-    return (int(seat.phase), -cost, -seat.number)
+    return (int(seat.phase), seat.id not in unwanted, -cost, -seat.number)
 
 
 def _release(seat: Seat) -> Step:

@@ -26,14 +26,13 @@ class Restarts:
 
 @dataclass(frozen=True)
 class Shortage:
-    """Since when a group has had fewer than `min_size`; None while it has enough."""
+    """Since when a group has had too few members; None while it has enough."""
 
-    min_size: int
     timeout_s: float
     since_s: float | None = field(default=None)
 
-    def seen(self, now_s: float, size: int) -> Shortage:
-        if size >= self.min_size:
+    def seen(self, now_s: float, *, enough: bool) -> Shortage:
+        if enough:
             return replace(self, since_s=None)
         return self if self.since_s is not None else replace(self, since_s=now_s)
 

@@ -7,7 +7,7 @@ in `commit` only, between their steps.
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -79,12 +79,27 @@ class Roster:
         """Placement groups that have no place yet."""
         return sum(one.phase is Phase.ASKED for one in self._seats.values())
 
+    @property
+    def placed(self) -> int:
+        """Seats that have a place, members or not yet."""
+        return sum(self.held().values())
+
+    def held(self) -> dict[str, int]:
+        """Return how many places the group has on which node."""
+        return dict(Counter(one.spot.node_id for one in self._seats.values() if _holds(one)))
+
+    def newest(self, node_id: str, count: int) -> list[str]:
+        """Return the seats on a node that came last."""
+        there = [one for one in self._seats.values() if _holds(one) and one.spot.node_id == node_id]
+        return [one.id for one in sorted(there, key=lambda one: -one.number)[:count]]
+
     def watch(self) -> Watch:
         seats = self._seats.values()
         return Watch(
             places={one.id: one.place for one in seats if one.phase is Phase.ASKED},
             calls={one.id: one.call for one in seats if one.call is not None},
-            actors={one.id: one.actor for one in seats if one.phase is Phase.MEMBER and one.dead is None},
+            # Of those that a map has lost, too: whether their nodes went with them is not known yet.
+            actors={one.id: one.actor for one in seats if one.phase is Phase.MEMBER},
         )
 
     def watch_draining(self) -> Watch:
@@ -99,7 +114,7 @@ class Roster:
 
     # --- One turn --------------------------------------------------------------------------
 
-    def turn(self, target: int) -> Procedure[None]:
+    def turn(self, target: int, unwanted: frozenset[str] = frozenset()) -> Procedure[None]:
         """Look, decide, and do it. Waits for nothing but for `leaving`, and for that a limited time."""
         facts: Facts = yield partial(self.cluster.look, self.watch())
         self._take_in(facts)
@@ -109,6 +124,7 @@ class Roster:
             now_s=facts.now_s,
             start_timeout_s=self.settings.start_timeout_s,
             draining=facts.draining,
+            unwanted=unwanted,
         )
         steps = decide.decide(view)
         for step in steps:
@@ -157,9 +173,9 @@ class Roster:
 
     def lost(self, seat_id: str, why: str, *, blameless: bool = False) -> None:
         """Take it that a member is gone; the next turn removes what is left of it."""
-        seat = self._seats.get(seat_id)
-        if seat is not None and seat.dead is None:
-            seat.dead, seat.blameless = why, blameless
+        if seat := self._seats.get(seat_id):
+            seat.dead = seat.dead or why
+            seat.blameless = seat.blameless or blameless
 
     def _do(self, step: decide.Step, now_s: float) -> Procedure[None]:
         match step:
@@ -298,6 +314,10 @@ class Roster:
     def _number(self) -> int:
         self._numbers += 1
         return self._numbers
+
+
+def _holds(seat: Seat) -> bool:
+    return bool(seat.spot.node_id) and seat.dead is None
 
 
 def _member(seat: Seat, rank: int, generation: int) -> Member:

@@ -1,0 +1,223 @@
+"""What a group does, as procedures: `ElasticGroup` runs them, in a thread or beside an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from heliostat.train import mapping
+from heliostat.train.cluster import Cluster
+from heliostat.train.errors import GroupClosed, GroupError, TooFewMembers, TooManyRestarts
+from heliostat.train.health import Shortage
+from heliostat.train.options import Settings
+from heliostat.train.pace import Pace
+from heliostat.train.procedure import Hook, Procedure
+from heliostat.train.roster import Roster
+from heliostat.train.target import Growth, Target, Throughput, clamp
+from heliostat.train.types import Change, Failure, World
+
+POLL_S = 0.25
+"""The longest pause between two looks while a group waits for members."""
+
+
+class Engine:
+    """One group's state. `group` is what a target that is a function gets."""
+
+    def __init__(self, settings: Settings, cluster: Cluster, group: Any) -> None:
+        self.settings = settings
+        self.cluster = cluster
+        self.roster = Roster(settings, cluster)
+        self.target = settings.min_size
+        self.steps = 0
+        self.state = "new"
+        self._group = group
+        self._wanted: Target = settings.target
+        self._growth = _growth(settings.target)
+        self._shortage = Shortage(settings.timeout_s)
+        self._pace = Pace()
+        self._meter = cluster.meter(settings.name)
+        self._changes: list[Change] = []
+        self._hooked = 0
+        self._busy = False
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    @property
+    def world(self) -> World:
+        return self.roster.world
+
+    def want(self, target: Target) -> None:
+        """Take another wish; what was measured for the old one is forgotten."""
+        self._wanted, self._growth = target, _growth(target)
+
+    # --- Begin and end ---------------------------------------------------------------------
+
+    def begin(self) -> None:
+        if self.state != "new":
+            raise GroupClosed(f"{self.name}: it was used already; make a new group for another `with`")
+        self.state = "open"
+
+    def end(self) -> None:
+        """End every actor, and remove every placement group. Blocks; a second time is nothing."""
+        if self.state == "open":
+            self.state = "closed"
+            self.roster.close()
+            self._meter.show("size", 0)
+
+    def check_open(self) -> None:
+        if self.state != "open":
+            raise GroupClosed(f"{self.name}: it is not in its `with` block")
+
+    def opening(self) -> Procedure[None]:
+        yield from self.roster.open()
+        yield from self.settled()
+
+    # --- Membership ------------------------------------------------------------------------
+
+    def syncing(self) -> Procedure[Change]:
+        self.check_open()
+        self.measure()
+        yield from self.settled()
+        return self.report()
+
+    def settled(self, least: int = 0) -> Procedure[None]:
+        """Take turns until there are `min_size` (and `least`), which is usually one turn; call the hooks."""
+        self.enter()
+        try:
+            yield from self._settle(least)
+            yield from self.hooks()
+        finally:
+            self.leave()
+
+    def enter(self) -> None:
+        if self._busy:
+            raise GroupError(f"{self.name}: one sync at a time, and none in a hook")
+        self._busy = True
+
+    def leave(self) -> None:
+        self._busy = False
+
+    def _settle(self, least: int) -> Procedure[None]:
+        while True:
+            wish = yield from self.wish()
+            yield from self.turn(wish)
+            left_s = self.shortage_left_s(least)
+            if left_s == float("inf"):
+                return
+            yield from self.pause(left_s)
+
+    def pause(self, left_s: float) -> Procedure[None]:
+        """Wait until something of this group moves, for a moment at most; raise TooFewMembers in the end."""
+        if left_s <= 0:
+            settings, waiting = self.settings, self.roster.waiting
+            raise TooFewMembers(
+                f"{self.name}: {len(self.world)} members, fewer than {max(1, settings.min_size)}, for "
+                f"{settings.timeout_s:g} s; {waiting} × {dict(settings.recipe.bundle)} wait for room"
+            )
+        yield partial(self.cluster.pause, self.roster.watch(), timeout_s=min(POLL_S, left_s))
+
+    def shortage_left_s(self, least: int = 0) -> float:
+        """Return how long it is still borne that there are so few; infinity if there are enough."""
+        now_s, size = self.cluster.now_s(), len(self.world)
+        enough = size >= max(least, self.settings.min_size)
+        self._shortage = self._shortage.seen(now_s, enough=enough)
+        return self._shortage.left_s(now_s)
+
+    def wish(self) -> Procedure[int]:
+        """Return how many would help, within the limits."""
+        wanted, settings = self._wanted, self.settings
+        if isinstance(wanted, Throughput):
+            number = self._growth.target(len(self.world), min_size=settings.min_size)
+        elif callable(wanted):
+            number = yield Hook(partial(wanted, self._group))
+            if not isinstance(number, int):
+                raise TypeError(f"{self.name}: target returned {number!r}, which is no whole number")
+        else:
+            number = settings.max_size if wanted is None else wanted
+        self.target = clamp(number, min_size=settings.min_size, max_size=settings.max_size)
+        self._meter.show("target", self.target)
+        return self.target
+
+    def turn(self, limit: int, unwanted: frozenset[str] = frozenset()) -> Procedure[None]:
+        """One look at the cluster and what follows from it, for at most `limit` members."""
+        yield from self.roster.turn(limit, unwanted)
+        restarts, settings = self.roster.restarts, self.settings
+        if restarts.too_many(self.cluster.now_s()):
+            raise TooManyRestarts(
+                f"{self.name}: more than {settings.max_restarts} failures in "
+                f"{settings.restart_window_s:g} s, the last: {restarts.last}"
+            )
+        if change := self.roster.commit():
+            self._changes.append(change)
+            self._pace = Pace(spoiled=True)
+        self._meter.show("size", len(self.world))
+
+    def hooks(self) -> Procedure[None]:
+        """Call the hooks for what has changed since they were called last."""
+        changes, self._hooked = self._changes[self._hooked :], len(self._changes)
+        for hook in _hooks(self.settings, changes, self.world):
+            yield Hook(hook)
+
+    def report(self) -> Change:
+        """Return what changed since the last report."""
+        changes, self._changes, self._hooked = self._changes, [], 0
+        return Change(
+            self.world,
+            tuple(member for change in changes for member in change.joined),
+            tuple(left for change in changes for left in change.left),
+        )
+
+    # --- Work ------------------------------------------------------------------------------
+
+    def mapping(
+        self, method: str, items: Sequence[Any], *, on_failure: Failure, timeout_s: float | None
+    ) -> Procedure[list[Any]]:
+        self.check_open()
+        job = mapping.Job(method, items, on_failure, timeout_s, partial(self.settled, 1))
+        task = mapping.Mapping(self.roster, job)
+        begun_s = self.cluster.now_s()
+        try:
+            results = yield from task.run()
+        finally:
+            self._meter.add("lost_work_s", task.lost_work_s)
+        self.steps += 1
+        self._meter.add("steps", 1)
+        self._note_pace(method, len(results), self.cluster.now_s() - begun_s, clean=task.lost_work_s == 0)
+        return results
+
+    def calling(self, method: str, args: tuple[Any, ...], *, timeout_s: float | None) -> Procedure[list[Any]]:
+        self.check_open()
+        results: list[Any] = yield from mapping.call_all(self.roster, method, args, timeout_s=timeout_s)
+        return results
+
+    def _note_pace(self, method: str, items: int, seconds: float, *, clean: bool) -> None:
+        wanted = self._wanted
+        if isinstance(wanted, Throughput) and wanted.method in (None, method):
+            self._pace = self._pace.mapped(items, seconds, clean=clean)
+
+    def measure(self) -> None:
+        """Take what was mapped since the last sync as a measurement of the present size."""
+        pace, self._pace = self._pace, Pace()
+        rate = pace.items_per_s
+        if rate is not None and len(self.world):
+            cost = sum(self.roster.cost_of(one) for one in self.world)
+            self._growth = self._growth.measured(len(self.world), items_per_s=rate, cost=cost)
+
+
+def _growth(wanted: Target) -> Growth:
+    return Growth(wanted.gain if isinstance(wanted, Throughput) else 1.0)
+
+
+def _hooks(settings: Settings, changes: list[Change], world: World) -> list[Callable[[], Any]]:
+    calls: list[Callable[[], Any]] = []
+    for change in changes:
+        if settings.on_leave is not None:
+            calls += [partial(settings.on_leave, one.member, one.reason) for one in change.left]
+        if settings.on_join is not None:
+            calls += [partial(settings.on_join, member) for member in change.joined]
+    if changes and settings.on_resize is not None:
+        calls.append(partial(settings.on_resize, world))
+    return calls

@@ -1,0 +1,222 @@
+"""Several groups on one cluster, each with a role: they divide it by weights and minimums.
+
+`share.divide` says who gets what; here a group that has more than its share gives back between two steps,
+and nobody asks for more than its share until those who lack something have it. Beyond that, each asks for
+all that it could use, so that an autoscaler brings it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from heliostat.train.cluster import Room
+from heliostat.train.engine import Engine
+from heliostat.train.group import ElasticGroup
+from heliostat.train.procedure import Procedure, run, run_async
+from heliostat.train.share import Claim, Share, divide
+from heliostat.train.types import Change
+
+SETTLE_S = 30.0
+"""How long the others hold back for one that lacks its share. Ray places within seconds, if it can."""
+CONFIRM_S = 1.0
+"""A member is given back only for what has been lacking so long. Ray's figures of what is free come late."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a role may have in this turn."""
+
+    limit: int
+    unwanted: frozenset[str] = frozenset()
+    """Seats to give up first: others have a use for just these places."""
+
+
+class Roles(Mapping[str, ElasticGroup]):
+    """`Roles(trainer=group, generator=group2)`: a mapping of the groups by role.
+
+    As a `with` block it opens the groups that are not open yet, all together, and closes those again. Their
+    `min_size` and `weight` count. Then `roles.sync()` takes the place of each group's own.
+    """
+
+    def __init__(self, **groups: ElasticGroup) -> None:
+        if not groups:
+            raise ValueError("no group is given")
+        names = [one.name for one in groups.values()]
+        if len(set(names)) < len(names):
+            raise ValueError(f"groups need names of their own, and these are {', '.join(sorted(names))}")
+        self._groups = groups
+        self._opened: list[Engine] = []
+        self._lacking_since_s: float | None = None
+
+    def __getitem__(self, role: str) -> ElasticGroup:
+        return self._groups[role]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._groups)
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    # --- The block -------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        """Wait until each group has its `min_size`.
+
+        Raises TooFewMembers if one has it not in time, and leaves nothing then.
+        """
+        try:
+            run(self._opening())
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await run_async(self._opening())
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self._end)
+
+    def sync(self) -> dict[str, Change]:
+        """Do for all groups what `sync` does for one, but divide the cluster first; return each one's change.
+
+        Raises what a group's own `sync` would.
+        """
+        return run(self._sync())
+
+    async def async_sync(self) -> dict[str, Change]:
+        """Do what `sync` does, without blocking the event loop."""
+        return await run_async(self._sync())
+
+    # --- How -------------------------------------------------------------------------------
+
+    @property
+    def _engines(self) -> list[Engine]:
+        return [one.engine for one in self._groups.values()]
+
+    def _opening(self) -> Procedure[None]:
+        for engine in self._engines:
+            if engine.state == "new":
+                engine.begin()
+                self._opened.append(engine)
+                yield from engine.roster.open()
+        yield from self._settled()
+
+    def _end(self) -> None:
+        for engine in self._opened:
+            engine.end()
+        self._opened.clear()
+
+    def _sync(self) -> Procedure[dict[str, Change]]:
+        for engine in self._engines:
+            engine.check_open()
+            engine.measure()
+        yield from self._settled()
+        return {role: group.engine.report() for role, group in self._groups.items()}
+
+    def _settled(self) -> Procedure[None]:
+        entered: list[Engine] = []
+        try:
+            for engine in self._engines:
+                engine.enter()
+                entered.append(engine)
+            yield from self._settle()
+            for engine in self._engines:
+                yield from engine.hooks()
+        finally:
+            for engine in entered:
+                engine.leave()
+
+    def _settle(self) -> Procedure[None]:
+        while True:
+            parts = yield from self._parts()
+            # Who has too much gives back before anyone asks.
+            for engine in sorted(self._engines, key=lambda one: parts[one.name].limit - one.roster.placed):
+                part = parts[engine.name]
+                yield from engine.turn(part.limit, part.unwanted)
+            left_s = {engine.name: engine.shortage_left_s() for engine in self._engines}
+            shortest = min(self._engines, key=lambda one: left_s[one.name])
+            if left_s[shortest.name] == float("inf"):
+                return
+            yield from shortest.pause(left_s[shortest.name])
+
+    def _parts(self) -> Procedure[dict[str, Part]]:
+        """Return what each may have now: its target, unless somebody lacks what is due to it."""
+        wishes: dict[str, int] = {}
+        for engine in self._engines:
+            wishes[engine.name] = yield from engine.wish()
+        free_to_ask = {name: Part(wish) for name, wish in wishes.items()}
+        if all(engine.roster.placed >= wishes[engine.name] for engine in self._engines):
+            return free_to_ask
+        rooms: tuple[Room, ...] = yield self._engines[0].cluster.rooms
+        share = divide(_with_ours(rooms, self._engines), [_claim(one, wishes) for one in self._engines])
+        counts = {name: sum(places.values()) for name, places in share.items()}
+        lacking_s = self._lacking_for_s(any(one.roster.placed < counts[one.name] for one in self._engines))
+        if lacking_s is None or lacking_s >= SETTLE_S:
+            return free_to_ask
+        if lacking_s < CONFIRM_S:
+            return {one.name: Part(max(counts[one.name], one.roster.placed)) for one in self._engines}
+        return {one.name: Part(counts[one.name], _unwanted(one, share)) for one in self._engines}
+
+    def _lacking_for_s(self, lacking: bool) -> float | None:
+        """Return for how long somebody has lacked what is due to it; None if nobody does."""
+        now_s = self._engines[0].cluster.now_s()
+        if not lacking:
+            self._lacking_since_s = None
+            return None
+        if self._lacking_since_s is None:
+            self._lacking_since_s = now_s
+        return now_s - self._lacking_since_s
+
+
+def _claim(engine: Engine, wishes: Mapping[str, int]) -> Claim:
+    settings = engine.settings
+    return Claim(
+        name=engine.name,
+        bundle=settings.recipe.bundle,
+        want=wishes[engine.name],
+        min_size=settings.min_size,
+        weight=settings.weight,
+        held=engine.roster.held(),
+        label_selector=settings.recipe.label_selector,
+    )
+
+
+def _with_ours(rooms: tuple[Room, ...], engines: list[Engine]) -> list[Room]:
+    """Return the rooms as if our groups held nothing: that is what is divided."""
+    return [Room(room.node_id, _without_groups(room, engines), room.labels) for room in rooms]
+
+
+def _without_groups(room: Room, engines: list[Engine]) -> dict[str, float]:
+    free = dict(room.free)
+    for engine in engines:
+        for name, amount in engine.settings.recipe.bundle.items():
+            free[name] = free.get(name, 0.0) + amount * engine.roster.held().get(room.node_id, 0)
+    return free
+
+
+def _unwanted(engine: Engine, share: Share) -> frozenset[str]:
+    """Return the seats on nodes where a group has more than it keeps, the newest first of each."""
+    surplus = {node: held - share[engine.name].get(node, 0) for node, held in engine.roster.held().items()}
+    return frozenset(
+        seat_id
+        for node, count in surplus.items()
+        if count > 0
+        for seat_id in engine.roster.newest(node, count)
+    )

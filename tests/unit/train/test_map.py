@@ -1,0 +1,225 @@
+"""`map` and `call` on a virtual cluster: who works at what, and what becomes of it when members go."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heliostat.train import Dropped, Failure, MemberLost, Reason
+from heliostat.train.errors import TooFewMembers
+from tests.unit.train.fake_cluster import FakeCluster
+from tests.unit.train.test_group import Heir, Trainer, empty, group_on, nodes, settle
+
+
+class Worker(Trainer):
+    done: list[int]
+
+    def work(self, item: int) -> int:
+        Worker.done.append(item)
+        return item * 10
+
+    def fails(self, item: int) -> None:
+        raise ValueError(f"bad item {item}")
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    Worker.done = []
+    cluster = FakeCluster("a", "b", "c")
+    cluster.takes = lambda actor, method: 10.0
+    return cluster
+
+
+def running(cluster: FakeCluster, **options: Any) -> Any:
+    return group_on(cluster, actor_class=options.pop("actor_class", Worker), **options)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 7])
+def test_results_are_in_the_order_of_items(cluster: FakeCluster, count: int) -> None:
+    with running(cluster) as group:
+        settle(group)
+        begun_s = cluster.clock_s
+        assert group.map("work", iter(range(count))) == [10 * item for item in range(count)]
+        assert cluster.clock_s - begun_s == pytest.approx(10 * -(-count // 3))
+        assert group.steps == 1
+
+
+def test_the_first_items_go_to_the_ranks_in_order(cluster: FakeCluster) -> None:
+    with running(cluster) as group:
+        settle(group)
+        group.map("work", [5, 6, 7])
+        assert cluster.calls == [("a", "work"), ("b", "work"), ("c", "work")]
+
+
+def test_an_item_of_a_lost_member_goes_to_another(cluster: FakeCluster) -> None:
+    with running(cluster) as group:
+        settle(group)
+        cluster.at(4, lambda: cluster.kill(cluster.on("b")[0]))
+        assert group.map("work", range(6)) == [0, 10, 20, 30, 40, 50]
+        assert sorted(Worker.done) == list(range(6))
+        assert len(group) == 3
+        assert cluster.figures.added["lost_work_s"] == pytest.approx(4)
+        change = group.sync()
+        assert [(one.member.node_id, one.reason) for one in change.left] == [("b", Reason.DIED)]
+
+
+def test_drop_leaves_a_mark_in_its_place(cluster: FakeCluster) -> None:
+    with running(cluster) as group:
+        settle(group)
+        cluster.at(4, lambda: cluster.kill(cluster.on("b")[0]))
+        results = group.map("work", range(3), on_failure=Failure.DROP)
+        assert results == [0, Dropped(1, "killed by signal 9"), 20]
+
+
+def test_drop_with_nobody_left_drops_the_rest(cluster: FakeCluster) -> None:
+    with running(cluster, max_size=1) as group:
+        cluster.at(4, lambda: cluster.kill(cluster.living[0]))
+        results = group.map("work", range(2), on_failure=Failure.DROP)
+        assert results == [Dropped(0, "killed by signal 9"), Dropped(1, "no member is left")]
+
+
+def test_raise_says_who_and_what(cluster: FakeCluster) -> None:
+    with running(cluster) as group:
+        settle(group)
+        cluster.at(4, lambda: cluster.kill(cluster.on("b")[0]))
+        with pytest.raises(MemberLost, match="work: item 1: killed by signal 9"):
+            group.map("work", range(3), on_failure=Failure.RAISE)
+        group.sync()
+        assert group.map("work", [1]) == [10]
+    assert empty(cluster)
+
+
+def test_an_error_of_the_method_is_raised_as_it_is(cluster: FakeCluster) -> None:
+    with running(cluster) as group:
+        settle(group)
+        with pytest.raises(ValueError, match="bad item 0"):
+            group.map("fails", range(3))
+        assert group.steps == 0
+
+
+def test_with_nobody_left_a_map_waits_for_successors(cluster: FakeCluster) -> None:
+    joined: list[str] = []
+    with running(cluster, max_size=1, on_join=lambda member: joined.append(member.node_id)) as group:
+        cluster.at(4, lambda: cluster.lose("a"))
+        assert group.map("work", range(3)) == [0, 10, 20]
+        assert joined == ["a", "b"]
+        change = group.sync()
+        assert ([one.member.node_id for one in change.left], nodes(group)) == (["a"], ["b"])
+        assert [one.node_id for one in change.joined] == ["a", "b"]
+        assert joined == ["a", "b"]
+
+
+@pytest.mark.parametrize("min_size", [0, 1])
+def test_a_map_does_not_wait_for_successors_for_ever(min_size: int) -> None:
+    cluster = FakeCluster("a")
+    cluster.takes = lambda actor, method: 10.0
+    Worker.done = []
+    with running(cluster, min_size=min_size, timeout_s=60) as group:
+        settle(group)
+        cluster.at(4, lambda: cluster.lose("a"))
+        with pytest.raises(TooFewMembers):
+            group.map("work", [1])
+        assert cluster.clock_s == pytest.approx(164, abs=1)
+
+
+def test_an_item_that_ends_its_members_is_not_given_for_ever(cluster: FakeCluster) -> None:
+    cluster.takes = lambda actor, method: 1e9
+    for after in (1, 2, 3):
+        cluster.at(after, lambda: cluster.kill(next(one for one in cluster.living if one.free_at_s > 1e6)))
+    with running(cluster) as group:
+        settle(group)
+        with pytest.raises(MemberLost, match="item 0 has cost 3 members"):
+            group.map("work", [1])
+
+
+def test_who_does_not_answer_in_time_is_lost(cluster: FakeCluster) -> None:
+    cluster.takes = lambda actor, method: 1e9 if actor.group.node and actor.group.node.id == "b" else 1.0
+    with running(cluster) as group:
+        settle(group)
+        results = group.map("work", range(4), on_failure=Failure.DROP, timeout_s=30)
+        assert results == [0, Dropped(1, "no answer within 30 s"), 20, 30]
+        assert [one.member.node_id for one in group.sync().left] == ["b"]
+        settle(group)
+        with pytest.raises(MemberLost, match="no answer within 30 s"):
+            group.map("work", range(3), timeout_s=30)
+
+
+def test_time_that_is_over_is_no_loss_if_all_is_done(cluster: FakeCluster) -> None:
+    with running(cluster) as group:
+        settle(group)
+        assert group.map("work", range(3), timeout_s=10) == [0, 10, 20]
+
+
+def test_who_is_drained_during_a_map_finishes_its_item_and_hands_over(cluster: FakeCluster) -> None:
+    class Both(Worker, Heir):
+        pass
+
+    cluster.takes = lambda actor, method: 10.0 if method == "work" else 0.0
+    with running(cluster, actor_class=Both) as group:
+        settle(group)
+        group.call("told", "epoch 7")
+        cluster.at(4, lambda: cluster.drain("b", deadline_s=60))
+        cluster.at(64, lambda: cluster.lose("b"))
+        assert group.map("work", range(30)) == [10 * item for item in range(30)]
+        assert sorted(Worker.done) == list(range(30))
+        assert [call for call in cluster.calls if call[0] == "b"][-2:] == [("b", "work"), ("b", "leaving")]
+        assert len(group) == 3
+        change = group.sync()
+        assert [(one.reason, one.state[0]) for one in change.left] == [(Reason.DRAINED, "epoch 7")]
+        cluster.join("d")
+        settle(group)
+        assert group.call("shown")[-1] == "epoch 7 taken over"
+
+
+def test_call_returns_by_rank_and_raises_at_the_first_loss(cluster: FakeCluster) -> None:
+    with running(cluster) as group:
+        settle(group)
+        assert group.call("work", 4) == [40, 40, 40]
+        cluster.at(4, lambda: cluster.kill(cluster.on("b")[0]))
+        with pytest.raises(MemberLost, match="killed by signal 9"):
+            group.call("work", 4)
+        with pytest.raises(MemberLost, match="1 of 3 are lost already"):
+            group.call("work", 4)
+        settle(group)
+        assert len(group.call("work", 4)) == 3
+        with pytest.raises(ValueError, match="bad item"):
+            group.call("fails", 1)
+        with pytest.raises(MemberLost, match="3 did not answer within 5 s"):
+            group.call("work", 4, timeout_s=5)
+
+
+@given(
+    items=st.integers(0, 20),
+    kills=st.lists(st.tuples(st.floats(0, 80), st.sampled_from("abcd")), max_size=12),
+    drop=st.booleans(),
+)
+def test_each_item_counts_once_whoever_is_killed(
+    items: int, kills: list[tuple[float, str]], drop: bool
+) -> None:
+    Worker.done = []
+    cluster = FakeCluster(*"abcd")
+    cluster.takes = lambda actor, method: 10.0
+
+    def kill(name: str) -> None:
+        for actor in cluster.on(name):
+            cluster.kill(actor)
+
+    with running(cluster, max_restarts=99) as group:
+        settle(group)
+        for at_s, name in kills:
+            cluster.at(at_s, lambda name=name: kill(name))  # type: ignore[misc]
+        on_failure = Failure.DROP if drop else Failure.RETRY
+        # Chance may kill whoever has one item again and again.
+        with contextlib.suppress(MemberLost):
+            results = group.map("work", range(items), on_failure=on_failure)
+            kept = [item for item, one in enumerate(results) if not isinstance(one, Dropped)]
+            assert [results[item] for item in kept] == [10 * item for item in kept]
+            assert len(results) == items
+            assert drop or len(kept) == items
+        settle(group)
+        assert len(group) == 4
+    assert empty(cluster)
