@@ -41,6 +41,19 @@ class Seat:
     cost: float = 1.0
     number: int = 0
     """Grows with each seat that was asked for, and for members with each that joined."""
+    asked_health_s: float | None = None
+    """Since when it has owed an answer to a health check; None if it owes none."""
+    healthy_s: float | None = None
+    """When it was last known to be well; None if it has no health check."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long things may take."""
+
+    start_timeout_s: float
+    health_every_s: float = float("inf")
+    health_timeout_s: float = float("inf")
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,7 @@ class View:
     seats: Sequence[Seat]
     target: int
     now_s: float
-    start_timeout_s: float
+    limits: Limits
     draining: Mapping[str, float] = field(default_factory=dict)
     """Node ids, each with the seconds that are left; infinity where there is no deadline."""
     unwanted: frozenset[str] = frozenset()
@@ -89,7 +102,14 @@ class Leave:
     deadline_s: float = float("inf")
 
 
-Step = Bury | Withdraw | Start | Ask | Leave
+@dataclass(frozen=True)
+class Check:
+    """Ask a member whether it is well, and go on: the answer is seen at a later look."""
+
+    seat: str
+
+
+Step = Bury | Withdraw | Start | Check | Ask | Leave
 
 
 def decide(view: View) -> list[Step]:
@@ -106,6 +126,7 @@ def decide(view: View) -> list[Step]:
     steps += [_release(seat) for seat in surplus]
     kept = [seat for seat in stay if seat not in surplus]
     steps += [Start(seat.id) for seat in kept if seat.phase is Phase.PLACED]
+    steps += [Check(seat.id) for seat in kept if _is_due(seat, view)]
     lacking = view.target - len(kept)
     steps += [Ask(lacking)] if lacking > 0 else []
     return sorted(steps, key=_turn)
@@ -115,14 +136,34 @@ def _forced(seat: Seat, view: View) -> Step | None:
     """Return what happens to a seat whatever the target is."""
     if seat.dead is not None:
         return Bury(seat.id, seat.dead)
-    if seat.phase in (Phase.STARTING, Phase.TAKING_OVER) and view.now_s - seat.since_s > view.start_timeout_s:
-        return Bury(seat.id, f"it did not come up within {view.start_timeout_s:g} s")
+    if late := _late(seat, view):
+        return Bury(seat.id, late)
     left_s = view.draining.get(seat.node_id) if seat.node_id else None
     if left_s is None:
         return None
     if seat.phase is Phase.MEMBER:
         return Leave(seat.id, Reason.DRAINED, max(0.0, left_s))
     return Withdraw(seat.id)
+
+
+def _late(seat: Seat, view: View) -> str:
+    """Return what a seat has not done in time; empty if nothing."""
+    limits = view.limits
+    if (
+        seat.phase in (Phase.STARTING, Phase.TAKING_OVER)
+        and view.now_s - seat.since_s > limits.start_timeout_s
+    ):
+        return f"it did not come up within {limits.start_timeout_s:g} s"
+    asked_s = seat.asked_health_s
+    if asked_s is not None and view.now_s - asked_s > limits.health_timeout_s:
+        return f"it did not answer its health check within {limits.health_timeout_s:g} s"
+    return ""
+
+
+def _is_due(seat: Seat, view: View) -> bool:
+    if seat.healthy_s is None or seat.asked_health_s is not None:
+        return False
+    return view.now_s - seat.healthy_s >= view.limits.health_every_s
 
 
 def _missed(seat: Seat, unwanted: frozenset[str]) -> tuple[int, bool, float, int]:
@@ -137,4 +178,4 @@ def _release(seat: Seat) -> Step:
 
 def _turn(step: Step) -> int:
     # Leaving may take its time, so it comes last: by then, successors have been asked for.
-    return (Bury, Withdraw, Start, Ask, Leave).index(type(step))
+    return (Bury, Withdraw, Start, Check, Ask, Leave).index(type(step))

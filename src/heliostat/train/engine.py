@@ -8,7 +8,7 @@ from typing import Any
 
 from heliostat.train import mapping
 from heliostat.train.cluster import Cluster
-from heliostat.train.errors import GroupClosed, GroupError, TooFewMembers, TooManyRestarts
+from heliostat.train.errors import GroupClosed, GroupError, MemberLost, TooFewMembers, TooManyRestarts
 from heliostat.train.health import Shortage
 from heliostat.train.options import Settings
 from heliostat.train.pace import Pace
@@ -113,6 +113,8 @@ class Engine:
         """Wait until something of this group moves, for a moment at most; raise TooFewMembers in the end."""
         if left_s <= 0:
             settings, waiting = self.settings, self.roster.waiting
+            # Who bears it and tries again gets the whole time again.
+            self._shortage = Shortage(settings.timeout_s)
             raise TooFewMembers(
                 f"{self.name}: {len(self.world)} members, fewer than {max(1, settings.min_size)}, for "
                 f"{settings.timeout_s:g} s; {waiting} × {dict(settings.recipe.bundle)} wait for room"
@@ -190,7 +192,13 @@ class Engine:
 
     def calling(self, method: str, args: tuple[Any, ...], *, timeout_s: float | None) -> Procedure[list[Any]]:
         self.check_open()
-        results: list[Any] = yield from mapping.call_all(self.roster, method, args, timeout_s=timeout_s)
+        begun_s = self.cluster.now_s()
+        try:
+            results: list[Any] = yield from mapping.call_all(self.roster, method, args, timeout_s=timeout_s)
+        except MemberLost:
+            # What all have done together counts for nothing.
+            self._meter.add("lost_work_s", (self.cluster.now_s() - begun_s) * len(self.world))
+            raise
         return results
 
     def _note_pace(self, method: str, items: int, seconds: float, *, clean: bool) -> None:

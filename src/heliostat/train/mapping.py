@@ -1,6 +1,6 @@
 """`map` and `call`: work for the members, each item counted once, whoever is lost on the way.
 
-Who is lost or leaves during a `map` gets no more of it; the world stays as it is until the next `sync`,
+Who is lost or has to leave during a `map` gets no more of it; the world stays as it is until the next `sync`,
 unless nobody is left: then the map waits for successors.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from heliostat.train.cluster import Answer, Facts
+from heliostat.train.cluster import Answer, Facts, Watch
 from heliostat.train.decide import Leave
 from heliostat.train.errors import MemberLost
 from heliostat.train.procedure import Procedure
@@ -51,7 +51,10 @@ class Mapping:
         self._job = job
         self._ledger = Ledger(len(job.items), job.on_failure)
         self._errands: dict[str, Errand] = {}
-        self._draining: dict[str, float] = {}
+        self._ending: set[str] = set()
+        """Nodes that have no time left for more than to hand over."""
+        self._longest_s = 0.0
+        """That an item has taken."""
         now_s = roster.cluster.now_s()
         self._looked_s = now_s
         self._end_s = now_s + job.timeout_s if job.timeout_s is not None else float("inf")
@@ -86,7 +89,7 @@ class Mapping:
             self._errands[seat.id] = Errand(attempt, pending, self._roster.cluster.now_s())
 
     def _able(self) -> list[Seat]:
-        return [one for one in self._roster.seated if one.spot.node_id not in self._draining]
+        return [one for one in self._roster.seated if one.spot.node_id not in self._ending]
 
     def _nobody(self) -> Procedure[None]:
         """See to it that there is somebody again, or that nothing waits any more."""
@@ -96,13 +99,14 @@ class Mapping:
             raise MemberLost(f"{self._job.method}: no member is left")
         else:
             yield from self._job.refill()
-            self._draining = {}
+            self._ending = set()
 
     def _take(self, seat_id: str, answer: Answer) -> None:
         errand = self._errands.pop(seat_id)
         if answer.error is not None:
             raise answer.error
         if answer.lost is None:
+            self._longest_s = max(self._longest_s, self._roster.cluster.now_s() - errand.since_s)
             self._ledger.answered(errand.attempt, answer.value)
         else:
             self._lose(seat_id, errand, answer.lost)
@@ -125,16 +129,20 @@ class Mapping:
         self._ledger.drop_waiting(why)
 
     def _look(self) -> Procedure[None]:
-        """Once a second, see who has to leave; who does and is free hands over at once."""
+        """Once a second, see whose node is about to end: who is on one, and free, hands over at once.
+
+        Who has more time than that works on, and leaves at the next sync.
+        """
         if self._roster.cluster.now_s() - self._looked_s < LOOK_S:
             return
-        facts: Facts = yield partial(self._roster.cluster.look, self._roster.watch_draining())
+        facts: Facts = yield partial(self._roster.cluster.look, Watch())
         self._looked_s = facts.now_s
-        self._draining = dict(facts.draining)
+        needs_s = self._roster.settings.leave_timeout_s + self._longest_s
+        self._ending = {node for node, left_s in facts.draining.items() if left_s < needs_s}
         yield from self._roster.depart(
-            Leave(one.id, Reason.DRAINED, max(0.0, self._draining[one.spot.node_id]))
+            Leave(one.id, Reason.DRAINED, max(0.0, facts.draining[one.spot.node_id]))
             for one in self._roster.seated
-            if one.spot.node_id in self._draining and one.id not in self._errands
+            if one.spot.node_id in self._ending and one.id not in self._errands
         )
 
     def _pending(self) -> dict[str, Any]:
@@ -153,7 +161,7 @@ def call_all(
     seats = [one for one in roster.seated if one.member is not None]
     if len(seats) < len(roster.world):
         raise MemberLost(
-            f"{method}: {len(roster.world) - len(seats)} of {len(roster.world)} are lost already"
+            f"{method}: {len(roster.world) - len(seats)} of {len(roster.world)} are gone already"
         )
     calls: dict[str, Any] = {}
     for seat in seats:

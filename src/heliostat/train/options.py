@@ -32,6 +32,10 @@ class Options(TypedDict, total=False):
     """The longest wait for a member's `leaving`; 30 by default."""
     start_timeout_s: float
     """How long an actor may take to come up once it has its place, its `take_over` apart; 300 by default."""
+    health_every_s: float
+    """How often members that have `check_health` are asked, in a `sync` that does not wait; 30 by default."""
+    health_timeout_s: float
+    """How long a member may owe that answer before it is replaced; 60 by default."""
     max_restarts: int
     """Failures within `restart_window_s` that are borne; 10 by default."""
     restart_window_s: float
@@ -61,6 +65,8 @@ class Settings:
     timeout_s: float = 600.0
     leave_timeout_s: float = 30.0
     start_timeout_s: float = 300.0
+    health_every_s: float = 30.0
+    health_timeout_s: float = 60.0
     max_restarts: int = 10
     restart_window_s: float = 600.0
     on_join: Callable[[Member], Any] | None = None
@@ -72,7 +78,7 @@ class Settings:
         wrong = [*_wrong_sizes(self), *_wrong_target(self.target), *_wrong_recipe(self.recipe)]
         if self.weight <= 0:
             wrong.append(f"weight is {self.weight}: it must be more than 0")
-        times = ("timeout_s", "leave_timeout_s", "start_timeout_s", "restart_window_s")
+        times = [name for name in Options.__annotations__ if name.endswith("_s")]
         wrong += [
             f"{name} is {value}: it must be more than 0"
             for name in times

@@ -55,7 +55,17 @@ async def run_async(procedure: Procedure[T]) -> T:
                 answer = step.run()
                 answer = await answer if inspect.isawaitable(answer) else answer
             else:
-                answer = await asyncio.to_thread(step)
+                answer = await _beside(step)
+
+
+async def _beside(step: Callable[[], Any]) -> Any:
+    """Take a step in a thread. One that is cancelled is waited for, so that nothing is made after the end."""
+    task = asyncio.ensure_future(asyncio.to_thread(step))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def _plain(hook: Hook) -> Any:

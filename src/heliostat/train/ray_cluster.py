@@ -158,9 +158,13 @@ class RayCluster:
         if not ray.is_initialized():
             # With the driver's connection goes all that belongs to it.
             return
-        if actor is not None:
-            ray.kill(actor, no_restart=True)
-        remove_placement_group(place.group)
+        try:
+            if actor is not None:
+                ray.kill(actor, no_restart=True)
+            remove_placement_group(place.group)
+        except exceptions.RayError as error:
+            # The cluster itself is going: what is left of the group goes with this process's connection.
+            log.warning("could not end an actor: %s", _first_lines(str(error)))
 
     def sweep(self, prefix: str) -> int:
         if not ray.is_initialized():

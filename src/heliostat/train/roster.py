@@ -15,7 +15,7 @@ from typing import Any
 
 from heliostat.train import decide
 from heliostat.train.cluster import Answer, Cluster, Facts, Spot, Watch
-from heliostat.train.decide import Ask, Bury, Leave, Phase, Start, Withdraw
+from heliostat.train.decide import Ask, Bury, Check, Leave, Phase, Start, Withdraw
 from heliostat.train.health import Restarts
 from heliostat.train.options import Settings
 from heliostat.train.procedure import Procedure
@@ -23,6 +23,13 @@ from heliostat.train.target import Throughput
 from heliostat.train.types import Change, Left, Member, Reason, World
 
 log = logging.getLogger("heliostat.train")
+
+CALLS = {
+    Phase.STARTING: "its start",
+    Phase.TAKING_OVER: "take_over",
+    Phase.MEMBER: "its health check",
+}
+"""What a seat's call is for, in each phase."""
 
 NOWHERE = Spot("", "")
 ESTATES = 64
@@ -43,6 +50,9 @@ class Seat:
     dead: str | None = None
     blameless: bool = False
     """Its node went, too."""
+    asked_health_s: float | None = None
+    healthy_s: float | None = None
+    """As in `decide.Seat`."""
     estate: Any = None
     """The state of a predecessor that it takes over."""
     member: Member | None = None
@@ -62,6 +72,9 @@ class Roster:
         self._reported = World()
         self._estates: deque[Any] = deque(maxlen=ESTATES)
         self._meter = cluster.meter(settings.name)
+        self._limits = decide.Limits(
+            settings.start_timeout_s, settings.health_every_s, settings.health_timeout_s
+        )
 
     # --- What is so ------------------------------------------------------------------------
 
@@ -98,13 +111,9 @@ class Roster:
         return Watch(
             places={one.id: one.place for one in seats if one.phase is Phase.ASKED},
             calls={one.id: one.call for one in seats if one.call is not None},
-            # Of those that a map has lost, too: whether their nodes went with them is not known yet.
-            actors={one.id: one.actor for one in seats if one.phase is Phase.MEMBER},
+            # Of those that are known to be lost, too: whether their nodes went with them is not known yet.
+            actors={one.id: one.actor for one in seats if one.actor is not None},
         )
-
-    def watch_draining(self) -> Watch:
-        """Watch nothing but what every look tells: the nodes that drain."""
-        return Watch()
 
     def cost_of(self, member: Member) -> float:
         target = self.settings.target
@@ -122,7 +131,7 @@ class Roster:
             seats=[self._viewed(one) for one in self._seats.values()],
             target=target,
             now_s=facts.now_s,
-            start_timeout_s=self.settings.start_timeout_s,
+            limits=self._limits,
             draining=facts.draining,
             unwanted=unwanted,
         )
@@ -141,6 +150,8 @@ class Roster:
             dead=seat.dead,
             cost=self.cost_of(seat.member) if seat.member is not None else 1.0,
             number=seat.number,
+            asked_health_s=seat.asked_health_s,
+            healthy_s=seat.healthy_s,
         )
 
     def _take_in(self, facts: Facts) -> None:
@@ -154,11 +165,13 @@ class Roster:
             self._up(self._seats[seat_id], answer, facts.now_s)
 
     def _up(self, seat: Seat, answer: Answer, now_s: float) -> None:
-        """Take what a seat's call brought: its actor is up, or has taken over, or never will."""
+        """Take what a seat's call brought: its actor is up, or has taken over, or is well; or it is not."""
         seat.call = None
         if answer.lost is not None or answer.error is not None:
-            what = "take_over" if seat.phase is Phase.TAKING_OVER else "its start"
-            seat.dead = f"{what} failed: {answer.lost or answer.error!r}"
+            seat.dead = seat.dead or f"{CALLS[seat.phase]} failed: {answer.lost or answer.error!r}"
+            return
+        if seat.phase is Phase.MEMBER:
+            seat.asked_health_s, seat.healthy_s = None, now_s
             return
         if seat.phase is Phase.STARTING and self._estates and self.cluster.has(seat.actor, "take_over"):
             seat.estate = self._estates.popleft()
@@ -170,6 +183,7 @@ class Roster:
         self._seats[seat.id] = self._seats.pop(seat.id)
         seat.number = self._number()
         self._enter(seat, Phase.MEMBER, now_s)
+        seat.healthy_s = now_s if self.cluster.has(seat.actor, "check_health") else None
 
     def lost(self, seat_id: str, why: str, *, blameless: bool = False) -> None:
         """Take it that a member is gone; the next turn removes what is left of it."""
@@ -186,6 +200,10 @@ class Roster:
                 seat = self._seats[step.seat]
                 seat.actor, seat.call = yield partial(self.cluster.start, seat.place, self.settings.recipe)
                 self._enter(seat, Phase.STARTING, now_s)
+            case Check():
+                seat = self._seats[step.seat]
+                seat.call = yield partial(self.cluster.call, seat.actor, "check_health", ())
+                seat.asked_health_s = now_s
             case Withdraw():
                 yield from self._remove(self._seats[step.seat])
             case Bury():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,9 @@ from hypothesis import strategies as st
 from heliostat.train.decide import (
     Ask,
     Bury,
+    Check,
     Leave,
+    Limits,
     Phase,
     Seat,
     Start,
@@ -22,6 +26,7 @@ from heliostat.train.types import Reason
 
 NOW_S = 1000.0
 INF = float("inf")
+LIMITS = Limits(start_timeout_s=60.0, health_every_s=30.0, health_timeout_s=20.0)
 
 
 def asked(name: str, number: int = 1) -> Seat:
@@ -129,14 +134,33 @@ def member(
     ],
 )
 def test_steps(seats: list[Seat], target: int, draining: dict[str, float], steps: list[Step]) -> None:
-    view = View(seats, target, NOW_S, start_timeout_s=60.0, draining=draining)
+    view = View(seats, target, NOW_S, LIMITS, draining=draining)
     assert decide(view) == steps
 
 
 def test_unwanted_seats_go_first() -> None:
     seats = [member("a", number=1), member("b", number=2), asked("c")]
-    view = View(seats, 1, NOW_S, start_timeout_s=60.0, unwanted=frozenset({"a"}))
+    view = View(seats, 1, NOW_S, LIMITS, unwanted=frozenset({"a"}))
     assert decide(view) == [Withdraw("c"), Leave("a", Reason.RELEASED)]
+
+
+@pytest.mark.parametrize(
+    ("healthy_s", "asked_s", "steps"),
+    [
+        (None, None, []),
+        (NOW_S - 29, None, []),
+        (NOW_S - 30, None, [Check("a")]),
+        (NOW_S - 45, NOW_S - 15, []),
+        (
+            NOW_S - 51,
+            NOW_S - 21,
+            [Bury("a", "it did not answer its health check within 20 s"), Ask(1)],
+        ),
+    ],
+)
+def test_health_checks(healthy_s: float | None, asked_s: float | None, steps: list[Step]) -> None:
+    seat = replace(member("a"), healthy_s=healthy_s, asked_health_s=asked_s)
+    assert decide(View([seat], 1, NOW_S, LIMITS)) == steps
 
 
 NODES = ["", "x", "y"]
@@ -160,7 +184,7 @@ SEATS = st.lists(
 def test_after_the_steps_there_are_as_many_as_wanted(
     seats: list[Seat], target: int, draining: dict[str, float]
 ) -> None:
-    steps = decide(View(seats, target, NOW_S, start_timeout_s=60.0, draining=draining))
+    steps = decide(View(seats, target, NOW_S, LIMITS, draining=draining))
     gone = [one.seat for one in steps if isinstance(one, Bury | Withdraw | Leave)]
     asked_for = sum(one.count for one in steps if isinstance(one, Ask))
     assert len(set(gone)) == len(gone)

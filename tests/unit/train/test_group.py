@@ -280,6 +280,31 @@ def test_what_does_not_come_up_is_replaced_and_counted() -> None:
             group.sync()
 
 
+def test_health_checks_find_the_sick_and_the_stuck() -> None:
+    class Checked(Trainer):
+        def check_health(self) -> None:
+            if self.state == "sick":
+                raise RuntimeError("the GPU fell off the bus")
+
+    cluster = FakeCluster("a", "b")
+    cluster.takes = lambda actor, method: 1e9 if actor.thing and actor.thing.state == "stuck" else 0.0
+    with group_on(cluster, actor_class=Checked, health_every_s=30, health_timeout_s=60) as group:
+        settle(group)
+        calls = len(cluster.calls)
+        group.sync()
+        assert len(cluster.calls) == calls
+        cluster.on("a")[0].thing.state, cluster.on("b")[0].thing.state = "sick", "stuck"
+        left = []
+        for _ in range(4):
+            cluster.clock_s += 31
+            left += [(one.member.node_id, one.detail) for one in group.sync().left]
+        assert [node for node, _ in left] == ["a", "b"]
+        assert "the GPU fell off the bus" in left[0][1]
+        assert left[1][1] == "it did not answer its health check within 60 s"
+        settle(group)
+        assert len(group) == 2
+
+
 # --- Draining ----------------------------------------------------------------------------------
 
 

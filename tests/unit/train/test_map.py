@@ -162,10 +162,12 @@ def test_who_is_drained_during_a_map_finishes_its_item_and_hands_over(cluster: F
     with running(cluster, actor_class=Both) as group:
         settle(group)
         group.call("told", "epoch 7")
-        cluster.at(4, lambda: cluster.drain("b", deadline_s=60))
-        cluster.at(64, lambda: cluster.lose("b"))
-        assert group.map("work", range(30)) == [10 * item for item in range(30)]
-        assert sorted(Worker.done) == list(range(30))
+        cluster.at(4, lambda: cluster.drain("b", deadline_s=100))
+        cluster.at(104, lambda: cluster.lose("b"))
+        assert group.map("work", range(60)) == [10 * item for item in range(60)]
+        assert sorted(Worker.done) == list(range(60))
+        # It worked on while there was time to, and handed over while there was time for that.
+        assert 6 <= cluster.calls.count(("b", "work")) <= 7
         assert [call for call in cluster.calls if call[0] == "b"][-2:] == [("b", "work"), ("b", "leaving")]
         assert len(group) == 3
         change = group.sync()
@@ -175,6 +177,15 @@ def test_who_is_drained_during_a_map_finishes_its_item_and_hands_over(cluster: F
         assert group.call("shown")[-1] == "epoch 7 taken over"
 
 
+def test_who_is_drained_with_time_to_spare_leaves_at_the_next_sync(cluster: FakeCluster) -> None:
+    with running(cluster) as group:
+        settle(group)
+        cluster.at(4, lambda: cluster.drain("b", deadline_s=3600))
+        assert group.map("work", range(9)) == [10 * item for item in range(9)]
+        assert len(group.call("shown")) == 3
+        assert [one.member.node_id for one in group.sync().left] == ["b"]
+
+
 def test_call_returns_by_rank_and_raises_at_the_first_loss(cluster: FakeCluster) -> None:
     with running(cluster) as group:
         settle(group)
@@ -182,7 +193,7 @@ def test_call_returns_by_rank_and_raises_at_the_first_loss(cluster: FakeCluster)
         cluster.at(4, lambda: cluster.kill(cluster.on("b")[0]))
         with pytest.raises(MemberLost, match="killed by signal 9"):
             group.call("work", 4)
-        with pytest.raises(MemberLost, match="1 of 3 are lost already"):
+        with pytest.raises(MemberLost, match="1 of 3 are gone already"):
             group.call("work", 4)
         settle(group)
         assert len(group.call("work", 4)) == 3
