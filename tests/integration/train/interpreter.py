@@ -88,10 +88,10 @@ def answer(source: str) -> Any:
     """Run the lines, and return the value of the last one if it is an expression."""
     body = ast.parse(source).body
     last = body.pop() if isinstance(body[-1], ast.Expr) else None
-    exec(compile(ast.Module(body, []), "<told>", "exec"), NAMES)  # noqa: S102: that is what it is for
+    exec(compile(ast.Module(body, []), "<told>", "exec"), NAMES)  # noqa: S102 -- that is what it is for
     if not isinstance(last, ast.Expr):
         return None
-    return eval(compile(ast.Expression(last.value), "<told>", "eval"), NAMES)  # noqa: S307
+    return eval(compile(ast.Expression(last.value), "<told>", "eval"), NAMES)  # noqa: S307 -- the same
 
 
 def main() -> None:

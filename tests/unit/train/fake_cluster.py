@@ -72,6 +72,9 @@ class FakeCluster:
         self.actors: list[Actor] = []
         self.takes: Callable[[Actor, str], float] = lambda actor, method: 0.0
         self.start_s = 0.0
+        self.rooms_lag_s = 0.0
+        """How late the figures of free resources are."""
+        self._rooms: tuple[float, tuple[Room, ...]] = (-1e9, ())
         self.figures = FakeMeter()
         self.calls: list[tuple[str, str]] = []
         self.looks = 0
@@ -195,7 +198,9 @@ class FakeCluster:
     def rooms(self) -> tuple[Room, ...]:
         self._place()
         living = (one for one in self.nodes.values() if one.drain_at_s is None)
-        return tuple(Room(one.id, self._free(one)) for one in living)
+        if self.clock_s - self._rooms[0] >= self.rooms_lag_s:
+            self._rooms = (self.clock_s, tuple(Room(one.id, self._free(one)) for one in living))
+        return self._rooms[1]
 
     def meter(self, group: str) -> FakeMeter:
         return self.figures
