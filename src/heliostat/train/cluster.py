@@ -65,6 +65,8 @@ class Facts:
     now_s: float
     placed: Mapping[str, Spot] = field(default_factory=dict)
     answered: Mapping[str, Answer] = field(default_factory=dict)
+    spots: Mapping[str, Spot] = field(default_factory=dict)
+    """Where the actors are whose calls are answered: a placement group may have moved while one started."""
     dead: Mapping[str, Death] = field(default_factory=dict)
     draining: Mapping[str, float] = field(default_factory=dict)
     """Node ids, each with the seconds until its deadline; infinity where it has none."""

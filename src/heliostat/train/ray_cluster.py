@@ -96,10 +96,13 @@ class RayCluster:
     # --- Looking ---------------------------------------------------------------------------
 
     def look(self, watch: Watch) -> Facts:
+        answered = _answers(watch.calls, timeout_s=0.0)
+        up = [name for name, answer in answered.items() if answer.lost is None and name in watch.actors]
         return Facts(
             now_s=self.now_s(),
             placed=self._placed(watch.places),
-            answered=_answers(watch.calls, timeout_s=0.0),
+            answered=answered,
+            spots={name: _spot(watch.actors[name]) for name in up},
             dead=_dead(watch.actors),
             draining=_draining(),
         )
@@ -257,6 +260,11 @@ def _dead(actors: Mapping[str, Any]) -> dict[str, Death]:
 
 def _is_dead(actor: Any) -> bool:
     return bool(actor._get_local_state() == gcs_pb2.ActorTableData.ActorState.DEAD)
+
+
+def _spot(actor: Any) -> Spot:
+    address = state.actor_table(actor._actor_id.hex())["Address"]
+    return Spot(str(address["NodeID"]), str(address["IPAddress"]))
 
 
 def _death(actor: Any, alive: set[str]) -> Death:

@@ -162,7 +162,9 @@ class Roster:
         for seat_id, death in facts.dead.items():
             self.lost(seat_id, death.why, blameless=death.with_node)
         for seat_id, answer in facts.answered.items():
-            self._up(self._seats[seat_id], answer, facts.now_s)
+            seat = self._seats[seat_id]
+            seat.spot = facts.spots.get(seat_id, seat.spot)
+            self._up(seat, answer, facts.now_s)
 
     def _up(self, seat: Seat, answer: Answer, now_s: float) -> None:
         """Take what a seat's call brought: its actor is up, or has taken over, or is well; or it is not."""

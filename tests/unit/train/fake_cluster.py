@@ -102,6 +102,11 @@ class FakeCluster:
         for actor in self.actors:
             if actor.group.node is node and not actor.ended:
                 self.kill(actor, "the node died", with_node=True)
+        begun = [one.group for one in self.actors]
+        for group in self.open_groups:
+            if group.node is node and group not in begun:
+                # Ray places it anew.
+                group.node = None
 
     def kill(self, actor: Actor, why: str = "killed by signal 9", *, with_node: bool = False) -> None:
         actor.died, actor.with_node = actor.died or why, with_node
@@ -144,6 +149,11 @@ class FakeCluster:
             now_s=self.clock_s,
             placed={name: Spot(node, f"ip-{node}") for name, node in placed.items()},
             answered=self._answered(watch.calls),
+            spots={
+                name: Spot(actor.group.node.id, f"ip-{actor.group.node.id}")
+                for name, actor in watch.actors.items()
+                if actor.group.node is not None
+            },
             dead={name: Death(str(actor.died), actor.with_node) for name, actor in dead.items()},
             draining={
                 one.id: one.drain_at_s - self.clock_s
