@@ -3,7 +3,8 @@
 A seat is a place that was asked for: a placement group, then an actor in it, then a member. Rules:
 
 - the dead are buried first, and what does not come up in time counts as dead;
-- who sits on a draining node leaves; nothing is started there;
+- who sits on a draining node leaves, and nothing is started there; but as long as there are fewer than
+  `min_size` without it, it stays while there is time, until its successor is up;
 - what is too many goes in the order in which it is missed least: what waits, what starts, then the costliest
   member, and of those the one that joined last;
 - what lacks up to the target is asked for, successors included.
@@ -26,8 +27,10 @@ class Phase(enum.IntEnum):
     PLACED = 1
     STARTING = 2
     """Its actor comes up."""
-    TAKING_OVER = 3
-    MEMBER = 4
+    UP = 3
+    """Its actor is up, and takes over from a predecessor next, if there is one."""
+    TAKING_OVER = 4
+    MEMBER = 5
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,9 @@ class View:
     target: int
     now_s: float
     limits: Limits
+    min_size: int = 0
+    lead_s: float = float("inf")
+    """How long before its deadline a member must be asked to leave, at the latest."""
     draining: Mapping[str, float] = field(default_factory=dict)
     """Node ids, each with the seconds that are left; infinity where there is no deadline."""
     unwanted: frozenset[str] = frozenset()
@@ -103,13 +109,20 @@ class Leave:
 
 
 @dataclass(frozen=True)
+class Settle:
+    """It takes over what a predecessor has left, or is a member at once."""
+
+    seat: str
+
+
+@dataclass(frozen=True)
 class Check:
     """Ask a member whether it is well, and go on: the answer is seen at a later look."""
 
     seat: str
 
 
-Step = Bury | Withdraw | Start | Check | Ask | Leave
+Step = Bury | Withdraw | Start | Check | Ask | Leave | Settle
 
 
 def decide(view: View) -> list[Step]:
@@ -122,10 +135,13 @@ def decide(view: View) -> list[Step]:
             stay.append(seat)
         else:
             steps.append(step)
+    lingering = _lingering([one for one in steps if isinstance(one, Leave)], stay, view)
+    steps = [one for one in steps if one not in lingering]
     surplus = sorted(stay, key=lambda one: _missed(one, view.unwanted))[: max(0, len(stay) - view.target)]
     steps += [_release(seat) for seat in surplus]
     kept = [seat for seat in stay if seat not in surplus]
     steps += [Start(seat.id) for seat in kept if seat.phase is Phase.PLACED]
+    steps += [Settle(seat.id) for seat in kept if seat.phase is Phase.UP]
     steps += [Check(seat.id) for seat in kept if _is_due(seat, view)]
     lacking = view.target - len(kept)
     steps += [Ask(lacking)] if lacking > 0 else []
@@ -144,6 +160,13 @@ def _forced(seat: Seat, view: View) -> Step | None:
     if seat.phase is Phase.MEMBER:
         return Leave(seat.id, Reason.DRAINED, max(0.0, left_s))
     return Withdraw(seat.id)
+
+
+def _lingering(leaves: list[Leave], stay: Sequence[Seat], view: View) -> list[Leave]:
+    """Return those of the drained members that stay for now: without them there would be too few."""
+    there = sum(seat.phase in (Phase.UP, Phase.MEMBER) for seat in stay)
+    may = sorted((one for one in leaves if one.deadline_s > view.lead_s), key=lambda one: -one.deadline_s)
+    return may[: max(0, view.min_size - there)]
 
 
 def _late(seat: Seat, view: View) -> str:
@@ -177,5 +200,6 @@ def _release(seat: Seat) -> Step:
 
 
 def _turn(step: Step) -> int:
-    # Leaving may take its time, so it comes last: by then, successors have been asked for.
-    return (Bury, Withdraw, Start, Check, Ask, Leave).index(type(step))
+    # Leaving may take its time, so it comes late: by then, successors have been asked for. Those that are up
+    # come last, since they take over what is left then.
+    return (Bury, Withdraw, Start, Check, Ask, Leave, Settle).index(type(step))

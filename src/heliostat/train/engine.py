@@ -11,7 +11,7 @@ from heliostat.train.cluster import Cluster
 from heliostat.train.errors import GroupClosed, GroupError, MemberLost, TooFewMembers, TooManyRestarts
 from heliostat.train.health import Shortage
 from heliostat.train.options import Settings
-from heliostat.train.pace import Pace
+from heliostat.train.pace import Gaps, Pace
 from heliostat.train.procedure import Hook, Procedure
 from heliostat.train.roster import Roster
 from heliostat.train.target import Growth, Target, Throughput, clamp
@@ -36,6 +36,8 @@ class Engine:
         self._growth = _growth(settings.target)
         self._shortage = Shortage(settings.timeout_s)
         self._pace = Pace()
+        self._gaps = Gaps()
+        self._synced_s: float | None = None
         self._meter = cluster.meter(settings.name)
         self._changes: list[Change] = []
         self._hooked = 0
@@ -96,9 +98,12 @@ class Engine:
         if self._busy:
             raise GroupError(f"{self.name}: one sync at a time, and none in a hook")
         self._busy = True
+        if self._synced_s is not None:
+            self._gaps = self._gaps.seen(self.cluster.now_s() - self._synced_s)
 
     def leave(self) -> None:
         self._busy = False
+        self._synced_s = self.cluster.now_s()
 
     def _settle(self, least: int) -> Procedure[None]:
         while True:
@@ -145,7 +150,7 @@ class Engine:
 
     def turn(self, limit: int, unwanted: frozenset[str] = frozenset()) -> Procedure[None]:
         """One look at the cluster and what follows from it, for at most `limit` members."""
-        yield from self.roster.turn(limit, unwanted)
+        yield from self.roster.turn(limit, unwanted, step_s=self._gaps.longest_s)
         restarts, settings = self.roster.restarts, self.settings
         if restarts.too_many(self.cluster.now_s()):
             raise TooManyRestarts(

@@ -1,4 +1,4 @@
-"""How fast a group gets through its items between two `sync`. Pure."""
+"""How fast a group gets through its items between two `sync`, and how far apart those are. Pure."""
 
 from __future__ import annotations
 
@@ -27,3 +27,21 @@ class Pace:
         if self.spoiled or not self.items or self.seconds <= 0:
             return None
         return self.items / self.seconds
+
+
+GAPS = 8
+"""Steps that are remembered: the longest of them is how long the next may take."""
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """The times between the end of a `sync` and the begin of the next."""
+
+    recent_s: tuple[float, ...] = ()
+
+    def seen(self, gap_s: float) -> Gaps:
+        return Gaps((*self.recent_s, gap_s)[-GAPS:])
+
+    @property
+    def longest_s(self) -> float:
+        return max(self.recent_s, default=0.0)

@@ -15,7 +15,7 @@ from typing import Any
 
 from heliostat.train import decide
 from heliostat.train.cluster import Answer, Cluster, Facts, Spot, Watch
-from heliostat.train.decide import Ask, Bury, Check, Leave, Phase, Start, Withdraw
+from heliostat.train.decide import Ask, Bury, Check, Leave, Phase, Settle, Start, Withdraw
 from heliostat.train.health import Restarts
 from heliostat.train.options import Settings
 from heliostat.train.procedure import Procedure
@@ -68,6 +68,7 @@ class Roster:
         self._run_id = ""
         self._seats: dict[str, Seat] = {}
         self._numbers = 0
+        self._lingering: set[str] = set()
         self._left: list[Left] = []
         self._reported = World()
         self._estates: deque[Any] = deque(maxlen=ESTATES)
@@ -123,8 +124,13 @@ class Roster:
 
     # --- One turn --------------------------------------------------------------------------
 
-    def turn(self, target: int, unwanted: frozenset[str] = frozenset()) -> Procedure[None]:
-        """Look, decide, and do it. Waits for nothing but for `leaving`, and for that a limited time."""
+    def turn(
+        self, target: int, unwanted: frozenset[str] = frozenset(), *, step_s: float = 0.0
+    ) -> Procedure[None]:
+        """Look, decide, and do it. Waits for nothing but for `leaving`, and for that a limited time.
+
+        `step_s` is how long it may be until the next turn.
+        """
         facts: Facts = yield partial(self.cluster.look, self.watch())
         self._take_in(facts)
         view = decide.View(
@@ -132,14 +138,21 @@ class Roster:
             target=target,
             now_s=facts.now_s,
             limits=self._limits,
+            min_size=self.settings.min_size,
+            # Twice, because a step may take longer than any before.
+            lead_s=self.settings.leave_timeout_s + 2 * step_s,
             draining=facts.draining,
             unwanted=unwanted,
         )
         steps = decide.decide(view)
         for step in steps:
-            if not isinstance(step, Leave):
+            if not isinstance(step, Leave | Settle):
                 yield from self._do(step, facts.now_s)
         yield from self.depart([step for step in steps if isinstance(step, Leave)])
+        for step in steps:
+            if isinstance(step, Settle):
+                yield from self._settle(self._seats[step.seat])
+        self._tell_lingering(facts)
 
     def _viewed(self, seat: Seat) -> decide.Seat:
         return decide.Seat(
@@ -175,11 +188,21 @@ class Roster:
         if seat.phase is Phase.MEMBER:
             seat.asked_health_s, seat.healthy_s = None, now_s
             return
-        if seat.phase is Phase.STARTING and self._estates and self.cluster.has(seat.actor, "take_over"):
+        if seat.phase is Phase.STARTING:
+            self._enter(seat, Phase.UP, now_s)
+        else:
+            self._join(seat, now_s)
+
+    def _settle(self, seat: Seat) -> Procedure[None]:
+        """Let one that is up take over, if there is something to take over, or join."""
+        if self._estates and self.cluster.has(seat.actor, "take_over"):
             seat.estate = self._estates.popleft()
-            seat.call = self.cluster.call(seat.actor, "take_over", (seat.estate,))
-            self._enter(seat, Phase.TAKING_OVER, now_s)
-            return
+            seat.call = yield partial(self.cluster.call, seat.actor, "take_over", (seat.estate,))
+            self._enter(seat, Phase.TAKING_OVER, self.cluster.now_s())
+        else:
+            self._join(seat, self.cluster.now_s())
+
+    def _join(self, seat: Seat, now_s: float) -> None:
         seat.estate = None
         # Members are in the order in which they joined, and so are their ranks.
         self._seats[seat.id] = self._seats.pop(seat.id)
@@ -310,6 +333,18 @@ class Roster:
             log.info("%s: %s joined on %s as rank %d", name, member.id, member.node_ip, member.rank)
         self._meter.add("joins", len(change.joined))
         self._meter.add("leaves", len(change.left))
+
+    def _tell_lingering(self, facts: Facts) -> None:
+        on_draining = {one.id for one in self.seated if one.spot.node_id in facts.draining}
+        for seat_id in on_draining - self._lingering:
+            node_id = self._seats[seat_id].spot.node_id
+            left_s = facts.draining[node_id]
+            log.info(
+                "%s: %s stays on a node that drains, %.0f s left, until its successor is up: fewer than "
+                "min_size are left without it",
+                *(self.settings.name, seat_id, left_s),
+            )
+        self._lingering = on_draining
 
     # --- Begin and end ---------------------------------------------------------------------
 

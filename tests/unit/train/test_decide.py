@@ -16,6 +16,7 @@ from heliostat.train.decide import (
     Limits,
     Phase,
     Seat,
+    Settle,
     Start,
     Step,
     View,
@@ -55,6 +56,7 @@ def member(
         pytest.param([member("a"), asked("b")], 2, {}, [], id="what waits is left to wait"),
         pytest.param([member("a"), asked("b")], 4, {}, [Ask(2)], id="more is wanted"),
         pytest.param([placed("a")], 1, {}, [Start("a")], id="a place is used"),
+        pytest.param([Seat("a", Phase.UP, NOW_S, "n")], 1, {}, [Settle("a")], id="who is up joins"),
         pytest.param([placed("a")], 0, {}, [Withdraw("a")], id="a place comes too late"),
         pytest.param(
             [member("a"), asked("b", 1), asked("c", 2)],
@@ -142,6 +144,37 @@ def test_unwanted_seats_go_first() -> None:
     seats = [member("a", number=1), member("b", number=2), asked("c")]
     view = View(seats, 1, NOW_S, LIMITS, unwanted=frozenset({"a"}))
     assert decide(view) == [Withdraw("c"), Leave("a", Reason.RELEASED)]
+
+
+def up(name: str, node: str = "n") -> Seat:
+    return Seat(name, Phase.UP, NOW_S, node)
+
+
+LEAVES = Leave("a", Reason.DRAINED, 50.0)
+
+
+@pytest.mark.parametrize(
+    ("seats", "min_size", "lead_s", "steps"),
+    [
+        pytest.param([member("a", "x")], 0, 30.0, [Ask(1), LEAVES], id="nobody needs it"),
+        pytest.param([member("a", "x")], 1, 30.0, [Ask(1)], id="it stays, and a successor is asked for"),
+        pytest.param([member("a", "x"), asked("b")], 1, 30.0, [], id="it stays while the successor waits"),
+        pytest.param([member("a", "x"), starting("b")], 1, 30.0, [], id="and while that starts"),
+        pytest.param([member("a", "x"), up("b")], 1, 30.0, [LEAVES, Settle("b")], id="then it hands over"),
+        pytest.param([member("a", "x"), asked("b")], 1, 50.0, [LEAVES], id="its time is over"),
+        pytest.param([member("a", "x"), member("b")], 1, 30.0, [LEAVES], id="there are enough without it"),
+        pytest.param(
+            [member("a", "x"), member("b", "y")], 1, 30.0, [Ask(1), LEAVES], id="who has more time stays"
+        ),
+    ],
+)
+def test_who_is_needed_stays_while_there_is_time(
+    seats: list[Seat], min_size: int, lead_s: float, steps: list[Step]
+) -> None:
+    draining = {"x": 50.0, "y": 90.0}
+    target = max(1, min_size)
+    view = View(seats, target, NOW_S, LIMITS, min_size=min_size, lead_s=lead_s, draining=draining)
+    assert decide(view) == steps
 
 
 @pytest.mark.parametrize(

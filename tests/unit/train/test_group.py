@@ -412,6 +412,47 @@ def test_a_released_member_may_leave_its_state_too() -> None:
         assert group.call("shown") == ["fresh", "fresh"]
 
 
+def test_one_that_is_needed_works_on_until_its_successor_is_up() -> None:
+    cluster = FakeCluster("a")
+    cluster.start_s = 5
+    with group_on(cluster, actor_class=Heir, max_size=1) as group:
+        group.sync()
+        cluster.drain("a", deadline_s=600)
+        for epoch in range(30):
+            assert not group.sync()
+            assert group.call("told", f"epoch {epoch}") == [None]
+            cluster.clock_s += 10
+        cluster.join("b")
+        group.sync()
+        cluster.clock_s += 6
+        change = group.sync()
+        assert [one.state[0] for one in change.left] == ["epoch 29"]
+        assert (nodes(group), group.call("shown")) == (["b"], ["epoch 29 taken over"])
+
+
+def test_one_that_is_needed_leaves_in_time_without_a_successor() -> None:
+    cluster = FakeCluster("a")
+    asked_s: list[float] = []
+
+    class Noted(Heir):
+        def leaving(self, deadline_s: float) -> tuple[str, float]:
+            asked_s.append(cluster.clock_s)
+            return self.state, deadline_s
+
+    with group_on(cluster, actor_class=Noted, leave_timeout_s=30) as group:
+        group.sync()
+        begun_s = cluster.clock_s
+        cluster.drain("a", deadline_s=200)
+        cluster.at(300, lambda: cluster.join("b"))
+        while nodes(group) == ["a"]:
+            cluster.clock_s += 20
+            group.sync()
+        # Steps take 20 s: had it waited for another, the next sync might have come too late.
+        assert [one - begun_s for one in asked_s] == [140]
+        assert 300 <= cluster.clock_s - begun_s <= 302
+        assert (nodes(group), group.call("shown")) == (["b"], ["fresh taken over"])
+
+
 def test_nothing_starts_on_a_node_that_drains() -> None:
     cluster = FakeCluster("a")
     cluster.start_s = 5
