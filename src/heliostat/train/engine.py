@@ -15,7 +15,7 @@ from heliostat.train.pace import Gaps, Pace
 from heliostat.train.procedure import Hook, Procedure
 from heliostat.train.roster import Roster
 from heliostat.train.target import Growth, Target, Throughput, clamp
-from heliostat.train.types import Change, Failure, World
+from heliostat.train.types import Change, Failure, Member, World
 
 POLL_S = 0.25
 """The longest pause between two looks while a group waits for members."""
@@ -32,8 +32,9 @@ class Engine:
         self.steps = 0
         self.state = "new"
         self._group = group
-        self._wanted: Target = settings.target
-        self._growth = _growth(settings.target)
+        self._wanted: Target = None
+        self._growth = _growth(None)
+        self.want(settings.target)
         self._shortage = Shortage(settings.timeout_s)
         self._pace = Pace()
         self._gaps = Gaps()
@@ -54,6 +55,7 @@ class Engine:
     def want(self, target: Target) -> None:
         """Take another wish; what was measured for the old one is forgotten."""
         self._wanted, self._growth = target, _growth(target)
+        self.roster.cost_of = _cost_of(target)
 
     # --- Begin and end ---------------------------------------------------------------------
 
@@ -222,6 +224,11 @@ class Engine:
 
 def _growth(wanted: Target) -> Growth:
     return Growth(wanted.gain if isinstance(wanted, Throughput) else 1.0)
+
+
+def _cost_of(wanted: Target) -> Callable[[Member], float]:
+    cost = wanted.cost if isinstance(wanted, Throughput) else None
+    return cost or (lambda _: 1.0)
 
 
 def _hooks(settings: Settings, changes: list[Change], world: World) -> list[Callable[[], Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,7 +19,6 @@ from heliostat.train.decide import Ask, Bury, Check, Leave, Phase, Settle, Start
 from heliostat.train.health import Restarts
 from heliostat.train.options import Settings
 from heliostat.train.procedure import Procedure
-from heliostat.train.target import Throughput
 from heliostat.train.types import Change, Left, Member, Reason, World
 
 log = logging.getLogger("heliostat.train")
@@ -64,13 +63,14 @@ class Roster:
         self.settings = settings
         self.cluster = cluster
         self.world = World()
+        self.cost_of: Callable[[Member], float] = lambda _: 1.0
+        """Who costs the most leaves first."""
         self.restarts = Restarts(settings.max_restarts, settings.restart_window_s)
         self._run_id = ""
         self._seats: dict[str, Seat] = {}
         self._numbers = 0
         self._lingering: set[str] = set()
         self._left: list[Left] = []
-        self._reported = World()
         self._estates: deque[Any] = deque(maxlen=ESTATES)
         self._meter = cluster.meter(settings.name)
         self._limits = decide.Limits(
@@ -83,10 +83,6 @@ class Roster:
     def seated(self) -> list[Seat]:
         """Members that may be given work: up, and not known to be dead."""
         return [one for one in self._seats.values() if one.phase is Phase.MEMBER and one.dead is None]
-
-    @property
-    def size(self) -> int:
-        return len(self.seated)
 
     @property
     def waiting(self) -> int:
@@ -115,12 +111,6 @@ class Roster:
             # Of those that are known to be lost, too: whether their nodes went with them is not known yet.
             actors={one.id: one.actor for one in seats if one.actor is not None},
         )
-
-    def cost_of(self, member: Member) -> float:
-        target = self.settings.target
-        if isinstance(target, Throughput) and target.cost is not None:
-            return float(target.cost(member))
-        return 1.0
 
     # --- One turn --------------------------------------------------------------------------
 
@@ -305,6 +295,8 @@ class Roster:
     def _note_left(self, seat: Seat, reason: Reason, detail: str, state: Any = None) -> None:
         if seat.member is not None:
             self._left.append(Left(seat.member, reason, detail, state))
+        # Should a Ctrl-C come before it is removed, the next turn removes it, and notes nothing again.
+        seat.member, seat.dead, seat.blameless = None, detail, True
 
     # --- The world -------------------------------------------------------------------------
 

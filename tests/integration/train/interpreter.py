@@ -6,12 +6,14 @@ Run as a process of its own, because Ray keeps a cluster's token for as long as 
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import sys
 import threading
 import time
 from typing import Any
+from urllib.request import urlopen
 
 import ray
 
@@ -79,8 +81,35 @@ def kill_later(pid: int, seconds: float) -> None:
     threading.Timer(seconds, os.kill, (pid, 9)).start()
 
 
+def exported(prefix: str) -> dict[str, float]:
+    """Return the metrics of that prefix that this host's nodes export, by name."""
+    found: dict[str, float] = {}
+    for port in {one["MetricsExportPort"] for one in ray.nodes() if one["Alive"]}:
+        with contextlib.suppress(OSError), urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
+            for line in reply.read().decode().splitlines():
+                if line.startswith(prefix):
+                    found[line.partition("{")[0]] = float(line.rpartition(" ")[2])
+    return found
+
+
+def kill_in_steps(group: Any, kills: int) -> dict[str, int]:
+    """Kill a member in each of so many maps; return how many maps lost something, and who left."""
+    lost = left = 0
+    for number in range(kills):
+        size = len(group)
+        kill_later(group.call("pid")[number % size], 0.05)
+        items = [(100 * number + one, 0.05) for one in range(3 * size)]
+        lost += group.map("work", items) != [10 * one for one, _ in items]
+        left += len(sync_until(group, size - 1)) + len(sync_until(group, size))
+    return {"lost": lost, "left": left}
+
+
+FUNCTIONS = (
+    *(ray, Trainer, living, exported),
+    *(sync_until, median_sync_ms, kill_later, kill_in_steps),
+)
 NAMES: dict[str, Any] = {name: getattr(train, name) for name in train.__all__} | {
-    one.__name__: one for one in (ray, Trainer, living, sync_until, median_sync_ms, kill_later)
+    one.__name__: one for one in FUNCTIONS
 }
 
 

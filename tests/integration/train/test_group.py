@@ -28,7 +28,7 @@ DRAIN_S = 60.0
 
 OPEN = """
 group = ElasticGroup(
-    Trainer, bundle={bundle}, min_size=1, max_size={max_size}, args=({journal!r},), start_timeout_s=60
+    Trainer, bundle={bundle}, min_size=1, max_size={max_size}, args=({journal!r},), max_restarts={restarts}
 ).__enter__()
 """
 
@@ -40,8 +40,9 @@ ray.get(keeper.pid.remote())
 """
 
 
-def opened(grounds: Grounds, journal: str) -> str:
-    return OPEN.format(bundle=BUNDLE, max_size=MAX_SIZE, journal=str(grounds.head.folder / journal))
+def opened(grounds: Grounds, journal: str, *, restarts: int = 5) -> str:
+    path = str(grounds.head.folder / journal)
+    return OPEN.format(bundle=BUNDLE, max_size=MAX_SIZE, journal=path, restarts=restarts)
 
 
 async def test_it_takes_what_there_is_and_asks_for_the_rest(
@@ -123,6 +124,19 @@ async def test_a_drained_node_s_member_hands_over(grounds: Grounds, driver: Driv
     driver.tell("ray.kill(keeper)")
 
 
+def test_prometheus_gets_the_figures(driver: Driver) -> None:
+    until_s = time.monotonic() + 30
+    wanted = {
+        "ray_heliostat_train_size",
+        "ray_heliostat_train_joins_total",
+        "ray_heliostat_train_leaves_total",
+    }
+    while not wanted <= set(found := driver.tell("exported('ray_heliostat_train')")):
+        assert time.monotonic() < until_s, found
+        time.sleep(0.5)
+    assert found["ray_heliostat_train_joins_total"] >= 3
+
+
 async def test_nothing_is_left_behind(grounds: Grounds, driver: Driver, link: GcsCluster) -> None:
     driver.tell("group.__exit__(None, None, None)")
     left = await until(
@@ -134,6 +148,15 @@ async def test_nothing_is_left_behind(grounds: Grounds, driver: Driver, link: Gc
         doomed.tell("sync_until(group, 2)")
         os.kill(doomed.process.pid, signal.SIGKILL)
         await until(lambda: _living(driver), lambda found: found == {"actors": 0, "groups": 0}, timeout_s=30)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+def test_no_step_is_lost_in_fifty_kills(grounds: Grounds, driver: Driver) -> None:
+    driver.tell(opened(grounds, "fifty", restarts=50))
+    driver.tell("sync_until(group, 3)")
+    assert driver.tell("kill_in_steps(group, 50)", timeout_s=500) == {"lost": 0, "left": 50}
+    driver.tell("group.__exit__(None, None, None)")
 
 
 async def _living(driver: Driver) -> dict[str, int]:
