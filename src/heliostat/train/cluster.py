@@ -140,6 +140,10 @@ class Cluster(Protocol):
         """Remove all placement groups whose names begin so; return how many there were."""
         ...
 
+    def alive(self) -> frozenset[str]:
+        """Return the ids of the nodes that are there."""
+        ...
+
     def rooms(self) -> tuple[Room, ...]:
         """Return what each node has free that does not drain."""
         ...

@@ -153,16 +153,22 @@ class Engine:
     def turn(self, limit: int, unwanted: frozenset[str] = frozenset()) -> Procedure[None]:
         """One look at the cluster and what follows from it, for at most `limit` members."""
         yield from self.roster.turn(limit, unwanted, step_s=self._gaps.longest_s)
-        restarts, settings = self.roster.restarts, self.settings
-        if restarts.too_many(self.cluster.now_s()):
-            raise TooManyRestarts(
-                f"{self.name}: more than {settings.max_restarts} failures in "
-                f"{settings.restart_window_s:g} s, the last: {restarts.last}"
-            )
+        yield from self._check_restarts()
         if change := self.roster.commit():
             self._changes.append(change)
             self._pace = Pace(spoiled=True)
         self._meter.show("size", len(self.world))
+
+    def _check_restarts(self) -> Procedure[None]:
+        if not self.roster.restarts.too_many(self.cluster.now_s()):
+            return
+        alive = yield self.cluster.alive
+        self.roster.restarts = restarts = self.roster.restarts.forgiven(alive)
+        if restarts.too_many(self.cluster.now_s()):
+            raise TooManyRestarts(
+                f"{self.name}: more than {restarts.limit} failures in {restarts.window_s:g} s, "
+                f"the last: {restarts.last}"
+            )
 
     def hooks(self) -> Procedure[None]:
         """Call the hooks for what has changed since they were called last."""

@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
+class Failed:
+    at_s: float
+    node_id: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Restarts:
-    """Failures of members in the last `window_s`; a drained or released one is none."""
+    """Failures of members in the last `window_s`; a drained or released one is none.
+
+    Those on one node at one moment are one: what ended them together is likely to be the node. When that
+    turns out to be gone, they are forgiven.
+    """
 
     limit: int
     window_s: float
-    at_s: tuple[float, ...] = ()
-    last: str = ""
+    recent: tuple[Failed, ...] = ()
 
-    def failed(self, now_s: float, why: str) -> Restarts:
+    def failed(self, now_s: float, why: str, *, node_id: str = "") -> Restarts:
         """Return the same with one more. What is older than the window is forgotten."""
-        recent = [one for one in self.at_s if now_s - one < self.window_s]
+        one = Failed(now_s, node_id, why)
+        recent = [old for old in self.recent if now_s - old.at_s < self.window_s]
+        if any((old.at_s, old.node_id) == (now_s, node_id) for old in recent):
+            return replace(self, recent=tuple(recent))
         # More than the limit need not be remembered: it is over, anyway.
-        return replace(self, at_s=(*recent, now_s)[-(self.limit + 1) :], last=why)
+        return replace(self, recent=(*recent, one)[-(self.limit + 1) :])
+
+    def forgiven(self, alive: Collection[str]) -> Restarts:
+        """Return the same without the failures on nodes that are gone."""
+        return replace(self, recent=tuple(one for one in self.recent if one.node_id in alive))
 
     def too_many(self, now_s: float) -> bool:
-        return sum(now_s - one < self.window_s for one in self.at_s) > self.limit
+        return sum(now_s - one.at_s < self.window_s for one in self.recent) > self.limit
+
+    @property
+    def last(self) -> str:
+        """Return why the last one failed."""
+        return self.recent[-1].why if self.recent else ""
 
 
 @dataclass(frozen=True)

@@ -180,6 +180,9 @@ class RayCluster:
                 remove_placement_group(ray.util.get_placement_group(row["name"]))
         return len(left)
 
+    def alive(self) -> frozenset[str]:
+        return frozenset(_alive())
+
     def rooms(self) -> tuple[Room, ...]:
         draining = _draining()
         free = state.available_resources_per_node()
@@ -238,7 +241,8 @@ def _answer(ref: Any) -> Answer:
         # The method itself raised, whatever it was: it may be the loss of an actor of its own.
         return Answer(error=error)
     except LOST as error:
-        return Answer(lost=_first_lines(str(error)))
+        failed = isinstance(error, exceptions.RayActorError) and error.actor_init_failed
+        return Answer(lost=_last_line(str(error)) if failed else _first_lines(str(error)))
     except exceptions.RayError as error:
         return Answer(error=error)
 
@@ -254,8 +258,12 @@ def _dead(actors: Mapping[str, Any]) -> dict[str, Death]:
     dead = {name: actor for name, actor in actors.items() if _is_dead(actor)}
     if not dead:
         return {}
-    alive = {one["NodeID"] for one in ray.nodes() if one["Alive"]}
+    alive = _alive()
     return {name: _death(actor, alive) for name, actor in dead.items()}
+
+
+def _alive() -> set[str]:
+    return {one["NodeID"] for one in ray.nodes() if one["Alive"]}
 
 
 def _is_dead(actor: Any) -> bool:
@@ -279,8 +287,15 @@ def _cause(cause: Any) -> str:
     if kind is None:
         return "its actor died"
     context = getattr(cause, kind)
-    text = getattr(context, "error_message", "") or getattr(context, "formatted_exception_string", "")
-    return _first_lines(text) or "its actor died"
+    if kind == "creation_task_failure_context":
+        return _last_line(context.formatted_exception_string) or "its actor could not be made"
+    return _first_lines(getattr(context, "error_message", "")) or "its actor died"
+
+
+def _last_line(text: str) -> str:
+    """Return the error itself, which stands below its traceback."""
+    *_, last = ["", *_told(text.splitlines())]
+    return last
 
 
 def _first_lines(text: str, *, lines: int = 6, chars: int = 600) -> str:

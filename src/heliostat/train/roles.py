@@ -26,6 +26,10 @@ CONFIRM_S = 1.0
 """A member is given back only for what has been lacking so long. Ray's figures of what is free come late."""
 
 
+LOOK_S = 0.5
+"""How old the figure of what there is to divide may be: it takes Ray some milliseconds to tell."""
+
+
 @dataclass(frozen=True)
 class Part:
     """What a role may have in this turn."""
@@ -51,6 +55,8 @@ class Roles(Mapping[str, ElasticGroup]):
         self._groups = groups
         self._opened: list[Engine] = []
         self._lacking_since_s: float | None = None
+        self._rooms: list[Room] = []
+        self._looked_s = float("-inf")
 
     def __getitem__(self, role: str) -> ElasticGroup:
         return self._groups[role]
@@ -164,8 +170,8 @@ class Roles(Mapping[str, ElasticGroup]):
         free_to_ask = {name: Part(wish) for name, wish in wishes.items()}
         if all(engine.roster.placed >= wishes[engine.name] for engine in self._engines):
             return free_to_ask
-        rooms: tuple[Room, ...] = yield self._engines[0].cluster.rooms
-        share = divide(_with_ours(rooms, self._engines), [_claim(one, wishes) for one in self._engines])
+        rooms = yield from self._whole()
+        share = divide(rooms, [_claim(one, wishes) for one in self._engines])
         counts = {name: sum(places.values()) for name, places in share.items()}
         lacking_s = self._lacking_for_s(any(one.roster.placed < counts[one.name] for one in self._engines))
         if lacking_s is None or lacking_s >= SETTLE_S:
@@ -173,6 +179,15 @@ class Roles(Mapping[str, ElasticGroup]):
         if lacking_s < CONFIRM_S:
             return {one.name: Part(max(counts[one.name], one.roster.placed)) for one in self._engines}
         return {one.name: Part(counts[one.name], _unwanted(one, share)) for one in self._engines}
+
+    def _whole(self) -> Procedure[list[Room]]:
+        """Return the rooms as if our groups held nothing: that is what is divided."""
+        now_s = self._engines[0].cluster.now_s()
+        if now_s - self._looked_s >= LOOK_S:
+            rooms: tuple[Room, ...] = yield self._engines[0].cluster.rooms
+            self._rooms = [_without_groups(room, self._engines) for room in rooms]
+            self._looked_s = now_s
+        return self._rooms
 
     def _lacking_for_s(self, lacking: bool) -> float | None:
         """Return for how long somebody has lacked what is due to it; None if nobody does."""
@@ -198,17 +213,12 @@ def _claim(engine: Engine, wishes: Mapping[str, int]) -> Claim:
     )
 
 
-def _with_ours(rooms: tuple[Room, ...], engines: list[Engine]) -> list[Room]:
-    """Return the rooms as if our groups held nothing: that is what is divided."""
-    return [Room(room.node_id, _without_groups(room, engines), room.labels) for room in rooms]
-
-
-def _without_groups(room: Room, engines: list[Engine]) -> dict[str, float]:
+def _without_groups(room: Room, engines: list[Engine]) -> Room:
     free = dict(room.free)
     for engine in engines:
         for name, amount in engine.settings.recipe.bundle.items():
             free[name] = free.get(name, 0.0) + amount * engine.roster.held().get(room.node_id, 0)
-    return free
+    return Room(room.node_id, free, room.labels)
 
 
 def _unwanted(engine: Engine, share: Share) -> frozenset[str]:

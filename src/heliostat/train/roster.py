@@ -235,7 +235,7 @@ class Roster:
 
     def _bury(self, seat: Seat, why: str, now_s: float) -> Procedure[None]:
         if not seat.blameless:
-            self.restarts = self.restarts.failed(now_s, why)
+            self.restarts = self.restarts.failed(now_s, why, node_id=seat.spot.node_id)
         if seat.member is None:
             log.warning("%s: %s is replaced: %s", self.settings.name, seat.id, why)
         self._meter.add("replaced", 1)

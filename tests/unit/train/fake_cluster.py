@@ -205,6 +205,9 @@ class FakeCluster:
             group.removed = True
         return len(left)
 
+    def alive(self) -> frozenset[str]:
+        return frozenset(self.nodes)
+
     def rooms(self) -> tuple[Room, ...]:
         self._place()
         living = (one for one in self.nodes.values() if one.drain_at_s is None)

@@ -264,6 +264,21 @@ def test_lost_nodes_are_no_failures_of_the_group() -> None:
         assert nodes(group) == ["d"]
 
 
+def test_a_node_that_is_only_later_seen_to_be_gone_is_forgiven() -> None:
+    cluster = FakeCluster("a", "b")
+    cluster.join("c", {"GPU": 3.0, "CPU": 3.0})
+    with group_on(cluster, max_restarts=1, max_size=5) as group:
+        settle(group)
+        for actor in cluster.on("c"):
+            cluster.kill(actor, "unavailable")
+        cluster.nodes["c"].drain_at_s = 1e9
+        group.sync()
+        cluster.lose("c")
+        cluster.clock_s += 1
+        cluster.kill(cluster.on("a")[0])
+        assert len(group.sync().left) == 1
+
+
 def test_what_does_not_come_up_is_replaced_and_counted() -> None:
     cluster = FakeCluster("a", "b")
     with group_on(cluster, start_timeout_s=10, max_restarts=1) as group:

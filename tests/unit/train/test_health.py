@@ -24,8 +24,19 @@ def test_failures_within_the_window_count(at_s: list[float], now_s: float, too_m
     for one in at_s:
         restarts = restarts.failed(one, f"at {one}")
     assert restarts.too_many(now_s) is too_many
-    assert len(restarts.at_s) <= 3
+    assert len(restarts.recent) <= 3
     assert restarts.last == (f"at {at_s[-1]}" if at_s else "")
+
+
+def test_what_fails_together_on_a_node_is_one_and_forgiven_when_the_node_is_gone() -> None:
+    restarts = Restarts(limit=1, window_s=10)
+    for why in ("one", "two", "three"):
+        restarts = restarts.failed(1, why, node_id="a")
+    assert not restarts.too_many(1)
+    restarts = restarts.failed(1, "elsewhere", node_id="b").failed(2, "again", node_id="b")
+    assert restarts.too_many(2)
+    assert restarts.forgiven({"a", "b"}) == restarts
+    assert not restarts.forgiven({"a"}).too_many(2)
 
 
 def test_a_limit_of_zero_bears_nothing() -> None:
