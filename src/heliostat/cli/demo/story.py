@@ -21,6 +21,7 @@ from typing import Any
 from heliostat.api.client import ControllerClient
 from heliostat.cli.driver import driver_environment
 from heliostat.cli.foreground import interrupted_by_stop_signals, on_stop_signals, say_still_going_down
+from heliostat.cli.json_lines import JsonLines
 from heliostat.cli.start import StartOptions, start_cluster, stop_cluster
 from heliostat.cli.system import SystemClock, tagged_processes
 from heliostat.config.places import RUNTIME_VARIABLE, STATE_VARIABLE
@@ -111,7 +112,7 @@ class _Demo:
 
     def _follow(self, driver: subprocess.Popen[bytes], client: ControllerClient) -> int:
         assert driver.stdout is not None
-        lines = _Lines(driver.stdout.fileno())
+        lines = JsonLines(driver.stdout.fileno())
         deadline_s = time.monotonic() + WORK_TIMEOUT_S
         while time.monotonic() < deadline_s:
             over = driver.poll() is not None
@@ -199,22 +200,3 @@ def _workers(status: StatusReport) -> int:
 
 def _setting(setting: Mapping[str, float]) -> str:
     return f"hidden {setting['hidden']:g}, alpha {setting['alpha']:g}, rate {setting['rate']:g}"
-
-
-class _Lines:
-    """Whole lines of JSON from a pipe, without waiting for any; whatever else is printed is passed over."""
-
-    def __init__(self, descriptor: int) -> None:
-        os.set_blocking(descriptor, False)
-        self._descriptor = descriptor
-        self._rest = b""
-
-    def read(self) -> list[bytes]:
-        chunks = [self._rest]
-        try:
-            while chunk := os.read(self._descriptor, 65536):
-                chunks.append(chunk)
-        except BlockingIOError:
-            pass
-        *whole, self._rest = b"".join(chunks).split(b"\n")
-        return [line for line in whole if line.startswith(b"{")]
