@@ -12,13 +12,16 @@ STAMP := .venv/.installed$(if $(PYTHON),-$(notdir $(PYTHON)))
 # Large, so that only those get it who need it.
 TORCH := .venv/.torch
 
-.PHONY: help demo test unit coverage integration nightly check lint format types imports lock picture clean
+.PHONY: help demo demo-train test unit coverage integration nightly check lint format types imports lock picture clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 22
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
 demo: $(STAMP) ## run a real Ray cluster here: from zero workers to some, real work, and back to zero
 	@$(BIN)/heliostat demo
+
+demo-train: $(STAMP) ## train here while workers come and go: 1, 2, 3, 2 members, and a picture of it
+	@$(BIN)/heliostat train-demo --auto
 
 test: unit integration ## run the unit tests and the integration tests
 

@@ -20,6 +20,7 @@ from heliostat.ports.errors import ConfigError, HeliostatError
 COMMANDS: dict[str, dict[str, str]] = {
     "Start and stop": {
         "demo": "A real cluster on this machine: up, work, back to zero.",
+        "train-demo": "Training here that grows and shrinks with its cluster.",
         "init": "Look at this site and write a cluster file that works here.",
         "migrate": "Write an older Ray-on-Slurm file in the new form.",
         "check": "Check a cluster file; start nothing.",
@@ -74,7 +75,7 @@ class BadFile(Failed):
 
 
 class Commands(click.Group):
-    """The group whose members are loaded one by one, from `commands/NAME.py`."""
+    """The group whose members are loaded one by one, from `commands/NAME.py`, a dash as an underscore."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for section in COMMANDS.values() for name in section]
@@ -82,7 +83,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        module = importlib.import_module(f"heliostat.cli.commands.{cmd_name}")
+        module = importlib.import_module(f"heliostat.cli.commands.{cmd_name.replace('-', '_')}")
         command = module.command
         assert isinstance(command, click.Command)
         return command

@@ -65,7 +65,7 @@ def test_changelog_is_open_for_the_next_change() -> None:
 
 def test_documented_commands_are_those_that_exist() -> None:
     text = (tree.ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
-    documented = re.findall(r"^#+ .*?`?heliostat ([a-z]+)", text, re.MULTILINE)
+    documented = re.findall(r"^#+ .*?`?heliostat ([a-z-]+)", text, re.MULTILINE)
     assert sorted(documented) == sorted(COMMANDS)
 
 

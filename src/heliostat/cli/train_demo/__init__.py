@@ -1,0 +1,5 @@
+"""`heliostat train-demo`: training that grows and shrinks with its cluster, and a picture of it."""
+
+from heliostat.cli.train_demo.story import Wishes, run
+
+__all__ = ["Wishes", "run"]
