@@ -22,6 +22,7 @@ import ray
 
 from heliostat.cli.train_demo.trainer import BATCH, PARTS, Config, Gradient, Part, Trainer, Vector
 from heliostat.train import Change, ElasticGroup, Failure, MemberLost
+from heliostat.train.cluster import Watch
 from heliostat.train.ray_cluster import RayCluster
 
 RATE = 0.1
@@ -68,18 +69,25 @@ class Orders:
 
 
 class Nodes:
-    """The nodes with a GPU, and when each was first seen, looked for every `LOOK_S`."""
+    """The nodes with a GPU, declared or real, and when each was first seen; looked for every `LOOK_S`."""
 
     def __init__(self) -> None:
         self._seen_s: dict[str, float] = {}
+        self._alive: set[str] = set()
+        self._draining: set[str] = set()
         self._cluster = RayCluster()
-        threading.Thread(target=self._look, daemon=True).start()
+        self._look()
+        threading.Thread(target=self._go_on_looking, daemon=True).start()
+
+    def _go_on_looking(self) -> None:
+        while ray.is_initialized():
+            self._look()
+            time.sleep(LOOK_S)
 
     def _look(self) -> None:
-        while ray.is_initialized():
-            for node_id in with_gpu():
-                self._seen_s.setdefault(node_id, time.monotonic())
-            time.sleep(LOOK_S)
+        self._alive = {one["NodeID"] for one in ray.nodes() if one["Alive"] and "GPU" in one["Resources"]}
+        for node_id in self._alive:
+            self._seen_s.setdefault(node_id, time.monotonic())
 
     def since_joined_s(self, node_id: str) -> float:
         """Return the seconds since a node was first seen; 0 for one that was not seen yet."""
@@ -89,15 +97,11 @@ class Nodes:
     def usable(self) -> int:
         """Return how many members there can be now, at least one: no more is asked for than there is.
 
-        A node that drains is not usable any more, and its member is to have no successor.
+        A node that drains is not usable any more, and its member is to have no successor. It is remembered:
+        one that is gone drains no longer, and may be seen alive for a moment.
         """
-        staying = {one.node_id for one in self._cluster.rooms()}
-        return max(1, len(staying & with_gpu()))
-
-
-def with_gpu() -> set[str]:
-    """Return the ids of the nodes that are alive and have a GPU, declared or real."""
-    return {one["NodeID"] for one in ray.nodes() if one["Alive"] and "GPU" in one["Resources"]}
+        self._draining |= set(self._cluster.look(Watch()).draining)
+        return max(1, len(self._alive - self._draining))
 
 
 @dataclass
