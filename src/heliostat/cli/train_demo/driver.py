@@ -7,7 +7,6 @@ to wait, until a line on its standard input says that it is enough. Where that e
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -36,6 +35,8 @@ STEPS_AGAIN_MAX = 100
 """Steps that may be lost before something else must be wrong."""
 BUNDLE = {"GPU": 1.0, "CPU": 1.0}
 
+Tell = Callable[..., None]
+
 
 @dataclass(frozen=True)
 class Options:
@@ -51,6 +52,10 @@ class Options:
 def tell(kind: str, **facts: object) -> None:
     """Print one fact. Times are of the system's monotonic clock, in seconds, which all processes share."""
     print(json.dumps({"kind": kind, "at_s": time.monotonic(), **facts}), flush=True)
+
+
+def say_nothing(kind: str, **facts: object) -> None:
+    """Print nothing, of a training that is not to be shown."""
 
 
 class Orders:
@@ -125,9 +130,12 @@ class Weights:
 class Training:
     """One training with one group: the loop that a user would write, and what it tells of each step."""
 
-    def __init__(self, group: ElasticGroup, nodes: Nodes, *, tell: Callable[..., None] = tell) -> None:
+    def __init__(
+        self, group: ElasticGroup, nodes: Nodes, *, part_s: float = 0.0, tell: Tell = say_nothing
+    ) -> None:
         self.group = group
         self.nodes = nodes
+        self._part_s = part_s
         self._tell = tell
         self.weights = Weights(group.call("first")[0])
         self.done = 0
@@ -170,7 +178,8 @@ class Training:
 
     def _gradients(self) -> list[Gradient] | None:
         """Return the gradients of a whole batch; None if a member was lost on the way: it is done again."""
-        parts = [Part(self.done, index, self.weights.parameters) for index in range(PARTS)]
+        weights = self.weights.parameters
+        parts = [Part(self.done, index, weights, self._part_s) for index in range(PARTS)]
         try:
             found: list[Gradient] = self.group.map(
                 "gradient", parts, on_failure=Failure.RAISE, timeout_s=STEP_TIMEOUT_S
@@ -188,8 +197,8 @@ class Training:
             self._tell("first step", node_id=node_id, since_joined_s=self.nodes.since_joined_s(node_id))
 
 
-def elastic(options: Options, nodes: Nodes, orders: Orders) -> int:
-    """Train with whatever nodes there are; return how many steps it were."""
+def train(options: Options, nodes: Nodes, orders: Orders) -> None:
+    """Train with whatever nodes there are; then, for comparison, the same steps with one member."""
 
     def enough(done: int) -> bool:
         return done >= options.steps and (orders.enough.is_set() or not options.waits)
@@ -199,32 +208,18 @@ def elastic(options: Options, nodes: Nodes, orders: Orders) -> int:
         bundle=BUNDLE,
         min_size=1,
         max_size=options.max_size,
-        args=(Config(options.part_s, options.cuda),),
+        args=(Config(options.cuda),),
         name="demo",
         target=lambda _: nodes.usable(),
         timeout_s=START_TIMEOUT_S,
     )
     with group:
-        training = Training(group, nodes)
+        training = Training(group, nodes, part_s=options.part_s, tell=tell)
         accuracy = training.run(enough)
-        tell("trained", steps=training.done, lost=training.lost, accuracy=accuracy)
-    return training.done
-
-
-def fixed(options: Options, nodes: Nodes, steps: int) -> None:
-    """Train from the beginning once more, with one member from the first to the last step, and no waiting."""
-    group = ElasticGroup(
-        Trainer,
-        bundle=BUNDLE,
-        min_size=1,
-        max_size=1,
-        args=(Config(0.0, options.cuda),),
-        name="fixed",
-        timeout_s=START_TIMEOUT_S,
-    )
-    with group:
-        training = Training(group, nodes, tell=lambda *_, **__: None)
-        tell("fixed", accuracy=training.run(lambda done: done >= steps))
+        tell("trained", lost=training.lost, accuracy=accuracy)
+        group.target = 1
+        fixed = Training(group, nodes)
+        tell("fixed", accuracy=fixed.run(lambda done: done >= training.done))
 
 
 def main() -> int:
@@ -232,8 +227,7 @@ def main() -> int:
     orders = Orders()
     ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
     nodes = Nodes()
-    tell("began", **dataclasses.asdict(options))
-    fixed(options, nodes, elastic(options, nodes, orders))
+    train(options, nodes, orders)
     ray.shutdown()
     return 0
 

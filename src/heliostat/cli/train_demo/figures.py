@@ -43,7 +43,6 @@ class Change:
 class Record:
     """Everything that the driver told, in order. `waits_s`: from a node's join to the first step on it."""
 
-    began_s: float = 0.0
     steps: list[Step] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     waits_s: dict[str, float] = field(default_factory=dict)
@@ -65,9 +64,7 @@ class Record:
     def take(self, fact: Mapping[str, Any]) -> Step | Change | None:
         """Take in one line of the driver's; return what is new to be shown, if it is a step or a change."""
         kind = fact["kind"]
-        if kind == "began":
-            self.began_s = fact["at_s"]
-        elif kind == "step":
+        if kind == "step":
             return self._step(fact)
         elif kind in ("join", "leave"):
             return self._change(fact, joined=kind == "join")

@@ -44,8 +44,8 @@ class Mark:
 
 
 def panels(record: Record) -> tuple[Panel, ...]:
-    """Return what the picture shows, from top to bottom; times are seconds since the driver began."""
-    times_s = tuple(one.at_s - record.began_s for one in record.steps)
+    """Return what the picture shows, from top to bottom; times are seconds since the first step's end."""
+    times_s = tuple(one.at_s - record.steps[0].at_s for one in record.steps)
     speeds = smooth([one.samples_per_s for one in record.steps], SMOOTH_STEPS)
     return (
         Panel("size", "members", times_s, tuple(float(one.size) for one in record.steps), steps=True),
@@ -60,7 +60,7 @@ def marks(record: Record) -> tuple[Mark, ...]:
     last_s = record.steps[-1].at_s if record.steps else 0.0
     return tuple(
         Mark(
-            one.at_s - record.began_s,
+            one.at_s - first_s,
             "join" if one.joined else "leave",
             "joined" if one.joined else f"left: {one.reason}",
         )
@@ -99,7 +99,7 @@ def draw(record: Record, path: Path) -> None:
             color=COLOURS[mark.kind],
             va="bottom",
         )
-    axes[-1].set_xlabel("seconds since the training's driver began")
+    axes[-1].set_xlabel("seconds")
     figure.suptitle("heliostat train-demo: one training while workers come and go")
     figure.savefig(path, format="png")
 

@@ -17,7 +17,7 @@ class Act(Enum):
 SCENES: tuple[tuple[int, Act], ...] = ((1, Act.ADD), (2, Act.ADD), (3, Act.REMOVE), (2, Act.ENOUGH))
 """With how many members, and what is done then: the sizes are 1, 2, 3, 2."""
 
-SHARE_OF_STEPS = 8
+SHARE_OF_STEPS = 5
 """Of all steps so many parts are made at each size before something is done; the rest is for waiting."""
 
 

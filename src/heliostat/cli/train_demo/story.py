@@ -174,7 +174,9 @@ class _Story:
         elif isinstance(news, Change):
             self._screen.say(of_change(news, self._name_of(client, news.node_id)))
         elif fact["kind"] == "trained":
-            self._screen.say("trained; now the same steps with one member from first to last, to compare")
+            self._screen.say(
+                "trained; now the same steps with one member throughout, without a pause, to compare"
+            )
 
     def _name_of(self, client: ControllerClient, node_id: str) -> str:
         """Return a worker's name by Ray's id of its node; the id's beginning if it can't be told."""
@@ -263,7 +265,7 @@ def overrides(*, has_gpus: bool) -> dict[str, Any]:
 def newest(status: StatusReport) -> str:
     """Return the name of the worker that runs for the shortest time."""
     running = [one for one in status.instances if one.state == "running"]
-    return max(running, key=lambda one: one.since_s).name
+    return min(running, key=lambda one: one.since_s).name
 
 
 def _worth_telling(event: Event) -> bool:

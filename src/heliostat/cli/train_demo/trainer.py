@@ -30,20 +30,22 @@ Vector = np.ndarray[Any, np.dtype[np.float32]]
 
 @dataclass(frozen=True)
 class Config:
-    """How members work. `part_s`: seconds that a part takes at least, which is what a network that keeps
-    a GPU busy would need. `cuda`: whether the GPUs are there, and not only declared."""
+    """How members work. `cuda`: whether the GPUs are there, and not only declared."""
 
-    part_s: float
     cuda: bool = False
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of one step: all that a member needs to know. The parameters are 19 kB, so they come along."""
+    """One part of one step: all that a member needs to know. The parameters are 19 kB, so they come along.
+
+    `takes_s`: seconds that it takes at least, which is what a network that keeps a GPU busy would need.
+    """
 
     step: int
     index: int
     parameters: Vector
+    takes_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,6 @@ class Trainer:
         # Several members may share this machine's cores.
         torch.set_num_threads(1)
         torch.manual_seed(SEED)
-        self._config = config
         self._device = torch.device("cuda" if config.cuda else "cpu")
         layers = [torch.nn.Linear(64, HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, 10)]
         self._network = torch.nn.Sequential(*layers).to(self._device)
@@ -83,10 +84,10 @@ class Trainer:
         return self._first
 
     def gradient(self, part: Part) -> Gradient:
-        """Return one part's sums of loss and gradient, after `part_s` at the earliest."""
+        """Return one part's sums of loss and gradient, after `takes_s` at the earliest."""
         import torch
 
-        ready_s = time.monotonic() + self._config.part_s
+        ready_s = time.monotonic() + part.takes_s
         images, digits = self._samples(part.step, part.index)
         self._load(part.parameters)
         self._network.zero_grad()

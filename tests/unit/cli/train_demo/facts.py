@@ -31,7 +31,6 @@ def first_step(index: int, since_joined_s: float, *, at_s: float) -> dict[str, A
 
 
 TOLD: list[dict[str, Any]] = [
-    {"kind": "began", "at_s": 100.0, "steps": 8},
     join(0, at_s=101.0),
     step(1, 1, at_s=102.0, changed=True),
     first_step(0, 9.0, at_s=102.0),
@@ -54,7 +53,7 @@ TOLD: list[dict[str, Any]] = [
     },
     step(7, 2, at_s=106.0, changed=True),
     step(8, 2, at_s=106.5),
-    {"kind": "trained", "at_s": 107.0, "steps": 8, "lost": 0, "accuracy": 0.97114},
+    {"kind": "trained", "at_s": 107.0, "lost": 0, "accuracy": 0.97114},
     {"kind": "fixed", "at_s": 110.0, "accuracy": 0.96889},
 ]
 

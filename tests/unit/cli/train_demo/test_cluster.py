@@ -22,8 +22,8 @@ def test_gpus_are_declared_unless_there_are_enough(has_gpus: bool, gpus: object,
 
 def test_the_newest_worker_that_runs_is_drained() -> None:
     workers = [
-        instance("w1", since_s=10.0),
+        instance("w1", since_s=40.0),
         instance("w2", since_s=30.0),
-        instance("w3", since_s=40.0, state="draining"),
+        instance("w3", since_s=10.0, state="draining"),
     ]
     assert story.newest(report(instances=workers)) == "w2"

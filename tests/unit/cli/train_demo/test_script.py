@@ -28,6 +28,6 @@ def test_what_was_asked_for_is_asked_for_once() -> None:
     assert [script.next_act(1, steps) for steps in range(2, 50)] == [None] * 48
 
 
-@pytest.mark.parametrize(("steps", "dwell"), [(8, 1), (9, 1), (160, 20), (1, 1)])
+@pytest.mark.parametrize(("steps", "dwell"), [(8, 1), (10, 2), (160, 32), (1, 1)])
 def test_a_part_of_the_steps_is_made_at_each_size(steps: int, dwell: int) -> None:
     assert dwell_for(steps) == dwell

@@ -56,7 +56,7 @@ def trainers() -> Iterator[list[Trainer]]:
         ids = iter("abc")
         context = SimpleNamespace(get_node_id=lambda: next(ids) * 56)
         patch.setattr(ray, "get_runtime_context", lambda: context)
-        yield [Trainer(Config(part_s=0.0)) for _ in range(3)]
+        yield [Trainer(Config()) for _ in range(3)]
 
 
 def trained(group: Group, told: list[dict[str, Any]], steps: int = STEPS) -> tuple[Training, float]:
