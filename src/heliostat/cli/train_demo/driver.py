@@ -121,9 +121,11 @@ class Weights:
 
     def apply(self, gradients: Sequence[Gradient]) -> float:
         """Do one step with the gradients of a whole batch; return its mean loss."""
-        mean = sum((one.vector for one in gradients), np.zeros_like(self.parameters)) / BATCH
-        self.momentum = MOMENTUM * self.momentum + mean
-        self.parameters = self.parameters - RATE * self.momentum
+        self.momentum *= MOMENTUM
+        for one in gradients:
+            self.momentum += one.vector / BATCH
+        # Not in place: members may still hold the ones before.
+        self.parameters = self.parameters - np.float32(RATE) * self.momentum
         return sum(one.loss for one in gradients) / BATCH
 
 
