@@ -14,6 +14,7 @@ be made again. --check: the exit code is 1 if a target is missed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -292,9 +293,11 @@ def main() -> None:
         record = start_cluster(path, options=StartOptions(), say=say)
         try:
             os.environ |= driver_variables(record)
-            ray.init(address=record.address, log_to_driver=False, logging_level="ERROR")
-            result = measure(record, arguments, say)
-            ray.shutdown()
+            # Ray tells of each process that was killed, and would do so between the figures.
+            with contextlib.redirect_stdout(sys.stderr):
+                ray.init(address=record.address, log_to_driver=False, logging_level="ERROR")
+                result = measure(record, arguments, say)
+                ray.shutdown()
         finally:
             stop_cluster(record, say=say)
     print(json.dumps(result) if arguments.json else "\n".join(f"{k:22} {v}" for k, v in result.items()))
