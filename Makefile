@@ -20,15 +20,15 @@ help: ## show this list
 demo: $(STAMP) ## run a real Ray cluster here: from zero workers to some, real work, and back to zero
 	@$(BIN)/heliostat demo
 
-demo-train: $(STAMP) ## train here while workers come and go: 1, 2, 3, 2 members, and a picture of it
+demo-train: $(STAMP) $(TORCH) ## train here while workers come and go: 1, 2, 3, 2 members, and a picture of it
 	@$(BIN)/heliostat train-demo --auto
 
 test: unit integration ## run the unit tests and the integration tests
 
-unit: $(STAMP) ## run the unit tests on every core
+unit: $(STAMP) $(TORCH) ## run the unit tests on every core
 	$(BIN)/pytest tests/unit $(EVERY_CORE)
 
-coverage: $(STAMP) ## run the unit tests and tell how much of each file they cover (takes longer)
+coverage: $(STAMP) $(TORCH) ## run the unit tests and tell how much of each file they cover (takes longer)
 	$(BIN)/pytest tests/unit $(EVERY_CORE) --cov --cov-report=term
 
 integration: $(STAMP) $(TORCH) ## run the tests that start real Ray
