@@ -108,7 +108,8 @@ def install_locked(venv: Path, uv: str) -> None:
         flush=True,
     )
     sync = [uv, "pip", "sync", "--quiet", "--python", str(venv / "bin" / "python"), *index_flags()]
-    run([*sync, "--require-hashes", "--no-build", str(wanted)])
+    # Compiled once: where Python may not write bytecode, each process of Ray would compile for itself.
+    run([*sync, "--require-hashes", "--no-build", "--compile-bytecode", str(wanted)])
 
 
 def install_project(venv: Path, uv: str) -> None:

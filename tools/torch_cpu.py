@@ -69,7 +69,8 @@ def provide(venv: Path, uv: str) -> str | None:
 def _install(target: Path, uv: str, *, python: str) -> None:
     """Fill `target` from the first place that has a CPU build; raises `NotHadError` with every reason."""
     print(f"getting PyTorch {VERSION} for the CPU into {target.relative_to(environment.ROOT)} …", flush=True)
-    into = [uv, "pip", "install", "--quiet", "--no-deps", "--python", python, "--target", str(target)]
+    flags = ["--quiet", "--no-deps", "--compile-bytecode"]
+    into = [uv, "pip", "install", *flags, "--python", python, "--target", str(target)]
     reasons = []
     for name, place in PLACES.items():
         try:
