@@ -1,11 +1,13 @@
-"""Tests that need PyTorch are marked `needed`: without it they are skipped with the reason, except in CI."""
+"""Tests that need PyTorch: without it they are skipped with the reason, except in CI, where they fail."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,9 @@ def why_missing() -> str | None:
     return reason.read_text(encoding="utf-8").strip() if reason.exists() else "PyTorch is not installed"
 
 
-needed = pytest.mark.skipif(
-    why_missing() is not None and os.environ.get("CI") != "true", reason=why_missing() or "PyTorch is here"
-)
+def imported(name: str) -> Any:
+    """Import a module that needs PyTorch; without it, skip the test module that asks for it."""
+    why = why_missing()
+    if why is not None and os.environ.get("CI") != "true":
+        pytest.skip(why, allow_module_level=True)
+    return importlib.import_module(name)
