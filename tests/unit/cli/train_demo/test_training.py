@@ -14,8 +14,9 @@ import ray
 from heliostat.cli.train_demo.driver import STEPS_AGAIN_MAX, Training
 from heliostat.cli.train_demo.trainer import BATCH, PARTS, SAMPLES, Config, Gradient, Part, Trainer
 from heliostat.train import Change, MemberLost, World
+from tests.pytorch import imported
 
-pytest.importorskip("torch", reason="the extra `train` brings it")
+imported("torch")
 
 STEPS = 60
 
