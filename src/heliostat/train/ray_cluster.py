@@ -34,6 +34,8 @@ WAIT_S = 1.0
 """The longest wait at once: a Ctrl-C or a cancelled task is never farther away."""
 GET_S = 60.0
 """For the result of a call that is done already: it may have to come from another node."""
+BREATH_S = 0.01
+"""Between two looks, however much is answered."""
 ASK_AGAIN_S = 1.0
 """How often one of the waiting placement groups is looked up, should Ray's message about it be lost."""
 
@@ -115,8 +117,9 @@ class RayCluster:
         refs = [*watch.calls.values(), *(place.ready for place in watch.places.values())]
         if refs:
             ray.wait(refs, num_returns=1, timeout=timeout_s, fetch_local=False)
-        else:
-            time.sleep(timeout_s)
+            # A group that Ray places anew is still answered from its first time.
+            timeout_s = min(timeout_s, BREATH_S)
+        time.sleep(timeout_s)
 
     def _placed(self, places: Mapping[str, Place]) -> dict[str, Spot]:
         refs = {place.ready: name for name, place in places.items()}

@@ -1,0 +1,98 @@
+"""What the adapter makes of Ray's values, without a cluster: the rest is tried on a real one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ray import exceptions
+from ray.core.generated import common_pb2
+
+from heliostat.train import ray_cluster
+from heliostat.train.cluster import Answer
+
+TRACEBACK = """Traceback (most recent call last):
+  File "train.py", line 3, in __init__
+    raise ValueError("no such data set")
+ValueError: no such data set
+"""
+
+
+@pytest.mark.parametrize(
+    ("bundle", "options"),
+    [
+        ({"GPU": 1, "CPU": 2}, {"num_cpus": 2, "num_gpus": 1, "resources": {}}),
+        ({"slot": 1}, {"num_cpus": 0, "num_gpus": 0, "resources": {"slot": 1}}),
+        ({"CPU": 1, "memory": 2**30}, {"num_cpus": 1, "num_gpus": 0, "resources": {}, "memory": 2**30}),
+    ],
+)
+def test_an_actor_gets_its_whole_bundle(bundle: dict[str, float], options: dict[str, Any]) -> None:
+    assert ray_cluster._resources(bundle) == options
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        (None, "its actor died"),
+        (common_pb2.ActorDeathCause(), "its actor died"),
+        (
+            common_pb2.ActorDeathCause(
+                creation_task_failure_context=common_pb2.RayException(formatted_exception_string=TRACEBACK)
+            ),
+            "ValueError: no such data set",
+        ),
+        (
+            common_pb2.ActorDeathCause(
+                actor_died_error_context=common_pb2.ActorDiedErrorContext(
+                    error_message="\nThe actor is dead.\n\n  It was killed. "
+                )
+            ),
+            "The actor is dead.; It was killed.",
+        ),
+    ],
+)
+def test_why_an_actor_died_is_told_in_a_line(cause: Any, said: str) -> None:
+    assert ray_cluster._cause(cause) == said
+
+
+def test_what_ray_says_is_cut() -> None:
+    assert ray_cluster._first_lines("x\n" * 100) == "; ".join("x" * 6)
+    assert len(ray_cluster._first_lines("y" * 9999)) == 600
+
+
+class Raises:
+    """Stands for `ray.get`."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __call__(self, ref: object, *, timeout: float) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (exceptions.ActorDiedError(), True),
+        (exceptions.ActorUnavailableError("socket closed", None), True),
+        (exceptions.NodeDiedError("its node died"), True),
+        (exceptions.OutOfMemoryError("out of memory"), True),
+        (exceptions.GetTimeoutError(), True),
+        (exceptions.TaskCancelledError(), False),
+        (exceptions.RayTaskError("work", "trace", ValueError("bad")), False),
+        (exceptions.RayTaskError("work", "trace", exceptions.ActorDiedError()).as_instanceof_cause(), False),
+    ],
+)
+def test_a_loss_is_told_from_an_error_of_the_method(
+    error: Exception, lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_cluster.ray, "get", Raises(error))
+    answer = ray_cluster._answer(object())
+    assert (answer.lost is not None) is lost
+    assert (answer == Answer(error=error)) is not lost
+
+
+def test_deadlines_are_seconds_from_now_and_none_is_infinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster.time, "time", lambda: 1000.0)
+    monkeypatch.setattr(ray_cluster.state, "get_draining_nodes", lambda: {"a": 0, "b": 1_030_500})
+    assert ray_cluster._draining() == {"a": float("inf"), "b": 30.5}
