@@ -72,13 +72,13 @@ def run(wishes: Wishes) -> int:
 
     Raises HeliostatError where it can't go on; the cluster is down then. Ctrl-C takes it down as well: 130.
     """
-    with screen_on(sys.stderr if wishes.as_json else sys.stdout) as screen:
-        try:
-            with interrupted_by_stop_signals(), _no_trace():
-                return _Story(wishes, screen).run()
-        except KeyboardInterrupt:
-            tell("heliostat: stopped; nothing of it is left")
-            return INTERRUPTED_CODE
+    stream = sys.stderr if wishes.as_json else sys.stdout
+    try:
+        with interrupted_by_stop_signals(), screen_on(stream) as screen, _no_trace():
+            return _Story(wishes, screen).run()
+    except KeyboardInterrupt:
+        tell("heliostat: stopped; nothing of it is left")
+        return INTERRUPTED_CODE
 
 
 @contextlib.contextmanager
