@@ -122,6 +122,8 @@ class Roles(Mapping[str, ElasticGroup]):
                 engine.begin()
                 self._opened.append(engine)
                 yield from engine.roster.open()
+            else:
+                engine.check_open()
         yield from self._settled()
 
     def _end(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from heliostat.train import ElasticGroup, Reason, Roles, TooFewMembers
+from heliostat.train import ElasticGroup, GroupClosed, Reason, Roles, TooFewMembers
 from tests.unit.train.fake_cluster import FakeCluster
 from tests.unit.train.test_group import BUNDLE, Heir, Trainer, empty
 
@@ -115,6 +115,19 @@ def test_from_zero_nodes_all_of_the_demand_is_seen() -> None:
     with Roles(a=role(cluster, "a"), b=role(cluster, "b")) as roles:
         assert seen == [16]
         assert settle(roles, cluster) == {"a": 1, "b": 1}
+
+
+def test_a_block_is_for_groups_that_are_new_or_open() -> None:
+    cluster = cluster_of(2)
+    roles = Roles(a=role(cluster, "a"), b=role(cluster, "b"))
+    with roles:
+        pass
+    with pytest.raises(GroupClosed), roles:
+        pass
+    # A new one beside it is not left open.
+    with pytest.raises(GroupClosed), Roles(new=role(cluster, "new"), b=roles["b"]):
+        pass
+    assert empty(cluster)
 
 
 async def test_the_same_without_blocking_the_event_loop() -> None:
