@@ -39,6 +39,9 @@ BREATH_S = 0.01
 ASK_AGAIN_S = 1.0
 """How often one of the waiting placement groups is looked up, should Ray's message about it be lost."""
 
+NO_NODE = ray.NodeID.nil().hex()
+"""Ray's address of an actor that is on no node yet."""
+
 LOST = (
     exceptions.RayActorError,
     exceptions.WorkerCrashedError,
@@ -281,8 +284,9 @@ def _spot(actor: Any) -> Spot:
 def _death(actor: Any, alive: set[str]) -> Death:
     row = state.actor_table(actor._actor_id.hex())
     cause = row.get("DeathCause")
-    node_id = row.get("Address", {}).get("NodeID")
-    return Death(_cause(cause), with_node=bool(node_id) and node_id not in alive)
+    node_id = row.get("Address", {}).get("NodeID") or NO_NODE
+    # One that never had a node (its runtime_env can't be made, say) has itself to blame.
+    return Death(_cause(cause), with_node=node_id != NO_NODE and node_id not in alive)
 
 
 def _cause(cause: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import ray
 from ray import exceptions
 from ray.core.generated import common_pb2
 
@@ -53,6 +54,30 @@ def test_an_actor_gets_its_whole_bundle(bundle: dict[str, float], options: dict[
 )
 def test_why_an_actor_died_is_told_in_a_line(cause: Any, said: str) -> None:
     assert ray_cluster._cause(cause) == said
+
+
+class Handle:
+    """Stands for an actor's."""
+
+    _actor_id = ray.ActorID.nil()
+
+
+@pytest.mark.parametrize(
+    ("row", "with_node"),
+    [
+        ({"Address": {"NodeID": "a" * 56}}, False),
+        ({"Address": {"NodeID": "b" * 56}}, True),
+        # Its runtime_env could not be made, or it could not be scheduled.
+        ({"Address": {"NodeID": "f" * 56}}, False),
+        ({"Address": {"NodeID": ""}}, False),
+        ({}, False),
+    ],
+)
+def test_an_actor_that_never_had_a_node_did_not_go_with_one(
+    row: dict[str, Any], with_node: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_cluster.state, "actor_table", lambda actor_id: row)
+    assert ray_cluster._death(Handle(), {"a" * 56}).with_node is with_node
 
 
 def test_what_ray_says_is_cut() -> None:
