@@ -56,6 +56,8 @@ class Watch:
     """Placement groups that wait."""
     calls: Mapping[str, Any] = field(default_factory=dict)
     actors: Mapping[str, Any] = field(default_factory=dict)
+    starting: frozenset[str] = frozenset()
+    """Seats whose calls are answered when their actors are up. An actor does not move after that."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Facts:
     placed: Mapping[str, Spot] = field(default_factory=dict)
     answered: Mapping[str, Answer] = field(default_factory=dict)
     spots: Mapping[str, Spot] = field(default_factory=dict)
-    """Where the actors are whose calls are answered: a placement group may have moved while one started."""
+    """Where those are that were starting and are up: a placement group may have moved meanwhile."""
     dead: Mapping[str, Death] = field(default_factory=dict)
     draining: Mapping[str, float] = field(default_factory=dict)
     """Node ids, each with the seconds until its deadline; infinity where it has none."""

@@ -81,6 +81,7 @@ class RayCluster:
     def __init__(self) -> None:
         self._asked_s = -math.inf
         self._turn = 0
+        self._classes: dict[Any, Any] = {}
 
     def now_s(self) -> float:
         return time.monotonic()
@@ -102,7 +103,7 @@ class RayCluster:
 
     def look(self, watch: Watch) -> Facts:
         answered = _answers(watch.calls, timeout_s=0.0)
-        up = [name for name, answer in answered.items() if answer.lost is None and name in watch.actors]
+        up = [name for name, answer in answered.items() if answer.lost is None and name in watch.starting]
         return Facts(
             now_s=self.now_s(),
             placed=self._placed(watch.places),
@@ -147,15 +148,21 @@ class RayCluster:
         return Place(group, group.ready())
 
     def start(self, place: Place, recipe: Recipe) -> tuple[Any, Any]:
-        made = recipe.actor_class
-        if not isinstance(made, ray.actor.ActorClass):
-            made = ray.remote(made)
+        made = self._wrapped(recipe.actor_class)
         strategy = PlacementGroupSchedulingStrategy(place.group, placement_group_bundle_index=0)
         options = {**_resources(recipe.bundle), **recipe.actor_options, "scheduling_strategy": strategy}
         # The class may have options of its own, which are for one actor and not for a group.
         own = {"max_restarts": 0, "max_task_retries": 0, "lifetime": "non_detached", "name": None}
         actor = made.options(**options, **own).remote(*recipe.args, **recipe.kwargs)
         return actor, actor.__ray_ready__.remote()
+
+    def _wrapped(self, actor_class: Any) -> Any:
+        """Return Ray's wrapper of a class, always the same: each new one is pickled and exported again."""
+        if isinstance(actor_class, ray.actor.ActorClass):
+            return actor_class
+        if actor_class not in self._classes:
+            self._classes[actor_class] = ray.remote(actor_class)
+        return self._classes[actor_class]
 
     def call(self, actor: Any, method: str, args: tuple[Any, ...]) -> Any:
         return getattr(actor, method).remote(*args)

@@ -110,6 +110,7 @@ class Roster:
             calls={one.id: one.call for one in seats if one.call is not None},
             # Of those that are known to be lost, too: whether their nodes went with them is not known yet.
             actors={one.id: one.actor for one in seats if one.actor is not None},
+            starting=frozenset(one.id for one in seats if one.phase is Phase.STARTING),
         )
 
     # --- One turn --------------------------------------------------------------------------

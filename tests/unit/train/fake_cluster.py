@@ -152,7 +152,7 @@ class FakeCluster:
             spots={
                 name: Spot(actor.group.node.id, f"ip-{actor.group.node.id}")
                 for name, actor in watch.actors.items()
-                if actor.group.node is not None
+                if actor.group.node is not None and name in watch.starting
             },
             dead={name: Death(str(actor.died), actor.with_node) for name, actor in dead.items()},
             draining={

@@ -10,7 +10,7 @@ from ray import exceptions
 from ray.core.generated import common_pb2
 
 from heliostat.train import ray_cluster
-from heliostat.train.cluster import Answer
+from heliostat.train.cluster import Answer, Spot, Watch
 
 TRACEBACK = """Traceback (most recent call last):
   File "train.py", line 3, in __init__
@@ -78,6 +78,33 @@ def test_an_actor_that_never_had_a_node_did_not_go_with_one(
 ) -> None:
     monkeypatch.setattr(ray_cluster.state, "actor_table", lambda actor_id: row)
     assert ray_cluster._death(Handle(), {"a" * 56}).with_node is with_node
+
+
+def test_a_class_is_wrapped_once_for_all_its_members() -> None:
+    class Plain: ...
+
+    cluster, wrapped = ray_cluster.RayCluster(), ray.remote(Plain)
+    assert cluster._wrapped(Plain) is cluster._wrapped(Plain)
+    assert isinstance(cluster._wrapped(Plain), ray.actor.ActorClass)
+    assert cluster._wrapped(wrapped) is wrapped
+
+
+def test_ray_is_asked_where_an_actor_is_only_when_it_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    seats = {name: Handle() for name in ("new", "well", "lost")}
+    asked: list[Any] = []
+
+    def spot(actor: Any) -> Spot:
+        asked.append(actor)
+        return Spot("a", "ip")
+
+    answers = {name: Answer(lost="killed" if name == "lost" else None) for name in seats}
+    monkeypatch.setattr(ray_cluster, "_answers", lambda calls, timeout_s: answers)
+    monkeypatch.setattr(ray_cluster, "_spot", spot)
+    monkeypatch.setattr(ray_cluster, "_dead", lambda actors: {})
+    monkeypatch.setattr(ray_cluster, "_draining", dict)
+    watch = Watch(calls=seats, actors=seats, starting=frozenset({"new", "lost"}))
+    assert ray_cluster.RayCluster().look(watch).spots == {"new": Spot("a", "ip")}
+    assert asked == [seats["new"]]
 
 
 def test_what_ray_says_is_cut() -> None:
