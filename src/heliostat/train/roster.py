@@ -53,7 +53,7 @@ class Seat:
     healthy_s: float | None = None
     """As in `decide.Seat`."""
     estate: Any = None
-    """The state of a predecessor that it takes over."""
+    """The state of a predecessor that it takes over, until it is part of a world: then it is its own."""
     member: Member | None = None
     """As in the world; None before it is part of one."""
 
@@ -176,6 +176,9 @@ class Roster:
         if answer.lost is not None or answer.error is not None:
             seat.dead = seat.dead or f"{CALLS[seat.phase]} failed: {answer.lost or answer.error!r}"
             return
+        if seat.dead is not None:
+            # It has answered, and then died: what it took over is still to be given back.
+            return
         if seat.phase is Phase.MEMBER:
             seat.asked_health_s, seat.healthy_s = None, now_s
             return
@@ -194,7 +197,6 @@ class Roster:
             self._join(seat, self.cluster.now_s())
 
     def _join(self, seat: Seat, now_s: float) -> None:
-        seat.estate = None
         # Members are in the order in which they joined, and so are their ranks.
         self._seats[seat.id] = self._seats.pop(seat.id)
         seat.number = self._number()
@@ -245,7 +247,7 @@ class Roster:
 
     def _remove(self, seat: Seat) -> Procedure[None]:
         """End what the seat has. It is forgotten after that, so that nothing is left by a Ctrl-C between."""
-        if seat.phase is Phase.TAKING_OVER and seat.estate is not None:
+        if seat.estate is not None:
             self._estates.appendleft(seat.estate)
             seat.estate = None
         yield partial(self.cluster.end, seat.actor, seat.place)
@@ -270,8 +272,10 @@ class Roster:
             seat, answer = self._seats[leave.seat], answers.get(leave.seat)
             state = self._state(seat, answer, asked=leave.seat in calls)
             self._note_left(seat, leave.reason, _why(leave), state)
-            if state is not None and leave.reason is Reason.DRAINED:
+            if state is not None and (leave.reason is Reason.DRAINED or seat.estate is not None):
+                # The estate of one that goes before it was part of a world is in no `Left`: it goes on.
                 self._estates.append(state)
+                seat.estate = None
             yield from self._remove(seat)
 
     def _state(self, seat: Seat, answer: Answer | None, *, asked: bool) -> Any:
@@ -311,7 +315,7 @@ class Roster:
             assert not self._left
             return Change(self.world)
         for seat, member in zip(seats, members, strict=True):
-            seat.member = member
+            seat.member, seat.estate = member, None
         self.world = World(generation, members)
         left, self._left = tuple(self._left), []
         change = Change(self.world, tuple(one for one in members if one.id not in old), left)

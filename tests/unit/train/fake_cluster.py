@@ -77,6 +77,7 @@ class FakeCluster:
         self._rooms: tuple[float, tuple[Room, ...]] = (-1e9, ())
         self.figures = FakeMeter()
         self.calls: list[tuple[str, str]] = []
+        self.made: list[Call] = []
         self.looks = 0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._ids = itertools.count(1)
@@ -110,6 +111,12 @@ class FakeCluster:
 
     def kill(self, actor: Actor, why: str = "killed by signal 9", *, with_node: bool = False) -> None:
         actor.died, actor.with_node = actor.died or why, with_node
+
+    def finish(self, actor: Actor) -> None:
+        """Let its calls be answered now: what comes after is too late to lose them."""
+        for call in self.made:
+            if call.actor is actor:
+                self._answer(call)
 
     def on(self, name: str) -> list[Actor]:
         """Return the living actors of a node."""
@@ -189,7 +196,8 @@ class FakeCluster:
     def call(self, actor: Actor, method: str, args: tuple[Any, ...]) -> Call:
         actor.free_at_s = max(actor.free_at_s, self.clock_s) + self.takes(actor, method)
         self.calls.append((str(actor.group.node and actor.group.node.id), method))
-        return Call(actor, lambda: getattr(actor.thing, method)(*args), actor.free_at_s)
+        self.made.append(Call(actor, lambda: getattr(actor.thing, method)(*args), actor.free_at_s))
+        return self.made[-1]
 
     def has(self, actor: Actor, method: str) -> bool:
         return hasattr(actor.thing, method)

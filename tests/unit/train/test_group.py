@@ -414,6 +414,43 @@ def test_a_state_that_could_not_be_taken_over_goes_to_the_next() -> None:
         assert cluster.figures.added["replaced"] == 1
 
 
+def test_the_state_of_a_successor_that_answers_and_dies_goes_to_the_next() -> None:
+    cluster = FakeCluster("a", "b")
+    with group_on(cluster, actor_class=Heir, max_size=2) as group:
+        settle(group)
+        cluster.drain("a")
+        group.sync()
+        cluster.join("c")
+        settle(group, syncs=2)
+        (heir,) = cluster.on("c")
+        cluster.finish(heir)
+        assert heir.thing.state == "fresh taken over"
+        cluster.kill(heir)
+        settle(group, syncs=6)
+        assert group.call("shown") == ["fresh", "fresh taken over"]
+
+
+@pytest.mark.parametrize(
+    ("takes_s", "shown"), [(0.0, "fresh taken over taken over"), (1e6, "fresh taken over")]
+)
+def test_the_state_of_a_successor_that_is_not_wanted_goes_to_the_next(takes_s: float, shown: str) -> None:
+    cluster = FakeCluster("a", "b")
+    with group_on(cluster, actor_class=Heir, max_size=2) as group:
+        settle(group)
+        cluster.drain("a")
+        group.sync()
+        cluster.join("c")
+        settle(group, syncs=2)
+        group.target = 1
+        cluster.takes = lambda actor, method: takes_s if method == "leaving" else 0.0
+        # It takes over, and is one too many, both at this sync.
+        assert not group.sync()
+        assert cluster.on("c") == []
+        group.target = 2
+        settle(group, syncs=4)
+        assert group.call("shown") == ["fresh", shown]
+
+
 def test_a_released_member_may_leave_its_state_too() -> None:
     cluster = FakeCluster("a", "b")
     with group_on(cluster, actor_class=Heir, leave_timeout_s=20) as group:
