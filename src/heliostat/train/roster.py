@@ -33,6 +33,17 @@ CALLS = {
 NOWHERE = Spot("", "")
 ESTATES = 64
 """States of drained members that wait for a successor; of more, the oldest is let go."""
+TRIES = 3
+"""Successors that may fail with one state: after that it is probably the state."""
+
+
+@dataclass(frozen=True)
+class Estate:
+    """The state of one that left, until a successor has taken it over."""
+
+    state: Any
+    failed: int = 0
+    """How many successors have failed with it."""
 
 
 @dataclass
@@ -52,7 +63,7 @@ class Seat:
     asked_health_s: float | None = None
     healthy_s: float | None = None
     """As in `decide.Seat`."""
-    estate: Any = None
+    estate: Estate | None = None
     """The state of a predecessor that it takes over, until it is part of a world: then it is its own."""
     member: Member | None = None
     """As in the world; None before it is part of one."""
@@ -71,7 +82,7 @@ class Roster:
         self._numbers = 0
         self._lingering: set[str] = set()
         self._left: list[Left] = []
-        self._estates: deque[Any] = deque(maxlen=ESTATES)
+        self._estates: deque[Estate] = deque(maxlen=ESTATES)
         self._meter = cluster.meter(settings.name)
         self._limits = decide.Limits(
             settings.start_timeout_s, settings.health_every_s, settings.health_timeout_s
@@ -191,7 +202,7 @@ class Roster:
         """Let one that is up take over, if there is something to take over, or join."""
         if self._estates and self.cluster.has(seat.actor, "take_over"):
             seat.estate = self._estates.popleft()
-            seat.call = yield partial(self.cluster.call, seat.actor, "take_over", (seat.estate,))
+            seat.call = yield partial(self.cluster.call, seat.actor, "take_over", (seat.estate.state,))
             self._enter(seat, Phase.TAKING_OVER, self.cluster.now_s())
         else:
             self._join(seat, self.cluster.now_s())
@@ -239,11 +250,24 @@ class Roster:
     def _bury(self, seat: Seat, why: str, now_s: float) -> Procedure[None]:
         if not seat.blameless:
             self.restarts = self.restarts.failed(now_s, why, node_id=seat.spot.node_id)
+            self._failed_with(seat, why)
         if seat.member is None:
             log.warning("%s: %s is replaced: %s", self.settings.name, seat.id, why)
         self._meter.add("replaced", 1)
         self._note_left(seat, Reason.DIED, why)
         yield from self._remove(seat)
+
+    def _failed_with(self, seat: Seat, why: str) -> None:
+        """Count it against what a successor was taking over; a state that fails with all is given up."""
+        if seat.estate is None:
+            return
+        seat.estate = replace(seat.estate, failed=seat.estate.failed + 1)
+        if seat.estate.failed >= TRIES:
+            log.error(
+                "%s: a drained member's state is given up, %d successors have failed with it, the last: %s",
+                *(self.settings.name, TRIES, why),
+            )
+            seat.estate = None
 
     def _remove(self, seat: Seat) -> Procedure[None]:
         """End what the seat has. It is forgotten after that, so that nothing is left by a Ctrl-C between."""
@@ -272,11 +296,16 @@ class Roster:
             seat, answer = self._seats[leave.seat], answers.get(leave.seat)
             state = self._state(seat, answer, asked=leave.seat in calls)
             self._note_left(seat, leave.reason, _why(leave), state)
-            if state is not None and (leave.reason is Reason.DRAINED or seat.estate is not None):
-                # The estate of one that goes before it was part of a world is in no `Left`: it goes on.
-                self._estates.append(state)
+            if state is not None and self._is_for_others(seat, leave):
+                self._estates.append(Estate(state))
                 seat.estate = None
             yield from self._remove(seat)
+
+    def _is_for_others(self, seat: Seat, leave: Leave) -> bool:
+        """Say whether a successor gets its state."""
+        # What one takes over that goes before it is part of a world is in no `Left`: it goes on.
+        goes_on = leave.reason is Reason.DRAINED or seat.estate is not None
+        return goes_on and self.cluster.has(seat.actor, "take_over")
 
     def _state(self, seat: Seat, answer: Answer | None, *, asked: bool) -> Any:
         if answer is not None and answer.lost is None and answer.error is None:

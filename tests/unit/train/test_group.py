@@ -414,6 +414,56 @@ def test_a_state_that_could_not_be_taken_over_goes_to_the_next() -> None:
         assert cluster.figures.added["replaced"] == 1
 
 
+def test_a_state_that_nobody_can_take_over_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
+    class Cursed(Heir):
+        def take_over(self, state: tuple[str, float]) -> None:
+            raise ValueError("a wrong shape")
+
+    cluster = FakeCluster("a", "b")
+    with group_on(cluster, actor_class=Cursed, max_size=2) as group:
+        settle(group)
+        cluster.drain("a")
+        group.sync()
+        cluster.join("c")
+        settle(group, syncs=12)
+        assert group.call("shown") == ["fresh", "fresh"]
+        assert cluster.figures.added["replaced"] == 3
+        assert "given up, 3 successors have failed with it, the last: take_over failed: " in caplog.text
+        assert "a wrong shape" in caplog.text
+
+
+def test_a_node_that_goes_is_not_held_against_the_state() -> None:
+    cluster = FakeCluster("a", "b")
+    cluster.takes = lambda actor, method: 5.0 if method == "take_over" else 0.0
+    with group_on(cluster, actor_class=Heir, max_size=2) as group:
+        settle(group)
+        cluster.drain("a")
+        group.sync()
+        for name in "cdef":
+            cluster.join(name)
+            settle(group, syncs=2)
+            cluster.lose(name)
+            group.sync()
+        cluster.join("g")
+        settle(group, syncs=2)
+        cluster.clock_s += 6
+        group.sync()
+        assert group.call("shown") == ["fresh", "fresh taken over"]
+
+
+def test_states_are_kept_only_for_those_who_can_take_them_over() -> None:
+    class Writes(Trainer):
+        def leaving(self, deadline_s: float) -> str:
+            return "x" * 1000
+
+    cluster = FakeCluster("a", "b")
+    with group_on(cluster, actor_class=Writes) as group:
+        settle(group)
+        cluster.drain("a")
+        assert group.sync().left[0].state == "x" * 1000
+        assert not group.engine.roster._estates
+
+
 def test_the_state_of_a_successor_that_answers_and_dies_goes_to_the_next() -> None:
     cluster = FakeCluster("a", "b")
     with group_on(cluster, actor_class=Heir, max_size=2) as group:
