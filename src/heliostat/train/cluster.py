@@ -6,7 +6,7 @@ else looks into them. Expected failures are values here (`Answer`, `Death`), not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -70,6 +70,7 @@ class Facts:
     spots: Mapping[str, Spot] = field(default_factory=dict)
     """Where those are that were starting and are up: a placement group may have moved meanwhile."""
     dead: Mapping[str, Death] = field(default_factory=dict)
+    """Actors that are, and placement groups that somebody else has removed."""
     draining: Mapping[str, float] = field(default_factory=dict)
     """Node ids, each with the seconds until its deadline; infinity where it has none."""
 
@@ -138,8 +139,8 @@ class Cluster(Protocol):
         """End the actor, if there is one, and remove its placement group. What is gone already is fine."""
         ...
 
-    def sweep(self, prefix: str) -> int:
-        """Remove all placement groups whose names begin so; return how many there were."""
+    def sweep(self, prefix: str, *, keep: Collection[str] = ()) -> int:
+        """Remove all placement groups whose names begin so, but for some; return how many there were."""
         ...
 
     def alive(self) -> frozenset[str]:

@@ -13,7 +13,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,12 +104,14 @@ class RayCluster:
     def look(self, watch: Watch) -> Facts:
         answered = _answers(watch.calls, timeout_s=0.0)
         up = [name for name, answer in answered.items() if answer.lost is None and name in watch.starting]
+        rows = self._rows(watch.places)
+        nodes = {name: node_id for name, row in rows.items() if (node_id := _node_of(row))}
         return Facts(
             now_s=self.now_s(),
-            placed=self._placed(watch.places),
+            placed={name: Spot(node_id, _address(node_id)) for name, node_id in nodes.items()},
             answered=answered,
             spots={name: _spot(watch.actors[name]) for name in up},
-            dead=_dead(watch.actors),
+            dead=_dead(watch.actors) | _removed(rows),
             draining=_draining(),
         )
 
@@ -125,20 +127,19 @@ class RayCluster:
             timeout_s = min(timeout_s, BREATH_S)
         time.sleep(timeout_s)
 
-    def _placed(self, places: Mapping[str, Place]) -> dict[str, Spot]:
+    def _rows(self, places: Mapping[str, Place]) -> dict[str, Mapping[str, Any]]:
+        """Return what Ray knows of those placement groups that may have changed."""
         refs = {place.ready: name for name, place in places.items()}
-        found = {refs[one] for one in _ready(list(refs), timeout_s=0.0)} | self._looked_up(places)
-        spots = {name: _node_of(places[name]) for name in found}
-        return {name: Spot(node_id, _address(node_id)) for name, node_id in spots.items() if node_id}
+        found = {refs[one] for one in _ready(list(refs), timeout_s=0.0)} | self._next(places)
+        return {name: placement_group_table(places[name].group) for name in found}
 
-    def _looked_up(self, places: Mapping[str, Place]) -> set[str]:
-        """Look one group up now and then, each in its turn."""
+    def _next(self, places: Mapping[str, Place]) -> set[str]:
+        """Return one group now and then, each in its turn."""
         if not places or self.now_s() - self._asked_s < ASK_AGAIN_S:
             return set()
         self._asked_s = self.now_s()
         self._turn += 1
-        name = list(places)[self._turn % len(places)]
-        return {name} if _node_of(places[name]) else set()
+        return {list(places)[self._turn % len(places)]}
 
     # --- Doing -----------------------------------------------------------------------------
 
@@ -182,11 +183,12 @@ class RayCluster:
             # The cluster itself is going: what is left of the group goes with this process's connection.
             log.warning("could not end an actor: %s", _first_lines(str(error)))
 
-    def sweep(self, prefix: str) -> int:
+    def sweep(self, prefix: str, *, keep: Collection[str] = ()) -> int:
         if not ray.is_initialized():
             return 0
         rows = placement_group_table().values()
-        left = [one for one in rows if one["name"].startswith(prefix) and one["state"] != "REMOVED"]
+        ours = [one for one in rows if one["name"].startswith(prefix) and one["name"] not in keep]
+        left = [one for one in ours if one["state"] != "REMOVED"]
         for row in left:
             # Somebody else may have been quicker.
             with contextlib.suppress(ValueError):
@@ -322,9 +324,13 @@ def _told(lines: Iterable[str]) -> Iterator[str]:
     return (line.strip() for line in lines if line.strip())
 
 
-def _node_of(place: Place) -> str:
+def _removed(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Death]:
+    gone = [name for name, row in rows.items() if row and row["state"] == "REMOVED"]
+    return {name: Death("its placement group was removed") for name in gone}
+
+
+def _node_of(row: Mapping[str, Any]) -> str:
     """Return the node that a placement group has its bundle on; empty while it waits."""
-    row = placement_group_table(place.group)
     if not row or row["state"] != "CREATED":
         return ""
     return str(next(iter(row["bundles_to_node_id"].values()), ""))

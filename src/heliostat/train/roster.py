@@ -50,7 +50,9 @@ class Estate:
 class Seat:
     id: str
     number: int
-    place: Any
+    name: str
+    """Of its placement group."""
+    place: Any = None
     phase: Phase = Phase.ASKED
     since_s: float = 0.0
     spot: Spot = NOWHERE
@@ -60,6 +62,8 @@ class Seat:
     dead: str | None = None
     blameless: bool = False
     """Its node went, too."""
+    ending: bool = False
+    """It is being removed, and if that is interrupted, the next turn does it."""
     asked_health_s: float | None = None
     healthy_s: float | None = None
     """As in `decide.Seat`."""
@@ -78,6 +82,8 @@ class Roster:
         """Who costs the most leaves first."""
         self.restarts = Restarts(settings.max_restarts, settings.restart_window_s)
         self._run_id = ""
+        self._asking = False
+        """While a placement group is made that has no seat yet."""
         self._seats: dict[str, Seat] = {}
         self._numbers = 0
         self._lingering: set[str] = set()
@@ -98,7 +104,7 @@ class Roster:
     @property
     def waiting(self) -> int:
         """Placement groups that have no place yet."""
-        return sum(one.phase is Phase.ASKED for one in self._seats.values())
+        return len(self.watch().places)
 
     @property
     def placed(self) -> int:
@@ -115,7 +121,7 @@ class Roster:
         return [one.id for one in sorted(there, key=lambda one: -one.number)[:count]]
 
     def watch(self) -> Watch:
-        seats = self._seats.values()
+        seats = [one for one in self._seats.values() if not one.ending]
         return Watch(
             places={one.id: one.place for one in seats if one.phase is Phase.ASKED},
             calls={one.id: one.call for one in seats if one.call is not None},
@@ -133,6 +139,7 @@ class Roster:
 
         `step_s` is how long it may be until the next turn.
         """
+        yield from self._recover()
         facts: Facts = yield partial(self.cluster.look, self.watch())
         self._take_in(facts)
         view = decide.View(
@@ -155,6 +162,18 @@ class Roster:
             if isinstance(step, Settle):
                 yield from self._settle(self._seats[step.seat])
         self._tell_lingering(facts)
+
+    def _recover(self) -> Procedure[None]:
+        """Remove what a turn has left half done that a Ctrl-C or a cancelled task has ended."""
+        if self._asking:
+            names = [one.name for one in self._seats.values()]
+            yield partial(self.cluster.sweep, self._run_id, keep=names)
+            self._asking = False
+        for seat in list(self._seats.values()):
+            # It was told to start or to take over, and nobody knows whether it heard it.
+            in_doubt = seat.phase in (Phase.STARTING, Phase.TAKING_OVER) and seat.call is None
+            if seat.ending or (in_doubt and seat.dead is None):
+                yield from self._remove(seat)
 
     def _viewed(self, seat: Seat) -> decide.Seat:
         return decide.Seat(
@@ -202,10 +221,13 @@ class Roster:
         """Let one that is up take over, if there is something to take over, or join."""
         if self._estates and self.cluster.has(seat.actor, "take_over"):
             seat.estate = self._estates.popleft()
-            seat.call = yield partial(self.cluster.call, seat.actor, "take_over", (seat.estate.state,))
             self._enter(seat, Phase.TAKING_OVER, self.cluster.now_s())
+            yield partial(self._hand, seat, seat.estate.state)
         else:
             self._join(seat, self.cluster.now_s())
+
+    def _hand(self, seat: Seat, state: Any) -> None:
+        seat.call = self.cluster.call(seat.actor, "take_over", (state,))
 
     def _join(self, seat: Seat, now_s: float) -> None:
         # Members are in the order in which they joined, and so are their ranks.
@@ -227,8 +249,8 @@ class Roster:
                     yield from self._ask(now_s)
             case Start():
                 seat = self._seats[step.seat]
-                seat.actor, seat.call = yield partial(self.cluster.start, seat.place, self.settings.recipe)
                 self._enter(seat, Phase.STARTING, now_s)
+                yield partial(self._start, seat)
             case Check():
                 seat = self._seats[step.seat]
                 seat.call = yield partial(self.cluster.call, seat.actor, "check_health", ())
@@ -242,10 +264,19 @@ class Roster:
 
     def _ask(self, now_s: float) -> Procedure[None]:
         number = self._number()
-        name = f"{self._run_id}-{number}"
-        place = yield partial(self.cluster.ask, name, self.settings.recipe)
-        seat_id = f"{self.settings.name}-{number}"
-        self._seats[seat_id] = Seat(seat_id, number, place, since_s=now_s)
+        seat_id, name = f"{self.settings.name}-{number}", f"{self._run_id}-{number}"
+        self._asking = True
+        yield partial(self._make, Seat(seat_id, number, name, since_s=now_s))
+        self._asking = False
+
+    # Steps note themselves what they have made: a task that is cancelled meanwhile does not get to it.
+
+    def _make(self, seat: Seat) -> None:
+        seat.place = self.cluster.ask(seat.name, self.settings.recipe)
+        self._seats[seat.id] = seat
+
+    def _start(self, seat: Seat) -> None:
+        seat.actor, seat.call = self.cluster.start(seat.place, self.settings.recipe)
 
     def _bury(self, seat: Seat, why: str, now_s: float) -> Procedure[None]:
         if not seat.blameless:
@@ -271,6 +302,7 @@ class Roster:
 
     def _remove(self, seat: Seat) -> Procedure[None]:
         """End what the seat has. It is forgotten after that, so that nothing is left by a Ctrl-C between."""
+        seat.ending, seat.dead = True, seat.dead or "it is ended"
         if seat.estate is not None:
             self._estates.appendleft(seat.estate)
             seat.estate = None
@@ -299,7 +331,8 @@ class Roster:
             if state is not None and self._is_for_others(seat, leave):
                 self._estates.append(Estate(state))
                 seat.estate = None
-            yield from self._remove(seat)
+        for leave in leaves:
+            yield from self._remove(self._seats[leave.seat])
 
     def _is_for_others(self, seat: Seat, leave: Leave) -> bool:
         """Say whether a successor gets its state."""
@@ -330,7 +363,7 @@ class Roster:
         if seat.member is not None:
             self._left.append(Left(seat.member, reason, detail, state))
         # Should a Ctrl-C come before it is removed, the next turn removes it, and notes nothing again.
-        seat.member, seat.dead, seat.blameless = None, detail, True
+        seat.member, seat.dead, seat.ending = None, detail, True
 
     # --- The world -------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ timetable (`at`), or done at once between two calls.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,6 +112,12 @@ class FakeCluster:
     def kill(self, actor: Actor, why: str = "killed by signal 9", *, with_node: bool = False) -> None:
         actor.died, actor.with_node = actor.died or why, with_node
 
+    def remove(self, group: Group) -> None:
+        """Remove a placement group, with the actor in it."""
+        group.removed = True
+        for actor in self.actors:
+            actor.ended = actor.ended or actor.group is group
+
     def finish(self, actor: Actor) -> None:
         """Let its calls be answered now: what comes after is too late to lose them."""
         for call in self.made:
@@ -152,6 +158,7 @@ class FakeCluster:
         self._place()
         placed = {name: group.node.id for name, group in watch.places.items() if group.node is not None}
         dead = {name: actor for name, actor in watch.actors.items() if actor.died is not None}
+        removed = [name for name, group in watch.places.items() if group.removed]
         return Facts(
             now_s=self.clock_s,
             placed={name: Spot(node, f"ip-{node}") for name, node in placed.items()},
@@ -161,7 +168,8 @@ class FakeCluster:
                 for name, actor in watch.actors.items()
                 if actor.group.node is not None and name in watch.starting
             },
-            dead={name: Death(str(actor.died), actor.with_node) for name, actor in dead.items()},
+            dead={name: Death(str(actor.died), actor.with_node) for name, actor in dead.items()}
+            | {name: Death("its placement group was removed") for name in removed},
             draining={
                 one.id: one.drain_at_s - self.clock_s
                 for one in self.nodes.values()
@@ -205,12 +213,12 @@ class FakeCluster:
     def end(self, actor: Actor | None, place: Group) -> None:
         if actor is not None:
             actor.ended = True
-        place.removed = True
+        self.remove(place)
 
-    def sweep(self, prefix: str) -> int:
-        left = [one for one in self.open_groups if one.name.startswith(prefix)]
+    def sweep(self, prefix: str, *, keep: Collection[str] = ()) -> int:
+        left = [one for one in self.open_groups if one.name.startswith(prefix) and one.name not in keep]
         for group in left:
-            group.removed = True
+            self.remove(group)
         return len(left)
 
     def alive(self) -> frozenset[str]:
