@@ -66,10 +66,12 @@ class Engine:
 
     def end(self) -> None:
         """End every actor, and remove every placement group. Blocks; a second time is nothing."""
-        if self.state == "open":
-            self.state = "closed"
+        if self.state in ("open", "closing"):
+            # What a Ctrl-C cuts off here, the next call does.
+            self.state = "closing"
             self.roster.close()
             self._meter.show("size", 0)
+            self.state = "closed"
 
     def check_open(self) -> None:
         if self.state != "open":

@@ -177,22 +177,24 @@ class RayCluster:
             return
         try:
             if actor is not None:
-                ray.kill(actor, no_restart=True)
-            remove_placement_group(place.group)
-        except exceptions.RayError as error:
-            # The cluster itself is going: what is left of the group goes with this process's connection.
-            log.warning("could not end an actor: %s", _first_lines(str(error)))
+                with _going("end an actor"):
+                    ray.kill(actor, no_restart=True)
+        finally:
+            with _going("remove a placement group"):
+                remove_placement_group(place.group)
 
     def sweep(self, prefix: str, *, keep: Collection[str] = ()) -> int:
         if not ray.is_initialized():
             return 0
-        rows = placement_group_table().values()
-        ours = [one for one in rows if one["name"].startswith(prefix) and one["name"] not in keep]
-        left = [one for one in ours if one["state"] != "REMOVED"]
-        for row in left:
+        left: list[str] = []
+        with _going("look for placement groups"):
+            rows = placement_group_table().values()
+            ours = [one for one in rows if one["name"].startswith(prefix) and one["name"] not in keep]
+            left = [one["name"] for one in ours if one["state"] != "REMOVED"]
+        for name in left:
             # Somebody else may have been quicker.
-            with contextlib.suppress(ValueError):
-                remove_placement_group(ray.util.get_placement_group(row["name"]))
+            with _going("remove a placement group"), contextlib.suppress(ValueError):
+                remove_placement_group(ray.util.get_placement_group(name))
         return len(left)
 
     def alive(self) -> frozenset[str]:
@@ -232,6 +234,15 @@ class RayMeter:
         if name not in self._made:
             self._made[name] = kind(f"heliostat_train_{name}", description=text, tag_keys=("group",))
         return self._made[name]
+
+
+@contextlib.contextmanager
+def _going(what: str) -> Iterator[None]:
+    """Bear Ray's errors: the cluster is going, and what is left goes with this process's connection."""
+    try:
+        yield
+    except exceptions.RayError as error:
+        log.warning("could not %s: %s", what, _first_lines(str(error)))
 
 
 def _ready(refs: list[Any], *, timeout_s: float) -> list[Any]:

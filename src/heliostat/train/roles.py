@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -127,8 +128,10 @@ class Roles(Mapping[str, ElasticGroup]):
         yield from self._settled()
 
     def _end(self) -> None:
-        for engine in self._opened:
-            engine.end()
+        # Each is ended, whatever comes of ending another.
+        with ExitStack() as stack:
+            for engine in self._opened:
+                stack.callback(engine.end)
         self._opened.clear()
 
     def _sync(self) -> Procedure[dict[str, Change]]:

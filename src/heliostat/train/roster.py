@@ -413,14 +413,17 @@ class Roster:
 
     def close(self) -> None:
         """End everything at once, waiting for nothing. Blocks, since it must also work in a `finally`."""
-        for seat in list(self._seats.values()):
-            self.cluster.end(seat.actor, seat.place)
-        self._seats.clear()
-        self._estates.clear()
-        if self._run_id:
-            # What was made in the moment in which a Ctrl-C came is known by its name only.
-            self.cluster.sweep(self._run_id)
         self.world = World(self.world.generation, ())
+        self._estates.clear()
+        try:
+            for seat in list(self._seats.values()):
+                self.cluster.end(seat.actor, seat.place)
+                del self._seats[seat.id]
+        finally:
+            # What was made in the moment in which a Ctrl-C came is known by its name only. And should one
+            # have come just now, this still removes all, since an actor ends with its placement group.
+            if self._run_id:
+                self.cluster.sweep(self._run_id)
 
     def _enter(self, seat: Seat, phase: Phase, now_s: float) -> None:
         seat.phase, seat.since_s = phase, now_s

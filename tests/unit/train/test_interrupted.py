@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from heliostat.train import Reason
+from heliostat.train import GroupClosed, Reason, Roles
 from tests.unit.train.fake_cluster import FakeCluster
 from tests.unit.train.test_group import Heir, empty, group_on, nodes, settle
 
@@ -133,3 +133,41 @@ def test_a_placement_group_that_somebody_else_removes_is_asked_for_again() -> No
         cluster.join("b")
         settle(group)
         assert nodes(group) == ["a", "b"]
+
+
+@pytest.mark.parametrize("method", ["end", "sweep"])
+def test_a_second_ctrl_c_leaves_nothing_either(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = FakeCluster("a", "b")
+    group = group_on(cluster).__enter__()
+    settle(group)
+    interrupt(cluster, (method, 1), ctrl_c, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        group.__exit__(None, None, None)
+    assert empty(cluster)
+    with pytest.raises(GroupClosed):
+        group.sync()
+
+
+def test_what_a_second_ctrl_c_has_cut_off_may_be_done_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = FakeCluster("a", "b")
+    group = group_on(cluster).__enter__()
+    settle(group)
+    with monkeypatch.context() as broken:
+        broken.setattr(cluster, "end", lambda actor, place: ctrl_c())
+        broken.setattr(cluster, "sweep", lambda prefix: ctrl_c())
+        with pytest.raises(KeyboardInterrupt):
+            group.__exit__(None, None, None)
+    assert not empty(cluster)
+    group.__exit__(None, None, None)
+    assert empty(cluster)
+
+
+def test_each_role_is_ended_whatever_comes_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = FakeCluster("a", "b", "c")
+    roles = Roles(**{name: group_on(cluster, name=name) for name in "xyz"})
+    roles.__enter__()
+    assert len(cluster.living) == 3
+    interrupt(cluster, ("end", 1), ctrl_c, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        roles.__exit__(None, None, None)
+    assert empty(cluster)

@@ -107,6 +107,40 @@ def test_ray_is_asked_where_an_actor_is_only_when_it_has_started(monkeypatch: py
     assert asked == [seats["new"]]
 
 
+def test_a_placement_group_is_removed_even_if_its_actor_could_not_be_ended(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def kill(actor: Any, *, no_restart: bool) -> None:
+        raise exceptions.RaySystemError("the connection is gone")
+
+    removed: list[Any] = []
+    monkeypatch.setattr(ray_cluster.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray_cluster.ray, "kill", kill)
+    monkeypatch.setattr(ray_cluster, "remove_placement_group", removed.append)
+    ray_cluster.RayCluster().end(Handle(), ray_cluster.Place("group", None))
+    assert removed == ["group"]
+    assert "could not end an actor: " in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("state", "node_id", "dead"),
+    [("PENDING", "", False), ("CREATED", "a", False), ("REMOVED", "", True), ("RESCHEDULING", "", False)],
+)
+def test_a_placement_group_that_is_removed_is_no_demand(
+    state: str, node_id: str, dead: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"state": state, "bundles_to_node_id": {0: "a"}}
+    monkeypatch.setattr(ray_cluster, "_ready", lambda refs, timeout_s: [])
+    monkeypatch.setattr(ray_cluster, "placement_group_table", lambda group: row)
+    places = {"x": ray_cluster.Place("group", "ref")}
+    cluster = ray_cluster.RayCluster()
+    rows = cluster._rows(places)
+    assert ray_cluster._node_of(rows["x"]) == node_id
+    assert bool(ray_cluster._removed(rows)) is dead
+    # One is looked up once a second.
+    assert cluster._rows(places) == {}
+
+
 def test_what_ray_says_is_cut() -> None:
     assert ray_cluster._first_lines("x\n" * 100) == "; ".join("x" * 6)
     assert len(ray_cluster._first_lines("y" * 9999)) == 600
