@@ -71,6 +71,7 @@ class Engine:
             self.state = "closing"
             self.roster.close()
             self._meter.show("size", 0)
+            self._meter.show("target", 0)
             self.state = "closed"
 
     def check_open(self) -> None:

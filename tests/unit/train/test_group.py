@@ -79,7 +79,7 @@ def test_it_takes_the_room_there_is_and_asks_for_more() -> None:
         assert cluster.demand == group.waiting == 2
         assert cluster.figures.shown == {"size": 2, "target": 4}
     assert empty(cluster)
-    assert cluster.figures.shown["size"] == 0
+    assert cluster.figures.shown == {"size": 0, "target": 0}
 
 
 def test_it_waits_for_min_size_and_no_longer() -> None:
