@@ -23,6 +23,8 @@ from heliostat.train.types import Change
 
 SETTLE_S = 30.0
 """How long the others hold back for one that lacks its share. Ray places within seconds, if it can."""
+AGAIN_S = 600.0
+"""When they do so again for one that could not be placed by then."""
 CONFIRM_S = 1.0
 """A member is given back only for what has been lacking so long. Ray's figures of what is free come late."""
 
@@ -40,6 +42,24 @@ class Part:
     """Seats to give up first: others have a use for just these places."""
 
 
+@dataclass(frozen=True)
+class Lack:
+    """A role that has less than its share."""
+
+    since_s: float
+    shared_s: float | None = None
+    """Since when the others have given back for it, and held back; None before they have."""
+
+
+@dataclass(frozen=True)
+class GivenUp:
+    """A role for which the others held back in vain; it holds until one of these is another."""
+
+    at_s: float
+    placed: int
+    nodes: frozenset[str]
+
+
 class Roles(Mapping[str, ElasticGroup]):
     """`Roles(trainer=group, generator=group2)`: a mapping of the groups by role.
 
@@ -55,7 +75,10 @@ class Roles(Mapping[str, ElasticGroup]):
             raise ValueError(f"groups need names of their own, and these are {', '.join(sorted(names))}")
         self._groups = groups
         self._opened: list[Engine] = []
-        self._lacking_since_s: float | None = None
+        self._lacks: dict[str, Lack] = {}
+        self._given_up: dict[str, GivenUp] = {}
+        self._turned_s = float("-inf")
+        """When all have taken their last turn: what is known of their places is of then."""
         self._rooms: list[Room] = []
         self._looked_s = float("-inf")
 
@@ -161,6 +184,7 @@ class Roles(Mapping[str, ElasticGroup]):
             for engine in sorted(self._engines, key=lambda one: parts[one.name].limit - one.roster.placed):
                 part = parts[engine.name]
                 yield from engine.turn(part.limit, part.unwanted)
+            self._turned_s = self._now_s()
             left_s = {engine.name: engine.shortage_left_s() for engine in self._engines}
             shortest = min(self._engines, key=lambda one: left_s[one.name])
             if left_s[shortest.name] == float("inf"):
@@ -174,35 +198,65 @@ class Roles(Mapping[str, ElasticGroup]):
             wishes[engine.name] = yield from engine.wish()
         free_to_ask = {name: Part(wish) for name, wish in wishes.items()}
         if all(engine.roster.placed >= wishes[engine.name] for engine in self._engines):
+            self._lacks, self._given_up = {}, {}
             return free_to_ask
         rooms = yield from self._whole()
-        share = divide(rooms, [_claim(one, wishes) for one in self._engines])
+        share = self._share(rooms, wishes)
         counts = {name: sum(places.values()) for name, places in share.items()}
-        lacking_s = self._lacking_for_s(any(one.roster.placed < counts[one.name] for one in self._engines))
-        if lacking_s is None or lacking_s >= SETTLE_S:
+        if not self._lacks:
             return free_to_ask
-        if lacking_s < CONFIRM_S:
-            return {one.name: Part(max(counts[one.name], one.roster.placed)) for one in self._engines}
-        return {one.name: Part(counts[one.name], _unwanted(one, share)) for one in self._engines}
+        # Who could not be placed waits for what comes, and nobody waits for it.
+        parts = {name: free_to_ask[name] for name in self._given_up}
+        others = [one for one in self._engines if one.name not in parts]
+        if self._now_s() - min(one.since_s for one in self._lacks.values()) < CONFIRM_S:
+            return parts | {one.name: Part(max(counts[one.name], one.roster.placed)) for one in others}
+        self._share_is_applied()
+        return parts | {one.name: Part(counts[one.name], _unwanted(one, share)) for one in others}
+
+    def _share(self, rooms: list[Room], wishes: Mapping[str, int]) -> Share:
+        """Divide the rooms, and note who lacks something then; who could not be placed gets what it has."""
+        nodes = frozenset(room.node_id for room in rooms)
+        self._given_up = {name: one for name, one in self._given_up.items() if self._stands(name, one, nodes)}
+        while True:
+            share = divide(rooms, [_claim(one, self._useful(wishes)) for one in self._engines])
+            lacking = [one for one in self._engines if one.roster.placed < sum(share[one.name].values())]
+            now_s = self._now_s()
+            self._lacks = {one.name: self._lacks.get(one.name, Lack(now_s)) for one in lacking}
+            late = [one for one in lacking if self._is_late(self._lacks[one.name])]
+            if not late:
+                return share
+            for one in late:
+                self._given_up[one.name] = GivenUp(now_s, one.roster.placed, nodes)
+
+    def _useful(self, wishes: Mapping[str, int]) -> dict[str, int]:
+        return dict(wishes) | {name: min(wishes[name], one.placed) for name, one in self._given_up.items()}
+
+    def _stands(self, name: str, given_up: GivenUp, nodes: frozenset[str]) -> bool:
+        """Tell whether it is still in vain to hold back for a role."""
+        placed = next(one.roster.placed for one in self._engines if one.name == name)
+        fresh = self._now_s() - given_up.at_s < AGAIN_S
+        return fresh and (given_up.placed, given_up.nodes) == (placed, nodes)
+
+    def _is_late(self, lack: Lack) -> bool:
+        # Not by the time now: after a long step, nobody has looked yet whether it was placed meanwhile.
+        return lack.shared_s is not None and self._turned_s - lack.shared_s >= SETTLE_S
+
+    def _share_is_applied(self) -> None:
+        now_s = self._now_s()
+        for name, one in self._lacks.items():
+            self._lacks[name] = Lack(one.since_s, now_s if one.shared_s is None else one.shared_s)
 
     def _whole(self) -> Procedure[list[Room]]:
         """Return the rooms as if our groups held nothing: that is what is divided."""
-        now_s = self._engines[0].cluster.now_s()
+        now_s = self._now_s()
         if now_s - self._looked_s >= LOOK_S:
             rooms: tuple[Room, ...] = yield self._engines[0].cluster.rooms
             self._rooms = [_without_groups(room, self._engines) for room in rooms]
             self._looked_s = now_s
         return self._rooms
 
-    def _lacking_for_s(self, lacking: bool) -> float | None:
-        """Return for how long somebody has lacked what is due to it; None if nobody does."""
-        now_s = self._engines[0].cluster.now_s()
-        if not lacking:
-            self._lacking_since_s = None
-            return None
-        if self._lacking_since_s is None:
-            self._lacking_since_s = now_s
-        return now_s - self._lacking_since_s
+    def _now_s(self) -> float:
+        return self._engines[0].cluster.now_s()
 
 
 def _claim(engine: Engine, wishes: Mapping[str, int]) -> Claim:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from heliostat.train import ElasticGroup, GroupClosed, Reason, Roles, TooFewMembers
-from tests.unit.train.fake_cluster import FakeCluster
+from tests.unit.train.fake_cluster import FakeCluster, Group
 from tests.unit.train.test_group import BUNDLE, Heir, Trainer, empty
 
 
@@ -138,3 +138,49 @@ async def test_the_same_without_blocking_the_event_loop() -> None:
             await roles.async_sync()
         assert [len(group) for group in roles.values()] == [2, 2]
     assert empty(cluster)
+
+
+@pytest.mark.parametrize("step_s", [5, 29, 31, 60, 300])
+def test_capacity_is_given_back_however_long_steps_are(step_s: float) -> None:
+    cluster = cluster_of(4)
+    with Roles(a=role(cluster, "a"), b=role(cluster, "b", target=1)) as roles:
+        assert settle(roles, cluster) == {"a": 3, "b": 1}
+        roles["b"].target = 8
+        for _ in range(6):
+            roles.sync()
+            cluster.clock_s += step_s
+        assert {name: len(group) for name, group in roles.items()} == {"a": 2, "b": 2}
+
+
+def test_one_long_pause_does_not_end_the_sharing() -> None:
+    cluster = cluster_of(4)
+    with Roles(a=role(cluster, "a"), b=role(cluster, "b", target=1)) as roles:
+        settle(roles, cluster)
+        roles["b"].target = 8
+        roles.sync()
+        cluster.clock_s += 40
+        roles.sync()
+        assert settle(roles, cluster, syncs=4) == {"a": 2, "b": 2}
+
+
+def test_one_that_can_never_be_placed_does_not_end_the_sharing(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = cluster_of(6)
+    ask = cluster.ask
+
+    def never_for_c(name: str, recipe: Any) -> Any:
+        # Ray's figures say that there is room for it, and Ray does not place it.
+        return Group(name, recipe.bundle) if recipe.args == ("c",) else ask(name, recipe)
+
+    monkeypatch.setattr(cluster, "ask", never_for_c)
+    groups = {"a": role(cluster, "a"), "b": role(cluster, "b", target=1)}
+    with Roles(**groups, c=role(cluster, "c", min_size=0, args=("c",))) as roles:
+        # All hold back for c for a while, and then no more.
+        settle(roles, cluster, syncs=20)
+        assert len(roles["a"]) < 5
+        assert settle(roles, cluster, syncs=80) == {"a": 5, "b": 1, "c": 0}
+        worlds = [group.world for group in roles.values()]
+        settle(roles, cluster, syncs=100)
+        assert [group.world for group in roles.values()] == worlds
+        roles["b"].target = 8
+        assert settle(roles, cluster, syncs=10) == {"a": 3, "b": 3, "c": 0}
+        assert roles["c"].waiting == 8
