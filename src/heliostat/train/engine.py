@@ -90,14 +90,39 @@ class Engine:
         yield from self.settled()
         return self.report()
 
-    def settled(self, least: int = 0) -> Procedure[None]:
-        """Take turns until there are `min_size` (and `least`), which is usually one turn; call the hooks."""
+    def settled(self) -> Procedure[None]:
+        """Take turns until there are `min_size`, which is usually one turn; call the hooks."""
         self.enter()
         try:
-            yield from self._settle(least)
+            yield from self._settle()
             yield from self.hooks()
         finally:
             self.leave()
+
+    def refilling(self, until_s: float) -> Procedure[None]:
+        """Wait for somebody again, and for `min_size`, because a `map` has lost everybody; but no longer.
+
+        In a hook's `map` this happens within that hook's sync, which calls the hooks for it afterwards.
+        """
+        if self._busy:
+            yield from self._refill(until_s)
+            return
+        self.enter()
+        try:
+            yield from self._refill(until_s)
+            yield from self.hooks()
+        finally:
+            self.leave()
+
+    def _refill(self, until_s: float) -> Procedure[None]:
+        # For no more than there were: in `Roles`, what is beyond that may be another's.
+        limit = max(1, self.settings.min_size, min(self.target, self.roster.seats))
+        while True:
+            yield from self.turn(limit)
+            left_s, until_left_s = self.shortage_left_s(least=1), until_s - self.cluster.now_s()
+            if left_s == float("inf") or until_left_s <= 0:
+                return
+            yield from self.pause(min(left_s, until_left_s))
 
     def enter(self) -> None:
         if self._busy:
@@ -110,11 +135,11 @@ class Engine:
         self._busy = False
         self._synced_s = self.cluster.now_s()
 
-    def _settle(self, least: int) -> Procedure[None]:
+    def _settle(self) -> Procedure[None]:
         while True:
             wish = yield from self.wish()
             yield from self.turn(wish)
-            left_s = self.shortage_left_s(least)
+            left_s = self.shortage_left_s()
             if left_s == float("inf"):
                 return
             yield from self.pause(left_s)
@@ -173,11 +198,17 @@ class Engine:
                 f"the last: {restarts.last}"
             )
 
+    @property
+    def unheard(self) -> bool:
+        """Whether something has changed of which the hooks have not heard."""
+        return len(self._changes) > self._hooked
+
     def hooks(self) -> Procedure[None]:
-        """Call the hooks for what has changed since they were called last."""
-        changes, self._hooked = self._changes[self._hooked :], len(self._changes)
-        for hook in _hooks(self.settings, changes, self.world):
-            yield Hook(hook)
+        """Call the hooks for what has changed since they were called last, and while they ran."""
+        while self.unheard:
+            changes, self._hooked = self._changes[self._hooked :], len(self._changes)
+            for hook in _hooks(self.settings, changes, self.world):
+                yield Hook(hook)
 
     def report(self) -> Change:
         """Return what changed since the last report."""
@@ -194,7 +225,7 @@ class Engine:
         self, method: str, items: Sequence[Any], *, on_failure: Failure, timeout_s: float | None
     ) -> Procedure[list[Any]]:
         self.check_open()
-        job = mapping.Job(method, items, on_failure, timeout_s, partial(self.settled, 1))
+        job = mapping.Job(method, items, on_failure, timeout_s, self.refilling)
         task = mapping.Mapping(self.roster, job)
         begun_s = self.cluster.now_s()
         try:

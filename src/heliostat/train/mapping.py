@@ -25,13 +25,13 @@ LOOK_S = 1.0
 
 @dataclass(frozen=True)
 class Job:
-    """What a `map` is to do. `refill` brings the group back to `min_size`, as a `sync` would."""
+    """What a `map` is to do. `refill` waits for successors until a time, which may be infinite."""
 
     method: str
     items: Sequence[Any]
     on_failure: Failure
     timeout_s: float | None
-    refill: Callable[[], Procedure[Any]]
+    refill: Callable[[float], Procedure[Any]]
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,11 @@ class Mapping:
     def _hand_out(self) -> Procedure[None]:
         if not self._errands and not self._able() and self._ledger.waits:
             yield from self._nobody()
+        if self._roster.cluster.now_s() >= self._end_s:
+            # Who works may have answered by now: that is taken first.
+            if not self._errands:
+                self._too_late()
+            return
         for seat in self._able():
             if not self._ledger.waits:
                 return
@@ -98,7 +103,7 @@ class Mapping:
         elif self._job.on_failure is Failure.RAISE:
             raise MemberLost(f"{self._job.method}: no member is left")
         else:
-            yield from self._job.refill()
+            yield from self._job.refill(self._end_s)
             self._ending = set()
 
     def _take(self, seat_id: str, answer: Answer) -> None:

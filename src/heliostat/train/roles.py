@@ -171,8 +171,10 @@ class Roles(Mapping[str, ElasticGroup]):
                 engine.enter()
                 entered.append(engine)
             yield from self._settle()
-            for engine in self._engines:
-                yield from engine.hooks()
+            # A hook may map with a group whose own hooks are through, and lose everybody there.
+            while any(engine.unheard for engine in self._engines):
+                for engine in self._engines:
+                    yield from engine.hooks()
         finally:
             for engine in entered:
                 engine.leave()

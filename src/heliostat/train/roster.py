@@ -107,6 +107,11 @@ class Roster:
         return len(self.watch().places)
 
     @property
+    def seats(self) -> int:
+        """Seats of every phase, those that are known to be dead included."""
+        return len(self._seats)
+
+    @property
     def placed(self) -> int:
         """Seats that have a place, members or not yet."""
         return sum(self.held().values())

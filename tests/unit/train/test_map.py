@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heliostat.train import Dropped, Failure, MemberLost, Reason
+from heliostat.train import Dropped, Failure, MemberLost, Reason, Roles
 from heliostat.train.errors import TooFewMembers
 from tests.unit.train.fake_cluster import FakeCluster
 from tests.unit.train.test_group import Heir, Trainer, empty, group_on, nodes, settle
+from tests.unit.train.test_roles import role
 
 
 class Worker(Trainer):
@@ -124,6 +125,104 @@ def test_a_map_does_not_wait_for_successors_for_ever(min_size: int) -> None:
         with pytest.raises(TooFewMembers):
             group.map("work", [1])
         assert cluster.clock_s == pytest.approx(164, abs=1)
+
+
+@pytest.mark.parametrize(("on_failure", "node_s"), [(Failure.RETRY, 100), (Failure.RETRY, 29.9)])
+def test_the_time_of_a_map_holds_while_it_waits_for_successors(on_failure: Failure, node_s: float) -> None:
+    cluster = FakeCluster("a")
+    cluster.takes = lambda actor, method: 10.0
+    Worker.done = []
+    with running(cluster) as group:
+        settle(group)
+        begun_s = cluster.clock_s
+        cluster.at(4, lambda: cluster.lose("a"))
+        cluster.at(node_s, lambda: cluster.join("b"))
+        with pytest.raises(MemberLost, match="no answer within 30 s"):
+            group.map("work", [1], on_failure=on_failure, timeout_s=30)
+        assert cluster.clock_s - begun_s == pytest.approx(30)
+        group.sync()
+        assert nodes(group) == ["b"]
+
+
+def test_one_that_came_too_late_for_a_map_is_not_blamed() -> None:
+    cluster = FakeCluster("a")
+    cluster.takes = lambda actor, method: 10.0
+    Worker.done = []
+    with running(cluster, max_size=1) as group:
+        settle(group)
+        cluster.at(4, lambda: cluster.lose("a"))
+        cluster.at(6, lambda: cluster.join("b"))
+        cluster.start_s = 30
+        with pytest.raises(MemberLost, match="no answer within 30 s"):
+            group.map("work", [1], timeout_s=30)
+        actor = cluster.on("b")[0]
+        group.sync()
+        assert [one.actor for one in group] == [actor]
+
+
+def test_a_map_that_waits_asks_for_no_more_than_there_was() -> None:
+    cluster = FakeCluster("a", "b", "c", "d")
+    groups = {"a": role(cluster, "a"), "b": role(cluster, "b", target=1)}
+    with Roles(**groups) as roles:
+        for _ in range(8):
+            cluster.clock_s += 0.5
+            roles.sync()
+        assert {name: len(one) for name, one in roles.items()} == {"a": 3, "b": 1}
+        roles["b"].target = 8
+        roles.sync()
+        # The others hold back, and so does it: its share is two.
+        assert cluster.demand == 1
+        cluster.kill(roles["b"].members[0].actor)
+        assert roles["b"].map("square", [3]) == [9]
+        assert len(cluster.open_groups) == 5
+
+
+@pytest.mark.parametrize("hook", ["join", "leave", "size"])
+def test_a_map_in_a_hook_may_lose_everybody(hook: str) -> None:
+    cluster = FakeCluster("a")
+    cluster.takes = lambda actor, method: 10.0
+    Worker.done = []
+    heard: list[str] = []
+    results: list[int] = []
+
+    def note(what: str) -> None:
+        heard.append(what)
+        if what == hook and not results:
+            cluster.at(4, lambda: cluster.kill(cluster.living[0]))
+            results.extend(group.map("work", [1, 2]))
+
+    group = running(
+        cluster,
+        max_size=1,
+        on_join=lambda member: note("join"),
+        on_leave=lambda member, reason: note("leave"),
+        on_resize=lambda world: note("size"),
+    )
+    with group:
+        if hook == "leave":
+            cluster.kill(cluster.living[0])
+        change = group.sync()
+        assert results == [10, 20]
+        assert (len(change.left), len(group)) == (heard.count("leave"), 1)
+        # Whatever was going on, the hooks hear of the successor after that, and of the size last.
+        assert heard[-3:] == ["leave", "join", "size"]
+    assert empty(cluster)
+
+
+def test_a_map_in_a_hook_of_roles_may_lose_everybody_of_another() -> None:
+    cluster = FakeCluster("x", "y")
+    heard: list[str] = []
+
+    def joined(_: Any) -> None:
+        for actor in cluster.living:
+            if actor is roles["a"].members[0].actor:
+                cluster.kill(actor)
+        heard.extend(f"square {one}" for one in roles["a"].map("square", [3]))
+
+    groups = {"a": role(cluster, "a", on_leave=lambda member, reason: heard.append("a left"))}
+    roles = Roles(**groups, b=role(cluster, "b", on_join=joined))
+    with roles:
+        assert heard == ["square 9", "a left"]
 
 
 def test_an_item_that_ends_its_members_is_not_given_for_ever(cluster: FakeCluster) -> None:
