@@ -114,21 +114,24 @@ class Mapping:
             self._longest_s = max(self._longest_s, self._roster.cluster.now_s() - errand.since_s)
             self._ledger.answered(errand.attempt, answer.value)
         else:
-            self._lose(seat_id, errand, answer.lost)
+            self._end_with(self._lose(seat_id, errand, answer.lost))
 
-    def _lose(self, seat_id: str, errand: Errand, why: str) -> None:
+    def _lose(self, seat_id: str, errand: Errand, why: str) -> str | None:
+        """Take a member as lost; return why the map must end, or None if it goes on."""
         self._roster.lost(seat_id, why)
         self.lost_work_s += self._roster.cluster.now_s() - errand.since_s
-        ends = self._ledger.lost(errand.attempt, why)
+        return self._ledger.lost(errand.attempt, why)
+
+    def _end_with(self, ends: str | None) -> None:
         if ends is not None:
             raise MemberLost(f"{self._job.method}: {ends}")
 
     def _too_late(self) -> None:
-        """Take those who still work as lost: nobody knows whether they ever answer."""
+        """Take those who still work as lost, all of them: nobody knows whether they ever answer."""
         why = f"no answer within {self._job.timeout_s:g} s"
-        for seat_id, errand in list(self._errands.items()):
-            del self._errands[seat_id]
-            self._lose(seat_id, errand, why)
+        late, self._errands = self._errands, {}
+        for ends in [self._lose(seat_id, errand, why) for seat_id, errand in late.items()]:
+            self._end_with(ends)
         if self._job.on_failure is not Failure.DROP and not self._ledger.done:
             raise MemberLost(f"{self._job.method}: {why}")
         self._ledger.drop_waiting(why)

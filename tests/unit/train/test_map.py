@@ -247,6 +247,16 @@ def test_who_does_not_answer_in_time_is_lost(cluster: FakeCluster) -> None:
             group.map("work", range(3), timeout_s=30)
 
 
+@pytest.mark.parametrize("on_failure", list(Failure))
+def test_all_who_do_not_answer_in_time_are_lost(cluster: FakeCluster, on_failure: Failure) -> None:
+    cluster.takes = lambda actor, method: 1e9
+    with running(cluster) as group:
+        settle(group)
+        with contextlib.suppress(MemberLost):
+            group.map("work", range(3), on_failure=on_failure, timeout_s=30)
+        assert len(group.sync().left) == 3
+
+
 def test_time_that_is_over_is_no_loss_if_all_is_done(cluster: FakeCluster) -> None:
     with running(cluster) as group:
         settle(group)
