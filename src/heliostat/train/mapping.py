@@ -116,9 +116,9 @@ class Mapping:
         else:
             self._end_with(self._lose(seat_id, errand, answer.lost))
 
-    def _lose(self, seat_id: str, errand: Errand, why: str) -> str | None:
+    def _lose(self, seat_id: str, errand: Errand, why: str, *, counts: bool = True) -> str | None:
         """Take a member as lost; return why the map must end, or None if it goes on."""
-        self._roster.lost(seat_id, why)
+        self._roster.lost(seat_id, why, blameless=not counts)
         self.lost_work_s += self._roster.cluster.now_s() - errand.since_s
         return self._ledger.lost(errand.attempt, why)
 
@@ -130,7 +130,9 @@ class Mapping:
         """Take those who still work as lost, all of them: nobody knows whether they ever answer."""
         why = f"no answer within {self._job.timeout_s:g} s"
         late, self._errands = self._errands, {}
-        for ends in [self._lose(seat_id, errand, why) for seat_id, errand in late.items()]:
+        # Together they are one failure: what none of them could answer is hardly the fault of each.
+        found = [self._lose(one, late[one], why, counts=one == next(iter(late))) for one in late]
+        for ends in found:
             self._end_with(ends)
         if self._job.on_failure is not Failure.DROP and not self._ledger.done:
             raise MemberLost(f"{self._job.method}: {why}")
@@ -183,8 +185,9 @@ def call_all(
         for seat_id, answer in answers.items():
             found[seat_id] = _value(roster, method, seat_id, answer)
         if not answers and cluster.now_s() >= end_s:
-            for seat_id in waiting:
-                roster.lost(seat_id, f"no answer within {timeout_s:g} s")
+            for index, seat_id in enumerate(waiting):
+                # As in a map: together they are one failure.
+                roster.lost(seat_id, f"no answer within {timeout_s:g} s", blameless=index > 0)
             raise MemberLost(f"{method}: {len(waiting)} did not answer within {timeout_s:g} s")
     return [found[seat.id] for seat in seats]
 

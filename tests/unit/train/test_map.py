@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heliostat.train import Dropped, Failure, MemberLost, Reason, Roles
-from heliostat.train.errors import TooFewMembers
+from heliostat.train.errors import TooFewMembers, TooManyRestarts
 from tests.unit.train.fake_cluster import FakeCluster
 from tests.unit.train.test_group import Heir, Trainer, empty, group_on, nodes, settle
 from tests.unit.train.test_roles import role
@@ -255,6 +256,24 @@ def test_all_who_do_not_answer_in_time_are_lost(cluster: FakeCluster, on_failure
         with contextlib.suppress(MemberLost):
             group.map("work", range(3), on_failure=on_failure, timeout_s=30)
         assert len(group.sync().left) == 3
+
+
+@pytest.mark.parametrize("method", ["map", "call"])
+def test_one_time_that_is_over_is_one_failure(method: str) -> None:
+    cluster = FakeCluster(*(f"n{number}" for number in range(12)))
+    with running(cluster, max_size=12, max_restarts=1) as group:
+        settle(group)
+        assert len(group) == 12
+        cluster.takes = lambda actor, method: 1e9
+        work = partial(group.map, "work", range(12)) if method == "map" else partial(group.call, "work", 1)
+        with pytest.raises(MemberLost):
+            work(timeout_s=30)
+        assert len(group.sync().left) == 12
+        settle(group)
+        with pytest.raises(MemberLost):
+            work(timeout_s=30)
+        with pytest.raises(TooManyRestarts, match="more than 1 failures"):
+            group.sync()
 
 
 def test_time_that_is_over_is_no_loss_if_all_is_done(cluster: FakeCluster) -> None:
