@@ -222,10 +222,10 @@ class Engine:
     # --- Work ------------------------------------------------------------------------------
 
     def mapping(
-        self, method: str, items: Sequence[Any], *, on_failure: Failure, timeout_s: float | None
+        self, method: str, items: Sequence[Any], *, on_failure: Failure | str, timeout_s: float | None
     ) -> Procedure[list[Any]]:
         self.check_open()
-        job = mapping.Job(method, items, on_failure, timeout_s, self.refilling)
+        job = mapping.Job(method, items, Failure(on_failure), timeout_s, self.refilling)
         task = mapping.Mapping(self.roster, job)
         begun_s = self.cluster.now_s()
         try:

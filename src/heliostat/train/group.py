@@ -142,13 +142,14 @@ class ElasticGroup:
         method: str,
         items: Iterable[Any],
         *,
-        on_failure: Failure = Failure.RETRY,
+        on_failure: Failure | str = Failure.RETRY,
         timeout_s: float | None = None,
     ) -> list[Any]:
         """Call a method with each item, each on one member, and return the results in the order of items.
 
         The first items go to the ranks in order, the others to whoever is free. Each item's result counts
-        once. `on_failure` says what becomes of the item of a member that is lost; with `RETRY`, one that has
+        once. `on_failure` (a `Failure`, or "retry", "drop", "raise"; anything else is a ValueError) says
+        what becomes of the item of a member that is lost; with `RETRY`, one that has
         cost three members raises MemberLost, and when nobody is left, the map waits for successors. Who has
         not answered when the whole map has taken `timeout_s` counts as lost, and what is not done by then is
         dropped, or raises MemberLost. What the method itself raises is raised as Ray gives it.
@@ -160,7 +161,7 @@ class ElasticGroup:
         method: str,
         items: Iterable[Any],
         *,
-        on_failure: Failure = Failure.RETRY,
+        on_failure: Failure | str = Failure.RETRY,
         timeout_s: float | None = None,
     ) -> list[Any]:
         """Do what `map` does, without blocking the event loop."""

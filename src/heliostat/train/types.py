@@ -18,6 +18,10 @@ class Failure(enum.Enum):
     RAISE = "raise"
     """`MemberLost` is raised."""
 
+    @classmethod
+    def _missing_(cls, value: object) -> Failure:
+        raise ValueError(f"on_failure is {value!r}: it must be {', '.join(one.value for one in cls)}")
+
 
 class Reason(enum.StrEnum):
     """Why a member left."""

@@ -95,6 +95,16 @@ def test_raise_says_who_and_what(cluster: FakeCluster) -> None:
     assert empty(cluster)
 
 
+def test_what_to_do_on_failure_may_be_said_in_words(cluster: FakeCluster) -> None:
+    with running(cluster) as group:
+        settle(group)
+        cluster.at(4, lambda: cluster.kill(cluster.on("b")[0]))
+        with pytest.raises(MemberLost, match="work: item 1: killed by signal 9"):
+            group.map("work", range(3), on_failure="raise")
+        with pytest.raises(ValueError, match="on_failure is 'ignore': it must be retry, drop, raise"):
+            group.map("work", range(3), on_failure="ignore")
+
+
 def test_an_error_of_the_method_is_raised_as_it_is(cluster: FakeCluster) -> None:
     with running(cluster) as group:
         settle(group)
