@@ -267,8 +267,18 @@ def _growth(wanted: Target) -> Growth:
 
 
 def _cost_of(wanted: Target) -> Callable[[Member], float]:
-    cost = wanted.cost if isinstance(wanted, Throughput) else None
-    return cost or (lambda _: 1.0)
+    """Return what a member costs; the function raises ValueError for what is no cost."""
+    told = wanted.cost if isinstance(wanted, Throughput) else None
+    if told is None:
+        return lambda _: 1.0
+
+    def cost(member: Member) -> float:
+        amount = float(told(member))
+        if not 0 <= amount < float("inf"):
+            raise ValueError(f"cost of {member.id} is {amount:g}: it must be 0 or more, and finite")
+        return amount
+
+    return cost
 
 
 def _hooks(settings: Settings, changes: list[Change], world: World) -> list[Callable[[], Any]]:

@@ -26,7 +26,8 @@ class Throughput:
     """Grow while it pays.
 
     `gain` is the least that counts: 1.0 wants throughput to grow as fast as cost, 0.5 half as fast. `cost` is
-    that of one member, in any unit; each costs 1 where it is None. `method` names the one whose `map` is
+    that of one member, in any unit, and 0 or more; each costs 1 where it is None. The step from no cost at
+    all to some never pays: it is no percentage. `method` names the one whose `map` is
     measured; every `map` counts where it is None.
     """
 
@@ -79,7 +80,7 @@ class Growth:
         """Take one step's throughput at a size, and judge the last growth once enough is known."""
         assert size > 0
         before = self.rates.get(size, Rate())
-        if before.cost and _differs(before.cost, cost):
+        if before.items_per_s and _differs(before.cost, cost):
             return Growth(self.gain, {size: Rate((items_per_s,), cost)})
         rate = Rate((*before.items_per_s, items_per_s)[-SAMPLES:], cost)
         near = sorted({**self.rates, size: rate}, key=lambda one: (abs(one - size), one))[:SIZES]
@@ -110,7 +111,10 @@ class Growth:
 
 def pays(smaller: Rate, larger: Rate, *, gain: float) -> bool:
     """Tell whether the step from one size to the next was worth its cost."""
-    more_cost = larger.cost / smaller.cost - 1.0
+    if smaller.cost == 0 < larger.cost:
+        # In percent that is without end, and so no gain is enough.
+        return False
+    more_cost = larger.cost / smaller.cost - 1.0 if smaller.cost else 0.0
     more_items = larger.middle / smaller.middle - 1.0
     # What costs nothing pays as long as it does no harm.
     return more_items >= gain * more_cost if more_cost > 0 else more_items >= 0

@@ -202,6 +202,26 @@ def test_the_costliest_leaves_first() -> None:
         assert nodes(group) == ["cheap"]
 
 
+def test_what_costs_nothing_is_used_and_what_costs_after_it_is_not() -> None:
+    cluster = FakeCluster("own", "own2", "dear")
+    cluster.takes = lambda actor, method: 1.0
+    target = Throughput(cost=lambda member: float(member.node_id == "dear"))
+    with group_on(cluster, target=target) as group:
+        for _ in range(30):
+            group.sync()
+            group.map("square", range(12))
+        assert nodes(group) == ["own", "own2"]
+
+
+@pytest.mark.parametrize("cost", [-1.0, float("nan"), float("inf")])
+def test_a_cost_must_be_one(cost: float) -> None:
+    cluster = FakeCluster("a")
+    target = Throughput(cost=lambda member: cost)
+    with group_on(cluster, target=target) as group, pytest.raises(ValueError, match="it must be 0 or more"):
+        group.sync()
+    assert empty(cluster)
+
+
 # --- Losses ------------------------------------------------------------------------------------
 
 

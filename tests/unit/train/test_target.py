@@ -67,6 +67,14 @@ def test_it_tries_again_when_the_work_has_changed(rate: float, cost: float) -> N
     assert growth.target(1, min_size=1) == 2
 
 
+def test_what_costs_something_all_at_once_is_another_workload() -> None:
+    growth = Growth(0.5)
+    for _ in range(SAMPLES_MIN):
+        growth = growth.measured(1, items_per_s=10.0, cost=0.0)
+    assert growth.rates[1].known
+    assert not growth.measured(1, items_per_s=10.0, cost=1.0).rates[1].known
+
+
 def test_one_slow_step_changes_nothing() -> None:
     _, growth = grown(lambda size: 10.0, gain=0.5, limit=8)
     growth = growth.measured(1, items_per_s=1.0, cost=1.0)
@@ -83,6 +91,9 @@ def test_one_slow_step_changes_nothing() -> None:
         ((10, 11), (2, 10), 0.5, False),
         ((10, 10), (2, 2), 0.5, True),
         ((10, 9), (2, 1), 0.5, False),
+        ((10, 20), (0, 0), 0.5, True),
+        ((10, 9), (0, 0), 0.5, False),
+        ((10, 99), (0, 1), 0.5, False),
     ],
 )
 def test_pays(rates: tuple[float, float], costs: tuple[float, float], gain: float, paid: bool) -> None:
