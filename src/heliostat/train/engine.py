@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -10,11 +11,11 @@ from heliostat.train import mapping
 from heliostat.train.cluster import Cluster
 from heliostat.train.errors import GroupClosed, GroupError, MemberLost, TooFewMembers, TooManyRestarts
 from heliostat.train.health import Shortage
-from heliostat.train.options import Settings
+from heliostat.train.options import Settings, wrong_target
 from heliostat.train.pace import Gaps, Pace
 from heliostat.train.procedure import Hook, Procedure
 from heliostat.train.roster import Roster
-from heliostat.train.target import Growth, Target, Throughput, clamp
+from heliostat.train.target import Growth, Target, Throughput, clamp, whole
 from heliostat.train.types import Change, Failure, Member, World
 
 POLL_S = 0.25
@@ -53,7 +54,9 @@ class Engine:
         return self.roster.world
 
     def want(self, target: Target) -> None:
-        """Take another wish; what was measured for the old one is forgotten."""
+        """Take another wish, or raise ValueError; what was measured for the old one is forgotten."""
+        if wrong := wrong_target(target):
+            raise ValueError(f"{self.name}: {wrong[0]}")
         self._wanted, self._growth = target, _growth(target)
         self.roster.cost_of = _cost_of(target)
 
@@ -169,11 +172,13 @@ class Engine:
         if isinstance(wanted, Throughput):
             number = self._growth.target(len(self.world), min_size=settings.min_size)
         elif callable(wanted):
-            number = yield Hook(partial(wanted, self._group))
-            if not isinstance(number, int):
-                raise TypeError(f"{self.name}: target returned {number!r}, which is no whole number")
+            returned = yield Hook(partial(wanted, self._group))
+            found = whole(returned)
+            if found is None:
+                raise TypeError(f"{self.name}: target returned {returned!r}, which is no whole number")
+            number = found
         else:
-            number = settings.max_size if wanted is None else wanted
+            number = settings.max_size if wanted is None else operator.index(wanted)
         self.target = clamp(number, min_size=settings.min_size, max_size=settings.max_size)
         self._meter.show("target", self.target)
         return self.target

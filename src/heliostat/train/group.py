@@ -65,7 +65,10 @@ class ElasticGroup:
 
     @target.setter
     def target(self, wanted: Target) -> None:
-        """Want another number from the next `sync` on: a number, None, a function, or `Throughput(…)`."""
+        """Want another number from the next `sync` on: a number, None, a function, or `Throughput(…)`.
+
+        Raises ValueError for anything else.
+        """
         self.engine.want(wanted)
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from heliostat.train.cluster import Cluster, Recipe
-from heliostat.train.target import Target, Throughput
+from heliostat.train.target import Target, Throughput, whole
 from heliostat.train.types import Member, Reason, World
 
 OWN_OPTIONS = ("scheduling_strategy", "lifetime", "max_restarts", "max_task_retries", "name", "get_if_exists")
@@ -75,7 +75,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Say all that is wrong at once."""
-        wrong = [*_wrong_sizes(self), *_wrong_target(self.target), *_wrong_recipe(self.recipe)]
+        wrong = [*_wrong_sizes(self), *wrong_target(self.target), *_wrong_recipe(self.recipe)]
         if self.weight <= 0:
             wrong.append(f"weight is {self.weight}: it must be more than 0")
         times = [name for name in Options.__annotations__ if name.endswith("_s")]
@@ -137,10 +137,9 @@ def _wrong_sizes(settings: Settings) -> list[str]:
     ]
 
 
-def _wrong_target(target: Target) -> list[str]:
-    if target is None or isinstance(target, Throughput) or callable(target):
-        return []
-    if type(target) is int:
+def wrong_target(target: Any) -> list[str]:
+    """Return what is wrong with a target; empty if nothing."""
+    if target is None or isinstance(target, Throughput) or callable(target) or whole(target) is not None:
         return []
     return [f"target is {target!r}: None, a whole number, a function, or Throughput(…)"]
 

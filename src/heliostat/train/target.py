@@ -7,6 +7,7 @@ ask again until something changes.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from statistics import median
@@ -41,6 +42,16 @@ class Throughput:
 
 
 Target = int | Callable[[Any], int] | Throughput | None
+
+
+def whole(number: Any) -> int | None:
+    """Return a whole number as an int, one of NumPy's too; None for anything else, and for a bool."""
+    if isinstance(number, bool):
+        return None
+    try:
+        return operator.index(number)
+    except TypeError:
+        return None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import numpy as np
 import pytest
 
 from heliostat.train import (
@@ -172,6 +173,27 @@ def test_a_target_function_must_return_a_number() -> None:
     with pytest.raises(TypeError, match="no whole number"), group_on(cluster, target=lambda group: "many"):
         pass
     assert empty(cluster)
+
+
+@pytest.mark.parametrize("wanted", [1.5, "2", True])
+def test_a_target_that_is_none_is_told_where_it_is_set(wanted: Any) -> None:
+    with group_on(FakeCluster("a", "b")) as group:
+        with pytest.raises(
+            ValueError, match=r"target is .*: None, a whole number, a function, or Throughput"
+        ):
+            group.target = wanted
+        settle(group)
+        assert (len(group), group.target) == (2, 4)
+
+
+@pytest.mark.parametrize("wanted", [np.int64(2), lambda group: np.int32(2), lambda group: np.array(7) - 5])
+def test_a_target_may_be_a_whole_number_of_numpy(wanted: Any) -> None:
+    for options in ({"target": wanted}, {}):
+        with group_on(FakeCluster("a", "b", "c"), **options) as group:
+            group.target = wanted
+            settle(group)
+            assert (len(group), group.target) == (2, 2)
+            assert type(group.target) is int
 
 
 def test_throughput_grows_while_it_pays_and_gives_back_what_does_not() -> None:
