@@ -227,9 +227,16 @@ class Engine:
     # --- Work ------------------------------------------------------------------------------
 
     def mapping(
-        self, method: str, items: Sequence[Any], *, on_failure: Failure | str, timeout_s: float | None
+        self,
+        method: str,
+        items: Sequence[Any],
+        *,
+        on_failure: Failure | str,
+        timeout_s: float | None,
+        amount: float | None,
     ) -> Procedure[list[Any]]:
         self.check_open()
+        amount = len(items) if amount is None else _amount(amount)
         job = mapping.Job(method, items, Failure(on_failure), timeout_s, self.refilling)
         task = mapping.Mapping(self.roster, job)
         begun_s = self.cluster.now_s()
@@ -237,13 +244,14 @@ class Engine:
             results = yield from task.run()
         finally:
             self._meter.add("lost_work_s", task.lost_work_s)
-        self.steps += 1
-        self._meter.add("steps", 1)
-        self._note_pace(method, len(results), self.cluster.now_s() - begun_s, clean=task.lost_work_s == 0)
+        self._note_work(method, amount, self.cluster.now_s() - begun_s, clean=task.lost_work_s == 0)
         return results
 
-    def calling(self, method: str, args: tuple[Any, ...], *, timeout_s: float | None) -> Procedure[list[Any]]:
+    def calling(
+        self, method: str, args: tuple[Any, ...], *, timeout_s: float | None, amount: float | None
+    ) -> Procedure[list[Any]]:
         self.check_open()
+        amount = None if amount is None else _amount(amount)
         begun_s = self.cluster.now_s()
         try:
             results: list[Any] = yield from mapping.call_all(self.roster, method, args, timeout_s=timeout_s)
@@ -251,20 +259,31 @@ class Engine:
             # What all have done together counts for nothing.
             self._meter.add("lost_work_s", (self.cluster.now_s() - begun_s) * len(self.world))
             raise
+        if amount is not None:
+            self._note_work(method, amount, self.cluster.now_s() - begun_s, clean=True)
         return results
 
-    def _note_pace(self, method: str, items: int, seconds: float, *, clean: bool) -> None:
+    def _note_work(self, method: str, amount: float, seconds: float, *, clean: bool) -> None:
+        """Count a step, and what was done in it."""
+        self.steps += 1
+        self._meter.add("steps", 1)
         wanted = self._wanted
         if isinstance(wanted, Throughput) and wanted.method in (None, method):
-            self._pace = self._pace.mapped(items, seconds, clean=clean)
+            self._pace = self._pace.worked(amount, seconds, clean=clean)
 
     def measure(self) -> None:
-        """Take what was mapped since the last sync as a measurement of the present size."""
+        """Take what was done since the last sync as a measurement of the present size."""
         pace, self._pace = self._pace, Pace()
-        rate = pace.items_per_s
+        rate = pace.per_s
         if rate is not None and len(self.world):
             cost = sum(self.roster.cost_of(one) for one in self.world)
             self._growth = self._growth.measured(len(self.world), items_per_s=rate, cost=cost)
+
+
+def _amount(amount: float) -> float:
+    if not 0 <= amount < float("inf"):
+        raise ValueError(f"amount is {amount}: it must be 0 or more, and finite")
+    return amount
 
 
 def _growth(wanted: Target) -> Growth:

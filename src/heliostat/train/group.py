@@ -73,7 +73,7 @@ class ElasticGroup:
 
     @property
     def steps(self) -> int:
-        """How many `map` have returned their results."""
+        """How many `map`, and `call` with an `amount`, have returned their results."""
         return self.engine.steps
 
     @property
@@ -147,6 +147,7 @@ class ElasticGroup:
         *,
         on_failure: Failure | str = Failure.RETRY,
         timeout_s: float | None = None,
+        amount: float | None = None,
     ) -> list[Any]:
         """Call a method with each item, each on one member, and return the results in the order of items.
 
@@ -156,8 +157,15 @@ class ElasticGroup:
         cost three members raises MemberLost, and when nobody is left, the map waits for successors. Who has
         not answered when the whole map has taken `timeout_s` counts as lost, and what is not done by then is
         dropped, or raises MemberLost. What the method itself raises is raised as Ray gives it.
+
+        `amount` is the work in all of it, in any unit, for the target `Throughput`; the number of items where
+        it is None. It must be told where a fixed batch is cut into as many items as there are members.
         """
-        return run(self.engine.mapping(method, list(items), on_failure=on_failure, timeout_s=timeout_s))
+        return run(
+            self.engine.mapping(
+                method, list(items), on_failure=on_failure, timeout_s=timeout_s, amount=amount
+            )
+        )
 
     async def async_map(
         self,
@@ -166,22 +174,32 @@ class ElasticGroup:
         *,
         on_failure: Failure | str = Failure.RETRY,
         timeout_s: float | None = None,
+        amount: float | None = None,
     ) -> list[Any]:
         """Do what `map` does, without blocking the event loop."""
-        procedure = self.engine.mapping(method, list(items), on_failure=on_failure, timeout_s=timeout_s)
-        return await run_async(procedure)
+        return await run_async(
+            self.engine.mapping(
+                method, list(items), on_failure=on_failure, timeout_s=timeout_s, amount=amount
+            )
+        )
 
-    def call(self, method: str, *args: Any, timeout_s: float | None = None) -> list[Any]:
+    def call(
+        self, method: str, *args: Any, timeout_s: float | None = None, amount: float | None = None
+    ) -> list[Any]:
         """Call a method with the same arguments on every member, and return the results by rank.
 
         Raises MemberLost as soon as one is lost. What is large is best given as `ray.put(…)`: it then
         travels to each node once.
-        """
-        return run(self.engine.calling(method, args, timeout_s=timeout_s))
 
-    async def async_call(self, method: str, *args: Any, timeout_s: float | None = None) -> list[Any]:
+        With `amount`, it is a step: the work that all have done together, in any unit, for `Throughput`.
+        """
+        return run(self.engine.calling(method, args, timeout_s=timeout_s, amount=amount))
+
+    async def async_call(
+        self, method: str, *args: Any, timeout_s: float | None = None, amount: float | None = None
+    ) -> list[Any]:
         """Do what `call` does, without blocking the event loop."""
-        return await run_async(self.engine.calling(method, args, timeout_s=timeout_s))
+        return await run_async(self.engine.calling(method, args, timeout_s=timeout_s, amount=amount))
 
 
 def _ray_cluster() -> Cluster:

@@ -1,4 +1,4 @@
-"""How fast a group gets through its items between two `sync`, and how far apart those are. Pure."""
+"""How fast a group gets through its work between two `sync`, and how far apart those are. Pure."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Pace:
-    items: int = 0
+    amount: float = 0.0
+    """Work, in the user's unit; items, where nobody says otherwise."""
     seconds: float = 0.0
     spoiled: bool = False
     """It does not tell what the size is worth: a member was lost, or has only just come."""
 
-    def mapped(self, items: int, seconds: float, *, clean: bool) -> Pace:
-        """Return the same with one more `map`."""
+    def worked(self, amount: float, seconds: float, *, clean: bool) -> Pace:
+        """Return the same with one more `map` or `call`."""
         return replace(
             self,
-            items=self.items + items,
+            amount=self.amount + amount,
             seconds=self.seconds + seconds,
             spoiled=self.spoiled or not clean,
         )
 
     @property
-    def items_per_s(self) -> float | None:
+    def per_s(self) -> float | None:
         """Return the throughput, or None where nothing useful was measured."""
-        if self.spoiled or not self.items or self.seconds <= 0:
+        if self.spoiled or not self.amount or self.seconds <= 0:
             return None
-        return self.items / self.seconds
+        return self.amount / self.seconds
 
 
 GAPS = 8

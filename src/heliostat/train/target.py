@@ -28,8 +28,8 @@ class Throughput:
 
     `gain` is the least that counts: 1.0 wants throughput to grow as fast as cost, 0.5 half as fast. `cost` is
     that of one member, in any unit, and 0 or more; each costs 1 where it is None. The step from no cost at
-    all to some never pays: it is no percentage. `method` names the one whose `map` is
-    measured; every `map` counts where it is None.
+    all to some never pays: it is no percentage. `method` names the one whose `map` (and
+    `call` with an `amount`) is measured; all are where it is None.
     """
 
     gain: float = 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -210,6 +211,53 @@ def test_throughput_grows_while_it_pays_and_gives_back_what_does_not() -> None:
     assert max(sizes) == 3
     assert sizes[-20:] == [2] * 20
     assert demands[-20:] == [0] * 20
+
+
+@pytest.mark.parametrize(
+    ("step_s", "sizes"),
+    [
+        # A step that takes as long with any number of members, and one that is cut in as many parts.
+        (lambda size: 1.0, (1, 2)),
+        (lambda size: 1.0 / size, (5, 5)),
+    ],
+)
+@pytest.mark.parametrize("method", ["map", "call"])
+def test_a_fixed_batch_is_as_much_work_for_any_number(
+    step_s: Callable[[int], float], sizes: tuple[int, int], method: str
+) -> None:
+    cluster = FakeCluster("a", "b", "c", "d", "e")
+    cluster.takes = lambda actor, method: step_s(len(group))
+    seen: list[int] = []
+    with group_on(cluster, target=Throughput(gain=0.5), max_size=5) as group:
+        for _ in range(60):
+            group.sync()
+            seen.append(len(group))
+            if method == "map":
+                group.map("square", range(len(group)), amount=64)
+            else:
+                group.call("square", 3, amount=64)
+        assert group.steps == 60
+        assert cluster.figures.added["steps"] == 60
+    assert (seen[-1], max(seen)) == sizes
+
+
+def test_a_call_without_an_amount_is_no_step() -> None:
+    cluster = FakeCluster("a", "b")
+    cluster.takes = lambda actor, method: 1.0
+    with group_on(cluster, target=Throughput()) as group:
+        for _ in range(10):
+            group.sync()
+            group.call("square", 3)
+        assert (group.steps, len(group)) == (0, 1)
+
+
+@pytest.mark.parametrize("amount", [-1, float("nan"), float("inf")])
+def test_an_amount_must_be_one(amount: float) -> None:
+    with group_on(FakeCluster("a")) as group:
+        with pytest.raises(ValueError, match="it must be 0 or more"):
+            group.map("square", [1], amount=amount)
+        with pytest.raises(ValueError, match="it must be 0 or more"):
+            group.call("square", 1, amount=amount)
 
 
 def test_the_costliest_leaves_first() -> None:
