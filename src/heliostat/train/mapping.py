@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from heliostat.train.cluster import Answer, Facts, Watch
+from heliostat.train.cluster import Answer
 from heliostat.train.decide import Leave
 from heliostat.train.errors import MemberLost
 from heliostat.train.procedure import Procedure
@@ -20,7 +20,7 @@ from heliostat.train.roster import Roster, Seat
 from heliostat.train.types import Failure, Reason
 
 LOOK_S = 1.0
-"""How often a `map` looks whether a node drains."""
+"""How often a `map` looks whether a node drains, and it or a `call` who has got a place."""
 
 
 @dataclass(frozen=True)
@@ -139,13 +139,15 @@ class Mapping:
         self._ledger.drop_waiting(why)
 
     def _look(self) -> Procedure[None]:
-        """Once a second, see whose node is about to end: who is on one, and free, hands over at once.
+        """Once a second, see who has got a place, and whose node is about to end.
+
+        A newcomer starts meanwhile. Who is on such a node, and free, hands over at once.
 
         Who has more time than that works on, and leaves at the next sync.
         """
         if self._roster.cluster.now_s() - self._looked_s < LOOK_S:
             return
-        facts: Facts = yield partial(self._roster.cluster.look, Watch())
+        facts = yield from self._roster.start_placed()
         self._looked_s = facts.now_s
         needs_s = self._roster.settings.leave_timeout_s + self._longest_s
         self._ending = {node for node, left_s in facts.draining.items() if left_s < needs_s}
@@ -176,9 +178,12 @@ def call_all(
     calls: dict[str, Any] = {}
     for seat in seats:
         calls[seat.id] = yield partial(cluster.call, seat.actor, method, args)
-    end_s = cluster.now_s() + timeout_s if timeout_s is not None else float("inf")
+    looked_s = cluster.now_s()
+    end_s = looked_s + timeout_s if timeout_s is not None else float("inf")
     found: dict[str, Any] = {}
     while len(found) < len(calls):
+        if cluster.now_s() - looked_s >= LOOK_S:
+            looked_s = (yield from roster.start_placed()).now_s
         waiting = {name: call for name, call in calls.items() if name not in found}
         left_s = min(LOOK_S, max(0.0, end_s - cluster.now_s()))
         answers: dict[str, Answer] = yield partial(cluster.wait, waiting, timeout_s=left_s)

@@ -180,6 +180,20 @@ class Roster:
             if seat.ending or (in_doubt and seat.dead is None):
                 yield from self._remove(seat)
 
+    def start_placed(self) -> Procedure[Facts]:
+        """Look, start the actors of those who have got a place, and return what was seen.
+
+        For the time between two turns: nobody joins or leaves, but who starts now is up at the next one.
+        """
+        places = {one.id: one.place for one in self._seats.values() if one.phase is Phase.ASKED}
+        facts: Facts = yield partial(self.cluster.look, Watch(places=places))
+        for seat_id, spot in facts.placed.items():
+            # On a node that drains nothing is started: the next turn sees to it.
+            if spot.node_id not in facts.draining:
+                self._seats[seat_id].spot = spot
+                yield from self._do(Start(seat_id), facts.now_s)
+        return facts
+
     def _viewed(self, seat: Seat) -> decide.Seat:
         return decide.Seat(
             id=seat.id,

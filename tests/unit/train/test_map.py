@@ -324,6 +324,37 @@ def test_who_is_drained_with_time_to_spare_leaves_at_the_next_sync(cluster: Fake
         assert [one.member.node_id for one in group.sync().left] == ["b"]
 
 
+@pytest.mark.parametrize("method", ["map", "call"])
+def test_a_newcomer_starts_during_a_step_and_joins_after_it(cluster: FakeCluster, method: str) -> None:
+    cluster.start_s = 5
+    with running(cluster) as group:
+        settle(group)
+        cluster.clock_s += 5
+        group.sync()
+        assert len(group) == 3
+        cluster.at(2, lambda: cluster.join("d"))
+        assert len(group.map("work", range(3)) if method == "map" else group.call("work", 1)) == 3
+        assert (len(cluster.on("d")), len(group)) == (1, 3)
+        assert [one.node_id for one in group.sync().joined][-1] == "d"
+
+
+def test_nothing_starts_during_a_step_on_a_node_that_drains(cluster: FakeCluster) -> None:
+    def come_and_drain() -> None:
+        cluster.join("d")
+        assert cluster.demand == 0
+        cluster.drain("d", deadline_s=3600)
+
+    with running(cluster) as group:
+        settle(group)
+        cluster.at(2, come_and_drain)
+        group.map("work", range(3))
+        assert cluster.on("d") == []
+        cluster.at(2, lambda: cluster.lose("d"))
+        group.map("work", range(3))
+        settle(group)
+        assert (len(group), group.waiting) == (3, 1)
+
+
 def test_call_returns_by_rank_and_raises_at_the_first_loss(cluster: FakeCluster) -> None:
     with running(cluster) as group:
         settle(group)
