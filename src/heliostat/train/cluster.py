@@ -31,6 +31,8 @@ class Answer:
     error: BaseException | None = None
     lost: str | None = None
     """Why there will be no answer: the actor or its node is gone."""
+    unsure: bool = False
+    """Of a loss: it may have been the node or the network as well as the work."""
 
 
 @dataclass(frozen=True)

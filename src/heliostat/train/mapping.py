@@ -53,10 +53,13 @@ class Mapping:
         self._errands: dict[str, Errand] = {}
         self._ending: set[str] = set()
         """Nodes that have no time left for more than to hand over."""
+        self._suspect: set[str] = set()
+        """Nodes that may be gone: their members get work when others have none to do."""
+        self._alarmed = False
         self._longest_s = 0.0
         """That an item has taken."""
         now_s = roster.cluster.now_s()
-        self._looked_s = now_s
+        self._look_at_s = now_s + LOOK_S
         self._end_s = now_s + job.timeout_s if job.timeout_s is not None else float("inf")
         self.lost_work_s = 0.0
         """Seconds that members spent on what did not count."""
@@ -94,7 +97,8 @@ class Mapping:
             self._errands[seat.id] = Errand(attempt, pending, self._roster.cluster.now_s())
 
     def _able(self) -> list[Seat]:
-        return [one for one in self._roster.seated if one.spot.node_id not in self._ending]
+        able = [one for one in self._roster.seated if one.spot.node_id not in self._ending]
+        return sorted(able, key=lambda one: one.spot.node_id in self._suspect)
 
     def _nobody(self) -> Procedure[None]:
         """See to it that there is somebody again, or that nothing waits any more."""
@@ -114,13 +118,22 @@ class Mapping:
             self._longest_s = max(self._longest_s, self._roster.cluster.now_s() - errand.since_s)
             self._ledger.answered(errand.attempt, answer.value)
         else:
-            self._end_with(self._lose(seat_id, errand, answer.lost))
+            if answer.unsure:
+                self._suspect.add(self._roster.node_of(seat_id))
+            self._end_with(self._lose(seat_id, errand, answer.lost, blameless=answer.unsure))
 
-    def _lose(self, seat_id: str, errand: Errand, why: str, *, counts: bool = True) -> str | None:
-        """Take a member as lost; return why the map must end, or None if it goes on."""
+    def _lose(
+        self, seat_id: str, errand: Errand, why: str, *, counts: bool = True, blameless: bool = False
+    ) -> str | None:
+        """Take a member as lost; return why the map must end, or None if it goes on.
+
+        `counts` is whether it is one of the group's failures, `blameless` whether the item is none of the cause.
+        """
+        # Others may have been lost with it: they are looked for before anything is given out again.
+        self._alarmed = True
         self._roster.lost(seat_id, why, blameless=not counts)
         self.lost_work_s += self._roster.cluster.now_s() - errand.since_s
-        return self._ledger.lost(errand.attempt, why)
+        return self._ledger.lost(errand.attempt, why, blameless=blameless)
 
     def _end_with(self, ends: str | None) -> None:
         if ends is not None:
@@ -139,16 +152,18 @@ class Mapping:
         self._ledger.drop_waiting(why)
 
     def _look(self) -> Procedure[None]:
-        """Once a second, see who has got a place, and whose node is about to end.
+        """Once a second, and after a loss, see who is dead or has got a place, and whose node is about to end.
 
         A newcomer starts meanwhile. Who is on such a node, and free, hands over at once.
 
         Who has more time than that works on, and leaves at the next sync.
         """
-        if self._roster.cluster.now_s() - self._looked_s < LOOK_S:
+        if not self._alarmed and self._roster.cluster.now_s() < self._look_at_s:
             return
         facts = yield from self._roster.start_placed()
-        self._looked_s = facts.now_s
+        self._look_at_s, self._alarmed = facts.now_s + LOOK_S, False
+        for seat_id, death in facts.dead.items():
+            self._roster.lost(seat_id, death.why, blameless=death.with_node)
         needs_s = self._roster.settings.leave_timeout_s + self._longest_s
         self._ending = {node for node, left_s in facts.draining.items() if left_s < needs_s}
         yield from self._roster.depart(
@@ -162,7 +177,7 @@ class Mapping:
 
     def _wait_s(self) -> float:
         now_s = self._roster.cluster.now_s()
-        return max(0.0, min(self._end_s, self._looked_s + LOOK_S) - now_s)
+        return max(0.0, min(self._end_s, self._look_at_s) - now_s)
 
 
 def call_all(

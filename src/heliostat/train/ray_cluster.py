@@ -42,6 +42,12 @@ ASK_AGAIN_S = 1.0
 NO_NODE = ray.NodeID.nil().hex()
 """Ray's address of an actor that is on no node yet."""
 
+UNSURE = (
+    exceptions.ActorUnavailableError,
+    exceptions.NodeDiedError,
+    exceptions.ObjectLostError,
+    exceptions.GetTimeoutError,
+)
 LOST = (
     exceptions.RayActorError,
     exceptions.WorkerCrashedError,
@@ -52,7 +58,7 @@ LOST = (
     exceptions.ActorUnschedulableError,
     exceptions.GetTimeoutError,
 )
-"""What Ray raises in place of an answer that will never come."""
+"""What Ray raises in place of an answer that will never come; `UNSURE` are those that say little of why."""
 
 GAUGES = {
     "size": "Members of the group",
@@ -268,7 +274,8 @@ def _answer(ref: Any) -> Answer:
         return Answer(error=error)
     except LOST as error:
         failed = isinstance(error, exceptions.RayActorError) and error.actor_init_failed
-        return Answer(lost=_last_line(str(error)) if failed else _first_lines(str(error)))
+        why = _last_line(str(error)) if failed else _first_lines(str(error))
+        return Answer(lost=why, unsure=isinstance(error, UNSURE))
     except exceptions.RayError as error:
         return Answer(error=error)
 

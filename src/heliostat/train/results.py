@@ -28,6 +28,7 @@ class Ledger:
         self._waiting = deque(range(count))
         self._current: dict[int, Attempt] = {}
         self._tries = [0] * count
+        self._cost = [0] * count
         self._results: dict[int, Any] = {}
         self._count = count
 
@@ -55,8 +56,11 @@ class Ledger:
         self._results[attempt.item] = value
         return True
 
-    def lost(self, attempt: Attempt, why: str) -> str | None:
-        """Take a loss; return why `map` must end, or None if it goes on."""
+    def lost(self, attempt: Attempt, why: str, *, blameless: bool = False) -> str | None:
+        """Take a loss; return why `map` must end, or None if it goes on.
+
+        `blameless`: it may not have been the item, so it does not count towards `MAX_TRIES`.
+        """
         if self._current.get(attempt.item) != attempt:
             return None
         del self._current[attempt.item]
@@ -65,7 +69,8 @@ class Ledger:
             return None
         if self._on_failure is Failure.RAISE:
             return f"item {attempt.item}: {why}"
-        if attempt.number >= MAX_TRIES:
+        self._cost[attempt.item] += not blameless
+        if self._cost[attempt.item] >= MAX_TRIES:
             return f"item {attempt.item} has cost {MAX_TRIES} members, the last: {why}"
         # In front: whoever waits for all results waits for this one the longest.
         self._waiting.appendleft(attempt.item)

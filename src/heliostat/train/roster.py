@@ -125,6 +125,10 @@ class Roster:
         there = [one for one in self._seats.values() if _holds(one) and one.spot.node_id == node_id]
         return [one.id for one in sorted(there, key=lambda one: -one.number)[:count]]
 
+    def node_of(self, seat_id: str) -> str:
+        """Return the node that a seat is on; empty for one that is gone."""
+        return self._seats[seat_id].spot.node_id if seat_id in self._seats else ""
+
     def watch(self) -> Watch:
         seats = [one for one in self._seats.values() if not one.ending]
         return Watch(
@@ -185,8 +189,8 @@ class Roster:
 
         For the time between two turns: nobody joins or leaves, but who starts now is up at the next one.
         """
-        places = {one.id: one.place for one in self._seats.values() if one.phase is Phase.ASKED}
-        facts: Facts = yield partial(self.cluster.look, Watch(places=places))
+        watch = self.watch()
+        facts: Facts = yield partial(self.cluster.look, Watch(places=watch.places, actors=watch.actors))
         for seat_id, spot in facts.placed.items():
             # On a node that drains nothing is started: the next turn sees to it.
             if spot.node_id not in facts.draining:

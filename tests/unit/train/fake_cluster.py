@@ -40,6 +40,8 @@ class Actor:
     died: str | None = None
     ended: bool = False
     with_node: bool = False
+    unsure: bool = False
+    """Nobody knows yet that it is dead; calls just fail."""
 
 
 @dataclass(eq=False)
@@ -109,6 +111,12 @@ class FakeCluster:
                 # Ray places it anew.
                 group.node = None
 
+    def vanish(self, name: str) -> None:
+        """Let a node go without a word: its actors do not answer, and are not known to be dead."""
+        for actor in self.on(name):
+            actor.unsure = True
+            self.kill(actor, "unavailable")
+
     def kill(self, actor: Actor, why: str = "killed by signal 9", *, with_node: bool = False) -> None:
         actor.died, actor.with_node = actor.died or why, with_node
 
@@ -157,7 +165,9 @@ class FakeCluster:
         self.looks += 1
         self._place()
         placed = {name: group.node.id for name, group in watch.places.items() if group.node is not None}
-        dead = {name: actor for name, actor in watch.actors.items() if actor.died is not None}
+        dead = {
+            name: actor for name, actor in watch.actors.items() if actor.died is not None and not actor.unsure
+        }
         removed = [name for name, group in watch.places.items() if group.removed]
         return Facts(
             now_s=self.clock_s,
@@ -260,7 +270,7 @@ class FakeCluster:
     def _answer(self, call: Call) -> Answer | None:
         if call.answer is None:
             if call.actor.died is not None or call.actor.ended:
-                call.answer = Answer(lost=call.actor.died or "ended")
+                call.answer = Answer(lost=call.actor.died or "ended", unsure=call.actor.unsure)
             elif call.due_s <= self.clock_s:
                 try:
                     call.answer = Answer(value=call.run())

@@ -246,6 +246,44 @@ def test_an_item_that_ends_its_members_is_not_given_for_ever(cluster: FakeCluste
             group.map("work", [1])
 
 
+def node_with_many(cluster: FakeCluster, **rest: Any) -> Any:
+    """Four members on one node; what works at an item takes 10 s."""
+    Worker.done = []
+    cluster.join("big", {"GPU": 4.0, "CPU": 4.0})
+    cluster.takes = lambda actor, method: 10.0
+    return running(cluster, max_size=rest.pop("max_size", 4), **rest)
+
+
+def test_a_node_that_goes_with_many_members_costs_no_item() -> None:
+    cluster = FakeCluster()
+    with node_with_many(cluster) as group:
+        settle(group)
+        cluster.at(4, lambda: cluster.lose("big"))
+        cluster.at(5, lambda: cluster.join("small"))
+        assert group.map("work", range(2)) == [0, 10]
+        assert sorted(Worker.done) == [0, 1]
+
+
+def test_nor_does_one_that_goes_without_a_word() -> None:
+    cluster = FakeCluster()
+    with node_with_many(cluster) as group:
+        settle(group)
+        cluster.at(4, lambda: cluster.vanish("big"))
+        assert group.map("work", range(1)) == [0]
+
+
+def test_an_item_leaves_a_node_that_may_be_gone() -> None:
+    cluster = FakeCluster()
+    with node_with_many(cluster, max_size=5) as group:
+        settle(group)
+        cluster.join("other")
+        settle(group)
+        cluster.at(4, lambda: cluster.vanish("big"))
+        assert group.map("work", range(2)) == [0, 10]
+        # The first that is lost goes to the other node; the second tries who is free meanwhile, in vain.
+        assert cluster.calls[2] == cluster.calls[-1] == ("other", "work")
+
+
 def test_who_does_not_answer_in_time_is_lost(cluster: FakeCluster) -> None:
     cluster.takes = lambda actor, method: 1e9 if actor.group.node and actor.group.node.id == "b" else 1.0
     with running(cluster) as group:

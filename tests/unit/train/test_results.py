@@ -44,6 +44,15 @@ def test_an_item_may_not_cost_members_for_ever() -> None:
     assert ledger.lost(ledger.give(), "killed") == "item 0 has cost 3 members, the last: killed"
 
 
+def test_a_loss_that_may_not_be_the_item_s_fault_does_not_count() -> None:
+    ledger = Ledger(1, Failure.RETRY)
+    for _ in range(5 * MAX_TRIES):
+        assert ledger.lost(ledger.give(), "unavailable", blameless=True) is None
+    for _ in range(MAX_TRIES - 1):
+        assert ledger.lost(ledger.give(), "gone") is None
+    assert ledger.lost(ledger.give(), "gone") is not None
+
+
 def test_drop_and_raise() -> None:
     dropping = Ledger(3, Failure.DROP)
     assert dropping.lost(dropping.give(), "gone") is None
