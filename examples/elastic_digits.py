@@ -161,10 +161,11 @@ class Trainer:
         dist.init_process_group(backend, store=mine, rank=self.rank, world_size=self.size, timeout=limit)
 
     def _agree(self, rank: int) -> None:
-        box = [self.state() if rank == self.rank else None]
+        # Plain values, since PyTorch's pickle knows no class of a script that was run as such.
+        box = [vars(self.state()) if rank == self.rank else None]
         dist.broadcast_object_list(box, src=rank, device=self.device if self._nccl() else None)
         assert box[0] is not None
-        self.take_over(box[0])
+        self.take_over(State(**box[0]))
 
     def _part(self) -> None:
         if dist.is_initialized():

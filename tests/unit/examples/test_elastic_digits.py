@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +60,13 @@ def test_a_state_does_not_change_with_the_next_step() -> None:
     before = [one.clone() for one in state.model.values()]
     trainer.step(0)
     assert all(bool((one == two).all()) for one, two in zip(before, state.model.values(), strict=True))
+
+
+def test_what_is_broadcast_has_no_class_of_the_script() -> None:
+    trainer = digits.Trainer(CONFIG)
+    trainer.step(0)
+    assert b"elastic_digits" not in pickle.dumps(vars(trainer.state()))
+    assert b"elastic_digits" in pickle.dumps(trainer.state())
 
 
 def test_the_state_comes_from_who_is_furthest() -> None:
