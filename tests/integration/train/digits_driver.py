@@ -27,7 +27,7 @@ WAIT_S = 120.0
 POLL_S = 0.05
 NOTICE = "60s"
 RESIZE = Config(steps=400, seconds=0.05)
-LOSSES = Config(steps=60, seconds=0.6)
+LOSSES = Config(steps=50, seconds=0.6)
 
 
 class Mortal(Trainer):
