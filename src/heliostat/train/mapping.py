@@ -127,7 +127,7 @@ class Mapping:
     ) -> str | None:
         """Take a member as lost; return why the map must end, or None if it goes on.
 
-        `counts` is whether it is one of the group's failures, `blameless` whether the item is none of the cause.
+        `counts`: it is one of the group's failures; `blameless`: the item is not what ended it.
         """
         # Others may have been lost with it: they are looked for before anything is given out again.
         self._alarmed = True
@@ -152,7 +152,7 @@ class Mapping:
         self._ledger.drop_waiting(why)
 
     def _look(self) -> Procedure[None]:
-        """Once a second, and after a loss, see who is dead or has got a place, and whose node is about to end.
+        """Once a second, and after a loss, see who is dead or has got a place, and whose node ends soon.
 
         A newcomer starts meanwhile. Who is on such a node, and free, hands over at once.
 
