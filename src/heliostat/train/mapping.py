@@ -162,8 +162,6 @@ class Mapping:
             return
         facts = yield from self._roster.start_placed()
         self._look_at_s, self._alarmed = facts.now_s + LOOK_S, False
-        for seat_id, death in facts.dead.items():
-            self._roster.lost(seat_id, death.why, blameless=death.with_node)
         needs_s = self._roster.settings.leave_timeout_s + self._longest_s
         self._ending = {node for node, left_s in facts.draining.items() if left_s < needs_s}
         yield from self._roster.depart(

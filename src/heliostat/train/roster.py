@@ -191,9 +191,11 @@ class Roster:
         """
         watch = self.watch()
         facts: Facts = yield partial(self.cluster.look, Watch(places=watch.places, actors=watch.actors))
+        for seat_id, death in facts.dead.items():
+            self.lost(seat_id, death.why, blameless=death.with_node)
         for seat_id, spot in facts.placed.items():
             # On a node that drains nothing is started: the next turn sees to it.
-            if spot.node_id not in facts.draining:
+            if spot.node_id not in facts.draining and self._seats[seat_id].dead is None:
                 self._seats[seat_id].spot = spot
                 yield from self._do(Start(seat_id), facts.now_s)
         return facts
