@@ -137,6 +137,10 @@ class Cluster(Protocol):
 
     def has(self, actor: Any, method: str) -> bool: ...
 
+    def works_beside(self, recipe: Recipe) -> bool:
+        """Tell whether such an actor takes a call while it works at another."""
+        ...
+
     def end(self, actor: Any | None, place: Any) -> None:
         """End the actor, if there is one, and remove its placement group. What is gone already is fine."""
         ...

@@ -6,6 +6,7 @@ unless nobody is left: then the map waits for successors.
 
 from __future__ import annotations
 
+import collections.abc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -56,6 +57,9 @@ class Mapping:
         self._suspect: set[str] = set()
         """Nodes that may be gone: their members get work when others have none to do."""
         self._alarmed = False
+        self._notice_s: dict[str, float] = {}
+        """What a draining node had left when that was first seen."""
+        self._beside = roster.cluster.works_beside(roster.settings.recipe)
         self._longest_s = 0.0
         """That an item has taken."""
         now_s = roster.cluster.now_s()
@@ -154,7 +158,8 @@ class Mapping:
     def _look(self) -> Procedure[None]:
         """Once a second, and after a loss, see who is dead or has got a place, and whose node ends soon.
 
-        A newcomer starts meanwhile. Who is on such a node, and free, hands over at once.
+        A newcomer starts meanwhile. Who is on such a node, and free, hands over at once; who works there does
+        so at the last moment, if its actor takes another call meanwhile.
 
         Who has more time than that works on, and leaves at the next sync.
         """
@@ -164,11 +169,26 @@ class Mapping:
         self._look_at_s, self._alarmed = facts.now_s + LOOK_S, False
         needs_s = self._roster.settings.leave_timeout_s + self._longest_s
         self._ending = {node for node, left_s in facts.draining.items() if left_s < needs_s}
+        closing = self._closing(facts.draining)
         yield from self._roster.depart(
             Leave(one.id, Reason.DRAINED, max(0.0, facts.draining[one.spot.node_id]))
             for one in self._roster.seated
-            if one.spot.node_id in self._ending and one.id not in self._errands
+            if (one.spot.node_id in self._ending and one.id not in self._errands)
+            or one.spot.node_id in closing
         )
+
+    def _closing(self, draining: collections.abc.Mapping[str, float]) -> set[str]:
+        """Return the nodes where even who works must hand over now, if it can do so beside its work.
+
+        That is when `leave_timeout_s` is left, or half of a short notice. Whoever answers its item until its
+        actor is ended has answered it; otherwise the item is lost as with any lost member.
+        """
+        for node, left_s in draining.items():
+            self._notice_s.setdefault(node, left_s)
+        if not self._beside:
+            return set()
+        limit_s = self._roster.settings.leave_timeout_s
+        return {node for node, left_s in draining.items() if left_s < min(limit_s, self._notice_s[node] / 2)}
 
     def _pending(self) -> dict[str, Any]:
         return {seat_id: errand.pending for seat_id, errand in self._errands.items()}

@@ -9,6 +9,7 @@ Tried with Ray 2.56.1 and 2.60.0.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import math
 import secrets
@@ -176,6 +177,15 @@ class RayCluster:
 
     def has(self, actor: Any, method: str) -> bool:
         return hasattr(actor, method)
+
+    def works_beside(self, recipe: Recipe) -> bool:
+        made, options = recipe.actor_class, recipe.actor_options
+        if isinstance(made, ray.actor.ActorClass):
+            options = {**made._default_options, **options}
+            made = made.__ray_metadata__.modified_class
+        most = options.get("max_concurrency")
+        # As Ray does it: a class with an async method is an async actor, of a thousand calls by default.
+        return most > 1 if most is not None else bool(inspect.getmembers(made, _is_async))
 
     def end(self, actor: Any | None, place: Place) -> None:
         if not ray.is_initialized():
@@ -356,6 +366,10 @@ def _node_of(row: Mapping[str, Any]) -> str:
 
 def _address(node_id: str) -> str:
     return next((str(one["NodeManagerAddress"]) for one in ray.nodes() if one["NodeID"] == node_id), "")
+
+
+def _is_async(member: Any) -> bool:
+    return inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member)
 
 
 def _resources(bundle: Mapping[str, float]) -> dict[str, Any]:

@@ -74,6 +74,8 @@ class FakeCluster:
         self.actors: list[Actor] = []
         self.takes: Callable[[Actor, str], float] = lambda actor, method: 0.0
         self.start_s = 0.0
+        self.beside = False
+        """Whether actors take calls while they work."""
         self.rooms_lag_s = 0.0
         """How late the figures of free resources are."""
         self._rooms: tuple[float, tuple[Room, ...]] = (-1e9, ())
@@ -212,13 +214,17 @@ class FakeCluster:
         return actor, Call(actor, begin, actor.free_at_s)
 
     def call(self, actor: Actor, method: str, args: tuple[Any, ...]) -> Call:
-        actor.free_at_s = max(actor.free_at_s, self.clock_s) + self.takes(actor, method)
+        begun_s = self.clock_s if self.beside else max(actor.free_at_s, self.clock_s)
+        actor.free_at_s = begun_s + self.takes(actor, method)
         self.calls.append((str(actor.group.node and actor.group.node.id), method))
         self.made.append(Call(actor, lambda: getattr(actor.thing, method)(*args), actor.free_at_s))
         return self.made[-1]
 
     def has(self, actor: Actor, method: str) -> bool:
         return hasattr(actor.thing, method)
+
+    def works_beside(self, recipe: Recipe) -> bool:
+        return self.beside
 
     def end(self, actor: Actor | None, place: Group) -> None:
         if actor is not None:

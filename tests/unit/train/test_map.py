@@ -353,6 +353,44 @@ def test_who_is_drained_during_a_map_finishes_its_item_and_hands_over(cluster: F
         assert group.call("shown")[-1] == "epoch 7 taken over"
 
 
+@pytest.mark.parametrize(("notice_s", "asked_s"), [(60, 30), (12, 6)])
+def test_who_works_longer_than_the_notice_hands_over_beside_its_work(
+    cluster: FakeCluster, notice_s: float, asked_s: float
+) -> None:
+    class Both(Worker, Heir):
+        pass
+
+    cluster.takes = lambda actor, method: 100.0 if method == "work" else 0.0
+    cluster.beside = True
+    with running(cluster, actor_class=Both, leave_timeout_s=30) as group:
+        settle(group)
+        group.call("told", "epoch 7")
+        begun_s = cluster.clock_s
+        cluster.at(4, lambda: cluster.drain("b", deadline_s=notice_s))
+        cluster.at(4 + notice_s, lambda: cluster.lose("b"))
+        assert group.map("work", range(3)) == [0, 10, 20]
+        assert cluster.clock_s - begun_s == pytest.approx(200)
+        [left] = group.sync().left
+        assert (left.reason, left.state[0]) == (Reason.DRAINED, "epoch 7")
+        assert asked_s - 1.5 <= left.state[1] <= asked_s
+        # Its item went to another, and was lost once.
+        assert cluster.figures.added["lost_work_s"] == pytest.approx(4 + notice_s - asked_s, abs=1.5)
+
+
+def test_who_does_one_thing_at_a_time_is_not_asked_while_it_works(cluster: FakeCluster) -> None:
+    class Both(Worker, Heir):
+        pass
+
+    cluster.takes = lambda actor, method: 50.0 if method == "work" else 0.0
+    with running(cluster, actor_class=Both, leave_timeout_s=30) as group:
+        settle(group)
+        cluster.at(4, lambda: cluster.drain("b", deadline_s=60))
+        cluster.at(64, lambda: cluster.lose("b"))
+        assert group.map("work", range(3)) == [0, 10, 20]
+        assert [(one.reason, one.state[0]) for one in group.sync().left] == [(Reason.DRAINED, "fresh")]
+        assert sorted(Worker.done) == [0, 1, 2]
+
+
 def test_who_is_drained_with_time_to_spare_leaves_at_the_next_sync(cluster: FakeCluster) -> None:
     with running(cluster) as group:
         settle(group)
