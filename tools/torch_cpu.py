@@ -88,7 +88,11 @@ def _as_pip_finds(python: str) -> list[str]:
     # `--python` runs this Python's pip for the environment's, which has none of its own.
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--dry-run"]
     flags = ["--no-deps", "--ignore-installed", "--only-binary=:all:", "--report", "-"]
-    return [cpu_wheel(json.loads(_run([*pip, *flags, f"torch=={VERSION}"], timeout_s=LOOK_TIMEOUT_S)))]
+    report = _run([*pip, *flags, f"torch=={VERSION}"], timeout_s=LOOK_TIMEOUT_S)
+    try:
+        return [cpu_wheel(json.loads(report))]
+    except (ValueError, LookupError) as error:
+        raise NotHadError(f"pip's report is none that is known here: {error!r}") from error
 
 
 def cpu_wheel(report: Mapping[str, Any]) -> str:
@@ -98,7 +102,13 @@ def cpu_wheel(report: Mapping[str, Any]) -> str:
     if wanted:
         raise NotHadError(f"a build for GPUs, which also wants {len(wanted)} packages")
     download = found["download_info"]
-    return f"torch @ {download['url']}#sha256={download['archive_info']['hashes']['sha256']}"
+    return f"torch @ {download['url']}{_hash(download['archive_info'])}"
+
+
+def _hash(archive: Mapping[str, Any]) -> str:
+    """Return a wheel's hash as the end of its address; pip before 23.1 tells it in another way."""
+    sha256 = archive.get("hashes", {}).get("sha256") or archive.get("hash", "").removeprefix("sha256=")
+    return f"#sha256={sha256}" if sha256 else ""
 
 
 def _as_uv_knows(_: str) -> list[str]:

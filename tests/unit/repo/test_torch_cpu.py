@@ -25,6 +25,21 @@ def test_a_cpu_build_is_taken_with_its_hash() -> None:
     assert torch_cpu.cpu_wheel(report("sympy>=1.13", "filelock")) == f"torch @ {URL}#sha256=ab12"
 
 
+@pytest.mark.parametrize(
+    ("archive", "address"),
+    [
+        ({"hash": "sha256=ab12", "hashes": {"sha256": "ab12"}}, f"{URL}#sha256=ab12"),
+        ({"hash": "sha256=ab12"}, f"{URL}#sha256=ab12"),
+        ({}, URL),
+    ],
+    ids=["pip 23.1", "pip 23.0", "no hash"],
+)
+def test_pips_of_all_ages_are_understood(archive: dict[str, Any], address: str) -> None:
+    found = report()
+    found["install"][0]["download_info"]["archive_info"] = archive
+    assert torch_cpu.cpu_wheel(found) == f"torch @ {address}"
+
+
 @pytest.mark.parametrize("wanted", ["nvidia-cublas==13.4", "cuda-toolkit[cudart]==13.2", "triton==3.9"])
 def test_a_build_for_gpus_is_refused(wanted: str) -> None:
     with pytest.raises(torch_cpu.NotHadError, match="also wants 1 packages"):
