@@ -3,7 +3,7 @@
 Private are: which nodes drain (`state.get_draining_nodes`, as Ray Train's own preemption watcher reads it),
 why an actor died (`state.actor_table`), what a node has free (`state.available_resources_per_node`), and
 whether an actor lives (`_get_local_state`: what Ray has told this process already, so it costs no call).
-Tried with Ray 2.56.1 and 2.60.0.
+Tried with Ray 2.60.0; 2.56.1 has the same names and signatures.
 """
 
 from __future__ import annotations
