@@ -183,6 +183,9 @@ class Roster:
             in_doubt = seat.phase in (Phase.STARTING, Phase.TAKING_OVER) and seat.call is None
             if seat.ending or (in_doubt and seat.dead is None):
                 yield from self._remove(seat)
+            elif seat.phase is Phase.PLACED:
+                # It was not started at once, and its place may have moved since.
+                seat.phase, seat.spot = Phase.ASKED, NOWHERE
 
     def start_placed(self) -> Procedure[Facts]:
         """Look, start the actors of those who have got a place, and return what was seen.

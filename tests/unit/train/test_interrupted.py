@@ -107,6 +107,26 @@ async def test_a_group_goes_on_after_a_cancelled_sync(
     assert empty(upheaval.cluster)
 
 
+def test_a_place_that_has_moved_before_it_was_used_is_looked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = FakeCluster("a", "b")
+    with group_on(cluster, actor_class=Heir, max_size=3) as group:
+        settle(group)
+        # What waits is placed on c, but what is left of b is removed first.
+        cluster.join("c")
+        cluster.lose("b")
+        interrupt(cluster, ("end", 1), ctrl_c, monkeypatch)
+        with pytest.raises(KeyboardInterrupt):
+            group.sync()
+        cluster.lose("c")
+        settle(group)
+        assert (nodes(group), cluster.demand, group.waiting) == (["a"], 2, 2)
+        cluster.join("d")
+        settle(group)
+        assert (nodes(group), cluster.demand, group.waiting) == (["a", "d"], 1, 1)
+
+
 def test_who_was_asked_to_leave_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = FakeCluster()
     cluster.join("a", {"GPU": 2.0, "CPU": 2.0})

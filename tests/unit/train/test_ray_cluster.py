@@ -141,6 +141,22 @@ def test_a_placement_group_that_is_removed_is_no_demand(
     assert cluster._rows(places) == {}
 
 
+def test_a_sweep_removes_what_has_the_prefix_and_no_seat(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {
+        number: {"name": name, "state": state}
+        for number, (name, state) in enumerate(
+            [("r-1", "CREATED"), ("r-10", "PENDING"), ("r-2", "REMOVED"), ("s-1", "CREATED"), ("", "CREATED")]
+        )
+    }
+    removed: list[Any] = []
+    monkeypatch.setattr(ray_cluster.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray_cluster, "placement_group_table", lambda: table)
+    monkeypatch.setattr(ray_cluster.ray.util, "get_placement_group", str.upper)
+    monkeypatch.setattr(ray_cluster, "remove_placement_group", removed.append)
+    assert ray_cluster.RayCluster().sweep("r-", keep=["r-1"]) == 1
+    assert removed == ["R-10"]
+
+
 def test_what_ray_says_is_cut() -> None:
     assert ray_cluster._first_lines("x\n" * 100) == "; ".join("x" * 6)
     assert len(ray_cluster._first_lines("y" * 9999)) == 600
