@@ -32,6 +32,18 @@ group = ElasticGroup(
 ).__enter__()
 """
 
+NEVER = """
+never = ElasticGroup(
+    Trainer, bundle={'CPU': 1}, min_size=1, max_size=1, args=('',), name='never', max_restarts=1,
+    timeout_s=60, actor_options={'runtime_env': {'py_modules': ['file:///no/such/folder.zip']}},
+)
+try:
+    never.__enter__()
+except TooManyRestarts as error:
+    said = str(error)
+said
+"""
+
 KEEP = """
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 there = On({node!r}, soft=False)
@@ -98,6 +110,12 @@ async def test_demand_is_withdrawn_at_once(driver: Driver, link: GcsCluster) -> 
     await until(link.state, lambda state: len(state.gangs) == 1)
     driver.tell("other.__exit__(None, None, None)")
     await until(link.state, lambda state: not state.gangs)
+
+
+def test_what_can_never_start_is_a_crash_loop_that_ends(driver: Driver) -> None:
+    said = driver.tell(NEVER)
+    assert "more than 1 failures" in said
+    assert "runtime" in said
 
 
 async def test_a_drained_node_s_member_hands_over(grounds: Grounds, driver: Driver, link: GcsCluster) -> None:
