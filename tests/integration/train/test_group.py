@@ -163,7 +163,7 @@ async def test_nothing_is_left_behind(grounds: Grounds, driver: Driver, link: Gc
     assert left == {"actors": 0, "groups": 0}
     with grounds.driver() as doomed:
         doomed.tell(opened(grounds, "doomed"))
-        doomed.tell("sync_until(group, 2)")
+        doomed.tell("sync_until(group, 3)")
         os.kill(doomed.process.pid, signal.SIGKILL)
         await until(lambda: _living(driver), lambda found: found == {"actors": 0, "groups": 0}, timeout_s=30)
 
