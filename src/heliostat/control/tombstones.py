@@ -52,8 +52,8 @@ class Tombstones:
         ]
 
     def unseen(self, backend: str, view: BackendView) -> frozenset[str]:
-        """Return the released instances that no listing had, and that one which lags may still bring. What
-        was refused is none of them."""
+        """Return the instances that no listing had, and that one which lags may still bring. What was refused
+        is none of them."""
         memory, late_s = self._memory, self.late_s(backend)
         absent, listed = memory.history.absent_since, memory.history.first_listed
         return frozenset(
@@ -61,7 +61,7 @@ class Tombstones:
             for key, one in memory.intents.items()
             if one.backend == backend
             and not (key in listed or key in memory.refused)
-            and is_unseen(one, view, absent_since_s=absent.get(key), late_s=late_s)
+            and is_unseen(view, absent_since_s=absent.get(key), late_s=late_s)
         )
 
     def not_known_to_be_gone(self, listings: Mapping[str, BackendView]) -> list[str]:
@@ -103,13 +103,9 @@ def is_heard(view: BackendView, known: Collection[str]) -> bool:
     return view.listed_at_s > 0 and view.ids.issubset(known)
 
 
-def is_unseen(
-    intent: InstanceIntent, view: BackendView, *, absent_since_s: float | None, late_s: float
-) -> bool:
-    """Say whether a released instance that no listing had may come up in one still: they have not lacked it
-    for `late_s`. It counts from the first that began after its ask was answered (`absent_since_s`)."""
-    if intent.intent is not Intent.RELEASED:
-        return False
+def is_unseen(view: BackendView, *, absent_since_s: float | None, late_s: float) -> bool:
+    """Say whether an instance that no listing had may come up in one still: they have not lacked it for
+    `late_s`. It counts from the first that began after its ask was answered (`absent_since_s`)."""
     return absent_since_s is None or view.listed_at_s < absent_since_s + late_s
 
 

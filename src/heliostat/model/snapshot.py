@@ -61,7 +61,7 @@ class BackendView:
     `answers` came of launches since the last round. `under_way`: it is not fresh only because the
     last change has not been answered for long; who is listed as coming or up is so. `asking` are the
     instances that it is being asked for just now: that it does not list them yet says nothing. `unseen`
-    were released before any listing had them, so lately that one which lags may have them still.
+    were in no listing yet, and asked for so lately that one which lags may have them still.
     """
 
     rows: tuple[BackendInstance, ...] = ()
@@ -211,7 +211,7 @@ def _joined(
     elif view is not None and view.under_way:
         backend_state = _meanwhile(intent, row, node)
     else:
-        backend_state = _backend_state(intent, view, row)
+        backend_state = _backend_state(intent, view, row, node)
     node_status = node.status if node else (NodeStatus.NONE if snapshot.ray else NodeStatus.UNKNOWN)
     return Instance(intent, derive(intent.intent, backend_state, node_status), row, node)
 
@@ -234,7 +234,7 @@ def _meanwhile(intent: InstanceIntent, row: BackendInstance | None, node: RayNod
 
 
 def _backend_state(
-    intent: InstanceIntent, view: BackendView | None, row: BackendInstance | None
+    intent: InstanceIntent, view: BackendView | None, row: BackendInstance | None, node: RayNode | None
 ) -> BackendState:
     if view is None:
         return BackendState.UNKNOWN
@@ -248,6 +248,7 @@ def _backend_state(
     # A listing that began before the release can't tell that the instance has gone, nor can one that may
     # not even show yet that it came.
     too_early = intent.released_at_s is not None and view.listed_at_s <= intent.released_at_s
-    if too_early or (intent.intent is Intent.RELEASED and intent.instance_id in view.unseen):
+    left = intent.intent is Intent.RELEASED or (node is not None and node.status is NodeStatus.DEAD)
+    if too_early or (left and intent.instance_id in view.unseen):
         return BackendState.UNKNOWN
     return BackendState.ABSENT

@@ -46,19 +46,16 @@ def test_it_is_over_once_a_late_reply_could_not_bring_it_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("intent", "absent_since_s", "unseen"),
+    ("absent_since_s", "unseen"),
     [
-        (RELEASED, 72.0, True),
-        (RELEASED, 71.0, False),
+        (72.0, True),
+        (71.0, False),
         # No listing has begun since it was asked for.
-        (RELEASED, None, True),
-        (WANTED, 72.0, False),
+        (None, True),
     ],
 )
-def test_what_no_listing_had_may_come_up_in_one_that_lags(
-    intent: InstanceIntent, absent_since_s: float | None, unseen: bool
-) -> None:
-    assert is_unseen(intent, EMPTY, absent_since_s=absent_since_s, late_s=30.0) is unseen
+def test_what_no_listing_had_may_come_up_in_one_that_lags(absent_since_s: float | None, unseen: bool) -> None:
+    assert is_unseen(EMPTY, absent_since_s=absent_since_s, late_s=30.0) is unseen
 
 
 def test_it_counts_from_the_first_listing_that_lacked_it() -> None:

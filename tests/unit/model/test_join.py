@@ -123,6 +123,19 @@ def test_a_listing_that_may_not_show_it_yet_can_not_say_that_it_is_gone(
     assert one.state is state
 
 
+@pytest.mark.parametrize(
+    ("unseen", "state"),
+    [(frozenset({"l1.0"}), InstanceState.STOPPING), (frozenset(), InstanceState.GONE)],
+)
+def test_a_node_that_died_before_any_listing_had_it_may_still_hold_its_machine(
+    unseen: frozenset[str], state: InstanceState
+) -> None:
+    view = BackendView((), 200.0, True, unseen=unseen)
+    ray = RayState(1, "s", (node(NodeStatus.DEAD),))
+    (one,) = join(Snapshot(200.0, ray, {"fake": view}, (INTENT,)))
+    assert one.state is state
+
+
 def test_a_listing_that_failed_says_nothing_of_what_it_lacks() -> None:
     assert state_of(row=None, fresh=False) is InstanceState.UNKNOWN
     assert state_of(row=ROW, fresh=False) is InstanceState.UNKNOWN
