@@ -52,16 +52,16 @@ class Tombstones:
         ]
 
     def unseen(self, backend: str, view: BackendView) -> frozenset[str]:
-        """Return the instances that no listing had, and that one which lags may still bring. What was refused
-        is none of them."""
+        """Return the instances so young that a listing which lags may lack them: what it does not have is
+        there all the same. What was refused is none of them."""
         memory, late_s = self._memory, self.late_s(backend)
         absent, listed = memory.history.absent_since, memory.history.first_listed
         return frozenset(
             key
             for key, one in memory.intents.items()
             if one.backend == backend
-            and not (key in listed or key in memory.refused)
-            and is_unseen(view, absent_since_s=absent.get(key), late_s=late_s)
+            and key not in memory.refused
+            and is_unseen(view, since_s=listed.get(key, absent.get(key)), late_s=late_s)
         )
 
     def not_known_to_be_gone(self, listings: Mapping[str, BackendView]) -> list[str]:
@@ -103,10 +103,11 @@ def is_heard(view: BackendView, known: Collection[str]) -> bool:
     return view.listed_at_s > 0 and view.ids.issubset(known)
 
 
-def is_unseen(view: BackendView, *, absent_since_s: float | None, late_s: float) -> bool:
-    """Say whether an instance that no listing had may come up in one still: they have not lacked it for
-    `late_s`. It counts from the first that began after its ask was answered (`absent_since_s`)."""
-    return absent_since_s is None or view.listed_at_s < absent_since_s + late_s
+def is_unseen(view: BackendView, *, since_s: float | None, late_s: float) -> bool:
+    """Say whether a listing may lack an instance that is there: each may be behind by `late_s`, one by more
+    than the one before it. `since_s` is when the first that had it began or, where none has, the first that
+    began after its ask was answered; None where there is no such either."""
+    return since_s is None or view.listed_at_s < since_s + late_s
 
 
 def is_over(

@@ -61,7 +61,7 @@ class BackendView:
     `answers` came of launches since the last round. `under_way`: it is not fresh only because the
     last change has not been answered for long; who is listed as coming or up is so. `asking` are the
     instances that it is being asked for just now: that it does not list them yet says nothing. `unseen`
-    were in no listing yet, and asked for so lately that one which lags may have them still.
+    came, or were asked for, so lately that one which lags may lack them though they are there.
     """
 
     rows: tuple[BackendInstance, ...] = ()
@@ -246,7 +246,7 @@ def _backend_state(
     if row is not None:
         return row.state
     # A listing that began before the release can't tell that the instance has gone, nor can one that may
-    # not even show yet that it came.
+    # not even show that it came.
     too_early = intent.released_at_s is not None and view.listed_at_s <= intent.released_at_s
     left = intent.intent is Intent.RELEASED or (node is not None and node.status is NodeStatus.DEAD)
     if too_early or (left and intent.instance_id in view.unseen):

@@ -46,7 +46,7 @@ def test_it_is_over_once_a_late_reply_could_not_bring_it_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("absent_since_s", "unseen"),
+    ("since_s", "unseen"),
     [
         (72.0, True),
         (71.0, False),
@@ -54,8 +54,8 @@ def test_it_is_over_once_a_late_reply_could_not_bring_it_back() -> None:
         (None, True),
     ],
 )
-def test_what_no_listing_had_may_come_up_in_one_that_lags(absent_since_s: float | None, unseen: bool) -> None:
-    assert is_unseen(EMPTY, absent_since_s=absent_since_s, late_s=30.0) is unseen
+def test_a_listing_that_lags_may_lack_what_is_young(since_s: float | None, unseen: bool) -> None:
+    assert is_unseen(EMPTY, since_s=since_s, late_s=30.0) is unseen
 
 
 def test_it_counts_from_the_first_listing_that_lacked_it() -> None:

@@ -145,3 +145,23 @@ UNSEEN = Scenario(
     people={"remove": 1_800.0},
 )
 """Of a cloud whose listings lag more came than `max_workers`: what was removed at once did not count."""
+
+DIED_YOUNG = Scenario(
+    seed=3,
+    spec=spec(node_type("fast", "cloud")),
+    backends=(
+        BackendScenario(
+            "cloud",
+            "cloud",
+            lag_s=6.0,
+            boot_s=(1.0, 2.0),
+            stop_s=(8.0, 9.0),
+            reclaim_s=1.0,
+            preempts_per_h=1_800.0,
+            strangers=0,
+        ),
+    ),
+    workload=WorkloadScenario((work("task", {"CPU": 4}, (4, 8), work_s=(5.0, 30.0)),), every_s=(1.0, 3.0)),
+    safety_s=60.0,
+)
+"""Of a cloud whose listings lag more came than `max_workers`: what it took back as it joined did not count."""

@@ -15,6 +15,7 @@ FOUND = {
     "each word to go down wakes": (pinned.STRANGERS_HEAD, "bounded"),
     "down waits for nothing late": (pinned.LATE_LAUNCHES, "down"),
     "what no listing had is gone": (pinned.UNSEEN, "limits"),
+    "what died young is gone": (pinned.DIED_YOUNG, "limits"),
     "gangs do not count on queues": (pinned.FULL_CLOUD, "settles"),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from heliostat.control import tombstones
+from heliostat.model import snapshot
 from heliostat.planner import throttle
 from heliostat.planner.settle import New, Settlement
 from heliostat.planner.throttle import Throttled, Withheld
@@ -23,6 +24,13 @@ def down_hears_no_backend_first(patch: pytest.MonkeyPatch) -> None:
 def what_no_listing_had_is_gone(patch: pytest.MonkeyPatch) -> None:
     """What was released before any listing had it is gone with the next one that lacks it."""
     patch.setattr(tombstones, "is_unseen", lambda *_, **__: False)
+
+
+@FOUND.mutant(seed=None, checks="limits")
+def what_died_young_is_gone(patch: pytest.MonkeyPatch) -> None:
+    """Whose node died is gone with a listing that lacks it, though it may not show yet that it came."""
+    told = snapshot._backend_state
+    patch.setattr(snapshot, "_backend_state", lambda intent, view, row, _: told(intent, view, row, None))
 
 
 @FOUND.mutant(seed=None, checks="met")
