@@ -164,4 +164,4 @@ DIED_YOUNG = Scenario(
     workload=WorkloadScenario((work("task", {"CPU": 4}, (4, 8), work_s=(5.0, 30.0)),), every_s=(1.0, 3.0)),
     safety_s=60.0,
 )
-"""Of a cloud whose listings lag more came than `max_workers`: what it took back as it joined did not count."""
+"""Of a cloud whose listings lag more came than `max_workers`: what it took back at once did not count."""
