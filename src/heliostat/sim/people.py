@@ -141,7 +141,8 @@ class People:
         witness.protected.pop(instance_id, None)
         witness.due_s.pop(instance_id, None)
         answer = await asked.remove(instance_id, deadline_s)
-        if deadline_s is not None:
+        # It takes a round until this is answered; who protects it meanwhile takes it back.
+        if deadline_s is not None and instance_id not in witness.protected:
             witness.due_s[instance_id] = self._host.loop.time() + deadline_s
             witness.timed.add(instance_id)
         return answer

@@ -96,6 +96,11 @@ class Backend(ABC):
         self._strike(machine, self.scenario.preempts_per_h, self.preempt)
         self._strike(machine, self.scenario.dies_per_h, self.die)
 
+    def runs_on(self, machine: Machine) -> bool:
+        """Say whether processes of ours live on a machine; what has died may still be listed."""
+        bootstrap = self.bootstraps.get(machine.native_id)
+        return bootstrap is not None and bootstrap.machine is machine and not bootstrap.has_ended
+
     def ended(self, machine: Machine, text: str) -> None:
         """Hear that a machine's processes have ended; the backend needs a moment to notice and tidy up."""
         machine.phase, machine.detail = Phase.STOPPING, machine.detail or text

@@ -191,6 +191,10 @@ class Bootstrap:
                 self._ray.silence(self.machine.node_id, self.machine.cause or cause, notice_s=notice_s)
             self._over(text)
 
+    @property
+    def has_ended(self) -> bool:
+        return self._ended
+
     def _over(self, text: str) -> None:
         self._ended = True
         self._done(self.machine, text)

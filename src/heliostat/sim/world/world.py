@@ -89,8 +89,8 @@ class World:
             self.ray.silence(machine.node_id, Cause.DIED, notice_s=notice_s)
 
     def wake(self, machine: Machine) -> None:
-        """Let a machine be heard again."""
-        if not machine.is_over and machine.node_id:
+        """Let a machine be heard again, unless nothing runs on it any more."""
+        if machine.node_id and self.backends[machine.backend].runs_on(machine):
             self.ray.wake(machine.node_id)
 
     # -- clients ------------------------------------------------------------------------

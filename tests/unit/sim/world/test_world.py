@@ -127,6 +127,26 @@ def test_a_head_that_is_away_and_another_one_are_told_apart() -> None:
     universe.loop.run_until_complete(story())
 
 
+def test_a_machine_that_died_while_it_was_cut_off_is_not_heard_again() -> None:
+    universe = Universe()
+
+    async def story() -> None:
+        await universe.world.provider("b", OURS).apply(Change(launch=(request(1),)))
+        await asyncio.sleep(5)
+        (machine,) = universe.world.running()
+        universe.world.hush(machine)
+        universe.world.backends["b"].die(machine)
+        universe.world.wake(machine)
+        node = universe.world.ray.node(machine.node_id)
+        assert node is not None
+        assert node.silent
+        await asyncio.sleep(40)
+        assert universe.world.ray.node(machine.node_id) is None
+        assert (machine.phase, machine.cause) == (Phase.OVER, Cause.DIED)
+
+    universe.loop.run_until_complete(story())
+
+
 def test_a_machine_that_is_cut_off_for_long_ends_by_itself() -> None:
     universe = Universe()
 
