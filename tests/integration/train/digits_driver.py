@@ -55,6 +55,14 @@ class Course:
             time.sleep(POLL_S)
             self.group.sync()
 
+    def wait_for(self, reason: Reason) -> None:
+        """Hold the training until a member has left for this reason."""
+        end_s = time.monotonic() + WAIT_S
+        while str(reason) not in [one for _, one in self.left]:
+            assert time.monotonic() < end_s, f"nobody left as {reason} within {WAIT_S:g} s: {self.left}"
+            time.sleep(POLL_S)
+            self.group.sync()
+
     def remove(self, member: Member) -> None:
         """Announce by our own command that a member's node goes."""
         words = ["remove", member.node_id[:12], "--deadline", NOTICE]
@@ -104,6 +112,9 @@ class Losses(Course):
                 self.group.target = 1
                 self.wait(1)
                 self.remove(self.group.members[0])
+            case 45:
+                # Its successor needs a moment to start, and must take over before the last step.
+                self.wait_for(Reason.DRAINED)
 
     def pid(self, rank: int) -> int:
         return int(ray.get(self.group.members[rank].actor.pid.remote(), timeout=WAIT_S))
