@@ -53,8 +53,9 @@ def test_it_grows_is_told_of_a_drain_and_goes_on_from_a_checkpoint(tmp_path: Pat
     told = {name: outcome[name] for name in ("starts", "announced", "accuracy")}
     print(told, [size for size, _ in groupby(outcome["sizes"])])
     assert (outcome["sizes"][0], max(outcome["sizes"])) == (1, 3)
-    # One start for the growth, one for the drain, each with what was learned before.
-    assert len(outcome["starts"]) >= 3
+    # One start for the growth, one for the drain, each with what was learned before. A Ray without the
+    # watcher hears of the drain by the node's end, which may come after the last step.
+    assert len(outcome["starts"]) >= (3 if WATCHED else 2)
     assert outcome["starts"] == sorted(outcome["starts"])
     assert outcome["starts"][1] > 0
     assert len(outcome["losses"]) == drivers.CONFIG.steps
