@@ -1,0 +1,1 @@
+"""The Hypha gateway: people far from the cluster call functions that run as Ray tasks."""
