@@ -14,6 +14,7 @@ from typing import Any
 from heliostat.config.autoscaler import RAY, refused_keys
 from heliostat.config.drain_limits import drain_limits
 from heliostat.config.errors import KeyPath, Problem, did_you_mean, found, one_of
+from heliostat.config.gateway import wrong_keys as wrong_gateway_keys
 from heliostat.config.gcs_storage import wrong_keys
 from heliostat.config.positions import Document
 from heliostat.config.ray_keys import refused
@@ -119,7 +120,7 @@ PORTS = ("gcs_port", "ray_client_port", "dashboard_port")
 
 def nothing_written(checked: Checked) -> Iterator[Problem]:
     # Optional keys may be left out, but Ray's validator refuses a key with nothing behind it.
-    optional = ("max_cost_usd_per_h", "defaults_from", "gcs_storage", *PORTS)
+    optional = ("max_cost_usd_per_h", "defaults_from", "gcs_storage", "gateway", *PORTS)
     paths: list[KeyPath] = [("provider", key) for key in optional]
     for name in checked.node_types():
         keys = ("max_workers", "idle_timeout_s", "initialization_commands", "worker_setup_commands")
@@ -243,6 +244,11 @@ def gcs_storage(checked: Checked) -> Iterator[Problem]:
     yield from _own(checked, ("provider", "gcs_storage"), pairs=list(wrong_keys(section)))
 
 
+def gateway(checked: Checked) -> Iterator[Problem]:
+    section = checked.mapping("provider", "gateway")
+    yield from _own(checked, ("provider", "gateway"), pairs=list(wrong_gateway_keys(section)))
+
+
 def environment_names(checked: Checked) -> Iterator[Problem]:
     for name in checked.mapping("provider", "environment"):
         path = ("provider", "environment", name)
@@ -292,6 +298,7 @@ CHECKS: tuple[Check, ...] = (
     backends_exist,
     backend_keys,
     gcs_storage,
+    gateway,
     environment_names,
     drain_limits_are_right,
     rays_autoscaler_can,

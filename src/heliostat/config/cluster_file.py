@@ -21,6 +21,8 @@ from heliostat.config.autoscaler import RAY
 from heliostat.config.checks import BackendChecker, BackendKeys, check_all
 from heliostat.config.drain_limits import drain_limits
 from heliostat.config.errors import KeyPath, Position, Problem, lines
+from heliostat.config.gateway import missing_here as missing_functions
+from heliostat.config.gateway import settings_of, with_absolute_paths
 from heliostat.config.gcs_storage import parsed_address
 from heliostat.config.old_files import read_old
 from heliostat.config.positions import Document, layered, parse, spread
@@ -69,7 +71,9 @@ def load_cluster_file(
     told = {problem.key for problem in problems}
     # What the parser could not make sense of reads as null: saying that as well would mislead.
     problems += [one for one in (*wrong, *check_all(document, backends)) if one.key not in told]
-    problems += _problems(document, missing_here(document.data, base_dir)) if on_disk else []
+    if on_disk:
+        problems += _problems(document, missing_here(document.data, base_dir))
+        problems += _problems(document, missing_functions(document.data, base_dir))
     if model is None or problems:
         raise _error(problems)
     notes = lines([*old.notes, *_problems(document, noted(document.data))])
@@ -112,7 +116,9 @@ def absolute_paths(path: Path, spec: ClusterSpec) -> dict[str, Any]:
     found = {} if mounts == (data.get("file_mounts") or {}) else {"file_mounts": mounts}
     named = provider.get(_DEFAULTS_FROM[-1])
     defaults = named and str(path.parent.resolve() / os.path.expanduser(named))
-    return found if defaults == named else {**found, "provider": {**provider, "defaults_from": defaults}}
+    moved = {} if defaults == named else {"defaults_from": defaults}
+    moved |= with_absolute_paths(data, spec.gateway)
+    return {**found, "provider": {**provider, **moved}} if moved else found
 
 
 def dump_for_state(
@@ -271,6 +277,7 @@ def _spec(model: ClusterModel, *, base_dir: Path, source: str) -> ClusterSpec:
         environment=model.provider.environment,
         source=source,
         gcs_storage=_gcs_storage(model.provider.gcs_storage),
+        gateway=None if model.provider.gateway is None else settings_of(model.provider.gateway, base_dir),
         head_setup=head_setup(model, base_dir),
         head_ports=HeadPorts(
             gcs=model.provider.gcs_port,

@@ -93,6 +93,15 @@ class StatePlaces:
     def autoscaler_log(self) -> Path:
         return self.logs / "autoscaler.log"
 
+    @property
+    def gateway(self) -> Path:
+        """The folder of the gateway's audit log, its revocations and its token; it outlives the cluster."""
+        return self.folder / "gateway"
+
+    @property
+    def gateway_log(self) -> Path:
+        return self.logs / "gateway.log"
+
 
 @dataclass(frozen=True)
 class RuntimePlaces:
@@ -114,6 +123,15 @@ def state_places(root: Path, cluster_name: str) -> StatePlaces:
 def runtime_places(root: Path, *, owner: str, cluster_uid: str) -> RuntimePlaces:
     digest = hashlib.sha256(f"{owner}/{cluster_uid}".encode()).hexdigest()
     return RuntimePlaces(root / digest[:RUNTIME_ID_CHARS])
+
+
+def gateway_socket(root: Path, state_folder: Path) -> Path:
+    """Return the socket of a cluster's gateway, which runs on the host of whoever started it.
+
+    It is in the runtime root itself, since the cluster's own folder there goes and comes with the head.
+    """
+    digest = hashlib.sha256(os.fsencode(state_folder)).hexdigest()[:RUNTIME_ID_CHARS]
+    return checked_socket(root / f"gateway-{digest}.sock")
 
 
 def checked_socket(path: Path) -> Path:

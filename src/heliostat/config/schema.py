@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from heliostat.config.drain_limits import ALLOWED as DRAIN_LIMITS
 from heliostat.config.errors import KeyPath, Problem, did_you_mean, found, one_of
+from heliostat.config.gateway_schema import ELSEWHERE, MODELS, WORDS, GatewayModel, with_stars
 from heliostat.config.positions import Document
 from heliostat.config.ray_keys import AUTH_KEYS, CLOUD_KEYS, CLOUDS, RAY_KEYS, Treatment
 
@@ -85,6 +86,7 @@ class ProviderModel(_Closed):
     orphan_timeout_s: Seconds = 300.0
     head_timeout_s: Seconds = 60.0
     gcs_storage: GcsStorageModel | None = None
+    gateway: GatewayModel | None = None
     gcs_port: Port | None = None
     ray_client_port: Port | None = None
     dashboard_port: Port | None = None
@@ -151,6 +153,7 @@ ALLOWED: Mapping[KeyPath, str] = {
     ("provider", "gcs_storage", "password_file"): "text: a file that begins with / or ~",
     ("provider", "gcs_storage", "password_env"): "text: the name of a variable",
     ("provider", "gcs_storage", "ca_cert"): "text: a file that begins with / or ~",
+    **WORDS,
     **{("provider", f"{name}_port"): _PORT for name in ("gcs", "ray_client", "dashboard")},
     ("provider", "defaults_from"): "text: a file, seen from the cluster file's folder",
     ("provider", "environment"): "a mapping of variables to text",
@@ -206,6 +209,7 @@ MISPLACED: Mapping[KeyPath, str] = {
     "or idle_timeout_s under a node type",
     ("backends",): "it belongs under provider",
     ("gcs_storage",): "it belongs under provider",
+    **ELSEWHERE,
     (
         "provider",
         "gcs_storage",
@@ -224,6 +228,7 @@ _KNOWN: Mapping[KeyPath, type[BaseModel]] = {
     (): ClusterModel,
     ("provider",): ProviderModel,
     ("provider", "gcs_storage"): GcsStorageModel,
+    **MODELS,
     ("auth",): AuthModel,
     ("available_node_types", "*"): NodeTypeModel,
 }
@@ -250,7 +255,7 @@ def pattern(path: KeyPath) -> KeyPath:
         parts[2:3] = ["*"] * len(parts[2:3])
     if parts[:1] == ["file_mounts"]:
         parts[1:2] = ["*"] * len(parts[1:2])
-    return tuple(parts)
+    return with_stars(tuple(parts))
 
 
 def _problem(document: Document, kind: str, *, path: KeyPath, value: object) -> Problem:

@@ -56,6 +56,9 @@ def _fixed(old: ClusterSpec, new: ClusterSpec) -> list[SpecChange]:
         found.append(SpecChange("the head's setup changed: it is done when a head is next started"))
     if old.head_ports != new.head_ports:
         found.append(SpecChange("the head's ports changed: a running head keeps its own"))
+    if old.gateway != new.gateway:
+        text = "provider.gateway changed: a gateway that runs keeps what it began with; start it again"
+        found.append(SpecChange(text))
     return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from heliostat.model.drain_limit import DrainLimit
+from heliostat.model.gateway import GatewaySettings
 from heliostat.model.gcs_storage import GcsStorage
 from heliostat.model.resources import Resources
 from heliostat.model.setup import NO_SETUP, Setup
@@ -97,6 +98,7 @@ class ClusterSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
     gcs_storage: GcsStorage | None = None
+    gateway: GatewaySettings | None = None
     head_setup: Setup = NO_SETUP
     head_ports: HeadPorts = HeadPorts()
     notes: tuple[str, ...] = field(default=(), compare=False)

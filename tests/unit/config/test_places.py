@@ -62,6 +62,16 @@ def test_files_of_a_cluster() -> None:
     ]
 
 
+def test_files_of_a_gateway() -> None:
+    state = places.state_places(Path("/s"), "demo")
+    assert (state.gateway, state.gateway_log) == (Path("/s/demo/gateway"), Path("/s/demo/logs/gateway.log"))
+    one = places.gateway_socket(Path("/r"), state.folder)
+    assert one.parent == Path("/r")
+    assert one != places.gateway_socket(Path("/r"), Path("/other/demo"))
+    with pytest.raises(HeliostatError, match="HELIOSTAT_RUNTIME_DIR"):
+        places.gateway_socket(Path("/" + "r" * 100), state.folder)
+
+
 def test_runtime_folders_differ_by_owner_and_cluster() -> None:
     def folder(owner: str, uid: str) -> places.RuntimePlaces:
         return places.runtime_places(Path("/r"), owner=owner, cluster_uid=uid)

@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from heliostat.config.errors import KeyPath, did_you_mean, found
+from heliostat.config.gateway_schema import MODELS as GATEWAY
 from heliostat.config.schema import (
     ALLOWED,
     AuthModel,
@@ -28,6 +29,7 @@ MODELS: dict[KeyPath, type[BaseModel]] = {
     (): ClusterModel,
     ("provider",): ProviderModel,
     ("provider", "gcs_storage"): GcsStorageModel,
+    **GATEWAY,
     ("auth",): AuthModel,
     ("available_node_types", "*"): NodeTypeModel,
     ("available_node_types", "*", "node_config"): NodeConfig,
@@ -61,6 +63,8 @@ def test_patterns_replace_names_that_users_choose() -> None:
     assert pattern(("provider", "backends", "local")) == ("provider", "backends", "*")
     assert pattern(("provider", "max_surge")) == ("provider", "max_surge")
     assert pattern(("file_mounts", "/data")) == ("file_mounts", "*")
+    allow = ("provider", "gateway", "allow")
+    assert pattern((*allow, 2, "people", 0)) == (*allow, "*", "people", "*")
     assert pattern(()) == ()
 
 

@@ -13,6 +13,7 @@ from heliostat.control.start_document import launch_request
 from heliostat.control.usage import SECONDS_AT_MOST, usage
 from heliostat.control.wiring import Identity
 from heliostat.model.drain_limit import DrainLimit
+from heliostat.model.gateway import GatewaySettings
 from heliostat.model.gcs_storage import RECONNECT_VARIABLE, GcsStorage
 from heliostat.model.instance import (
     BackendInstance,
@@ -172,6 +173,15 @@ def test_a_changed_setup_is_said_without_its_commands() -> None:
         ("a: its setup changed", False),
         ("a has a new shape: nodes of the old one leave when idle", False),
     ]
+
+
+def test_a_changed_gateway_is_for_its_next_start() -> None:
+    old = spec(GPU)
+    (change,) = changes(old, replace(old, gateway=GatewaySettings("https://h")))
+    assert change.text == (
+        "provider.gateway changed: a gateway that runs keeps what it began with; start it again"
+    )
+    assert not change.refused
 
 
 KEPT = GcsStorage("h", 6379)
