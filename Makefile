@@ -11,6 +11,7 @@ EVERY_CORE := --numprocesses=auto --maxprocesses=8 --dist=loadfile
 STAMP := .venv/.installed$(if $(PYTHON),-$(notdir $(PYTHON)))
 # Large, so that only those get it who need it.
 TORCH := .venv/.torch
+HYPHA := .venv/.hypha
 
 .PHONY: help demo demo-train test unit coverage integration nightly check lint format types imports lock picture clean
 
@@ -31,10 +32,10 @@ unit: $(STAMP) $(TORCH) ## run the unit tests on every core
 coverage: $(STAMP) $(TORCH) ## run the unit tests and tell how much of each file they cover (takes longer)
 	$(BIN)/pytest tests/unit $(EVERY_CORE) --cov --cov-report=term
 
-integration: $(STAMP) $(TORCH) ## run the tests that start real Ray
+integration: $(STAMP) $(TORCH) $(HYPHA) ## run the tests that start real Ray and other real servers
 	$(BIN)/pytest tests/integration
 
-nightly: $(STAMP) $(TORCH) ## run what is too long for every change: long tests, more examples, other Ray versions
+nightly: $(STAMP) $(TORCH) $(HYPHA) ## run what is too long for every change: long tests, more examples, other Ray versions
 	$(BIN)/python -m tools.nightly
 
 check: lint types imports ## lint, types, direction of imports, lock file
@@ -72,4 +73,8 @@ $(STAMP): uv.lock pyproject.toml tools/environment.py
 
 $(TORCH): $(STAMP) tools/torch_cpu.py
 	@python=$$(sh tools/pick-python $(PYTHON)) && "$$python" -m tools.torch_cpu
+	@touch $@
+
+$(HYPHA): $(STAMP) tools/hypha_server.py tools/hypha-server.txt
+	@python=$$(sh tools/pick-python $(PYTHON)) && "$$python" -m tools.hypha_server
 	@touch $@

@@ -1,0 +1,1 @@
+"""The side of the gateway that faces Hypha: its connection, its token, and the functions that callers see."""

@@ -1,0 +1,315 @@
+"""Keeps the gateway reachable: a connection with its service registered, and a token that holds.
+
+The client reconnects by itself after a short break, and calls in flight survive that. What it does not
+notice is looked for here: a connection on which the server no longer answers, or a service that it no longer
+knows. Then a new connection is made from nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+
+from heliostat.gateway.hypha import token as tokens
+from heliostat.gateway.hypha.presence import Presence
+from heliostat.gateway.hypha.problems import HyphaError, NameTaken, NotInstalled, SignInNeeded
+from heliostat.gateway.hypha.token import Token, TokenFileError
+
+log = structlog.get_logger(__name__)
+
+ECHO_EVERY_S = 5.0
+ECHO_TIMEOUT_S = 5.0
+MISSES_MAX = 2
+"""Echoes in a row without an answer, after which a connection is given up."""
+
+LOOK_EVERY = 6
+"""At each so many echoes it is looked whether callers can still find the service."""
+
+RETRY_MIN_S = 0.5
+RETRY_MAX_S = 10.0
+NAME_TAKEN_S = 60.0
+"""The server takes so long at most to see that a client of our name has died."""
+
+LIFETIME_S = 86_400.0
+LIFETIME_MIN_S = 3600.0
+"""For a new token when the old one does not say how long it holds, or holds for minutes only."""
+
+RENEW_RETRY_S = 60.0
+
+LOOK_FOR_TOKEN_S = 5.0
+"""How often it is looked, while links are shown, whether somebody has put a token where they are kept."""
+
+
+class Live(Protocol):
+    """What is needed of `connection.Connection`."""
+
+    @property
+    def user(self) -> str: ...
+
+    @property
+    def workspace(self) -> str: ...
+
+    async def register(self, service: Mapping[str, Any]) -> str: ...
+
+    async def echo(self, timeout_s: float) -> None: ...
+
+    async def has_service(self, full_id: str) -> bool: ...
+
+    async def presence(self, peer: str) -> Presence: ...
+
+    async def new_token(self, lifetime_s: float) -> str: ...
+
+    async def revoke(self, token: str) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+class Time(Protocol):
+    def now_s(self) -> float: ...
+
+    def monotonic_s(self) -> float: ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class Means:
+    """How to connect with a token and to have somebody sign in, what the service is, where tokens are."""
+
+    connect: Callable[[str], Awaitable[Live]]
+    sign_in: Callable[[], Awaitable[str]]
+    service: Callable[[], Mapping[str, Any]]
+    environ: Mapping[str, str]
+    variable: str
+    token_path: Path
+
+
+class Upkeep:
+    """The gateway's one connection, over all its lives. `service_id` is its full id once it is registered."""
+
+    def __init__(self, means: Means, time: Time) -> None:
+        self._means, self._time = means, time
+        self._refused: set[str] = set()
+        self._token: Token | None = None
+        self._former: list[Token] = []
+        self._made: set[str] = set()
+        self._is_given_up = False
+        self._live: Live | None = None
+        self._renew_after_s = float("-inf")
+        self.service_id: str | None = None
+        self.problem: str | None = None
+
+    async def run(self) -> None:
+        """Stay connected until cancelled.
+
+        Raises `NobodySignedIn`, `NameTaken`, `NotInstalled` or `TokenFileError`: what only a person can mend.
+        """
+        try:
+            while True:
+                live = self._live = await self._connected()
+                try:
+                    await self._stay(live)
+                finally:
+                    self._live = None
+                    await live.aclose()
+        finally:
+            self.problem = "ended"
+
+    @property
+    def is_connected(self) -> bool:
+        return self._live is not None and self.problem is None
+
+    @property
+    def token(self) -> str | None:
+        """Return the token in use, a secret; None before there is one."""
+        return None if self._token is None else self._token.text
+
+    @property
+    def token_expires_at_s(self) -> float | None:
+        """Return Unix time; None where the token does not say."""
+        return None if self._token is None else self._token.expires_at_s
+
+    async def presence(self, peer: str) -> Presence:
+        """Look whether a client is connected; without a connection of ours nobody is found missing."""
+        if self._live is None or self.problem is not None:
+            return Presence.THERE
+        return await self._live.presence(peer)
+
+    async def revoke(self, token: str) -> None:
+        """Have the server refuse a token; raises `HyphaError`."""
+        live = self._connection()
+        if token == self.token:
+            await self.revoke_own()
+        else:
+            await live.revoke(token)
+
+    async def revoke_own(self) -> None:
+        """Have the server refuse the token in use and those that it has replaced; raises `HyphaError`.
+
+        The connection stays, and is no source of new tokens any more: the next one needs a sign-in.
+        """
+        live = self._connection()
+        if self._token is None:
+            raise HyphaError("the gateway has no token yet")
+        self._is_given_up = True
+        for one in [*self._former, self._token]:
+            if one.text not in self._refused and one.holds(self._time.now_s()):
+                await live.revoke(one.text)
+                self._refused.add(one.text)
+
+    def _connection(self) -> Live:
+        if self._live is None:
+            raise HyphaError("the gateway is not connected to its Hypha server")
+        return self._live
+
+    async def _connected(self) -> Live:
+        retry_s, taken_s = RETRY_MIN_S, None
+        while True:
+            token = await self._current_token()
+            try:
+                live = await self._begin(token)
+            except SignInNeeded as error:
+                self._tell(f"the token from {token.source} can't be used: {error}")
+                self._refused.add(token.text)
+                self._token = None
+                continue
+            except NameTaken as error:
+                taken_s = self._time.monotonic_s() if taken_s is None else taken_s
+                if self._time.monotonic_s() - taken_s > NAME_TAKEN_S:
+                    raise
+                self._tell(f"{error}; waiting for it to go")
+            except NotInstalled:
+                raise
+            except HyphaError as error:
+                taken_s = None
+                self._tell(f"{error}; trying again")
+            else:
+                self.problem = None
+                log.info(
+                    "gateway_connected", workspace=live.workspace, user=live.user, service=self.service_id
+                )
+                return live
+            await self._time.sleep(retry_s)
+            retry_s = min(2 * retry_s, RETRY_MAX_S)
+
+    async def _begin(self, token: Token) -> Live:
+        live = await self._means.connect(token.text)
+        try:
+            self.service_id = await live.register(self._means.service())
+        except BaseException:
+            await live.aclose()
+            raise
+        return live
+
+    async def _stay(self, live: Live) -> None:
+        """Return once the connection is of no use any more."""
+        misses = echoes = 0
+        while misses < MISSES_MAX:
+            await self._time.sleep(ECHO_EVERY_S)
+            echoes += 1
+            try:
+                await live.echo(ECHO_TIMEOUT_S)
+                if echoes % LOOK_EVERY == 0 and not await live.has_service(str(self.service_id)):
+                    self._tell("the Hypha server no longer knows the service")
+                    return
+            except HyphaError as error:
+                misses += 1
+                self._tell(f"{error} ({misses} of {MISSES_MAX})")
+                continue
+            misses = 0
+            self.problem = None
+            await self._renew(live)
+
+    async def _renew(self, live: Live) -> None:
+        token = self._token
+        renew_at_s = None if token is None else token.renew_at_s()
+        now_s = self._time.now_s()
+        if token is None or renew_at_s is None or now_s < max(renew_at_s, self._renew_after_s):
+            return
+        if self._is_given_up:
+            return
+        try:
+            text = await live.new_token(max(token.lifetime_s or LIFETIME_S, LIFETIME_MIN_S))
+        except HyphaError as error:
+            self._renew_after_s = now_s + RENEW_RETRY_S
+            self._tell(f"the token can't be renewed: {error}")
+            return
+        if self._is_given_up:
+            # The owner has revoked ours meanwhile: this one must not be left over.
+            await self._retire(live, tokens.parse(text, token.source))
+            return
+        self._former.append(token)
+        self._token = self._kept(text)
+        self._made.add(text)
+        log.info("gateway_token_renewed", expires_at_s=self._token.expires_at_s)
+        if token.text in self._made:
+            # It was made here and is nobody else's. What was given to the gateway may be in use elsewhere.
+            await self._retire(live, token)
+
+    async def _retire(self, live: Live, token: Token) -> None:
+        try:
+            await live.revoke(token.text)
+        except HyphaError as error:
+            log.warning("gateway_connection", problem=f"the former token can't be revoked: {error}")
+        else:
+            self._refused.add(token.text)
+
+    async def _current_token(self) -> Token:
+        """Return a token that holds: ours, the variable's, the file's, or that of who signs in now."""
+        token = self._token
+        if token is None or token.text in self._refused or not token.holds(self._time.now_s()):
+            token = self._token = self._found() or await self._awaited()
+            self._is_given_up = False
+        return token
+
+    def _found(self) -> Token | None:
+        """Return what was put where tokens are kept, if it holds and the server has not refused it."""
+        means = self._means
+        found = tokens.find(means.environ, means.variable, means.token_path, now_s=self._time.now_s())
+        for words in found.refusals:
+            self._tell(words)
+        return next((one for one in found.tokens if one.text not in self._refused), None)
+
+    async def _awaited(self) -> Token:
+        """Show links until somebody signs in, or puts a token where they are kept."""
+        signing = asyncio.ensure_future(self._means.sign_in())
+        appearing = asyncio.ensure_future(self._appearing())
+        try:
+            await asyncio.wait({signing, appearing}, return_when=asyncio.FIRST_COMPLETED)
+            return self._kept(signing.result()) if signing.done() else appearing.result()
+        finally:
+            for task in (signing, appearing):
+                task.cancel()
+            await asyncio.gather(signing, appearing, return_exceptions=True)
+
+    async def _appearing(self) -> Token:
+        while True:
+            await self._time.sleep(LOOK_FOR_TOKEN_S)
+            try:
+                found = self._found()
+            except TokenFileError as error:
+                # It may be half written, or not yet of its mode; and there is the link.
+                self._tell(str(error))
+                continue
+            if found is not None:
+                log.info("gateway_token_found", source=found.source)
+                return found
+
+    def _kept(self, text: str) -> Token:
+        try:
+            tokens.keep(self._means.token_path, text)
+        except TokenFileError as error:
+            # It holds all the same; only the next start needs a link.
+            self._tell(str(error))
+        return tokens.parse(text, f"the file {self._means.token_path}")
+
+    def _tell(self, words: str) -> None:
+        # Once for each new problem: a server that is away for a day is one line.
+        if words != self.problem:
+            log.warning("gateway_connection", problem=words)
+        self.problem = words
