@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import logging
 import os
 import platform
@@ -18,7 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO, TextIO, cast
+from typing import TextIO, cast
 
 import structlog
 
@@ -32,6 +31,7 @@ from heliostat.cli.driver_notes import note_for_drivers
 from heliostat.cli.head_lease import HeadLease, follow
 from heliostat.cli.launch_file import LaunchFile
 from heliostat.cli.system import RandomIds, SystemClock, abstract_lock, controller_lock, lock_holder
+from heliostat.cli.unfailing_log import UnfailingLog
 from heliostat.cli.why_file import read_why
 from heliostat.config.cluster_file import FileConfigSource
 from heliostat.config.places import RuntimePlaces, StatePlaces, ensure_private_dir, site_file
@@ -349,22 +349,6 @@ def _gcs_settings(record: ClusterRecord, launch: LaunchFile, clock: Clock) -> Gc
         else None,
         serve_metrics=not record.autoscaler,
     )
-
-
-class UnfailingLog(io.TextIOBase):
-    """The log as a file whose disk may be full: that costs lines, and must not end a controller."""
-
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
-
-    def write(self, text: str) -> int:
-        with contextlib.suppress(OSError):
-            return self._file.write(text)
-        return 0
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            self._file.flush()
 
 
 def _configure_log() -> None:

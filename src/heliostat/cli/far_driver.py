@@ -57,6 +57,14 @@ def job_there(record: ClusterRecord, argv: Sequence[str], *, job_id: str) -> Com
     return _there(record, [*_job(record, job_id), os.getcwd(), *argv], terminal=False)
 
 
+def pipe_to(record: ClusterRecord, argv: Sequence[str]) -> Command:
+    """Return the command that runs `argv` beside the head, here or there, as a driver whose standard streams
+    carry data."""
+    if not is_far(record):
+        return Command(tuple(argv), driver.driver_environment(record))
+    return _there(record, argv, terminal=False, options=("--unbuffered",))
+
+
 def end_of_job_there(record: ClusterRecord, *, job_id: str) -> Command:
     """Return the command that stops that job; one that has ended stays as it is."""
     return _there(record, _job(record, job_id), terminal=False)
@@ -66,12 +74,18 @@ def _job(record: ClusterRecord, job_id: str) -> list[str]:
     return [record.python or "python3", "-m", "heliostat.raylink.job", record.dashboard_url, job_id]
 
 
-def _there(record: ClusterRecord, argv: Sequence[str], *, terminal: bool) -> Command:
+def _there(
+    record: ClusterRecord,
+    argv: Sequence[str],
+    *,
+    terminal: bool,
+    options: Sequence[str] = ("--quit-on-interrupt",),
+) -> Command:
     wanted = {**driver.driver_variables(record), CLUSTER_VARIABLE: record.cluster_name}
     environment = {**tunnel_environment(os.environ), **wanted}
     if record.job is not None:
-        options = ("--pty",) if terminal else ("--quit-on-interrupt",)
-        return Command((*step_of(record.job.job_id, *options), *argv), environment)
+        how = ("--pty",) if terminal else options
+        return Command((*step_of(record.job.job_id, *how), *argv), environment)
     exports = [f"{name}={value}" for name, value in wanted.items()]
     far = shlex.join(["env", f"--chdir={os.getcwd()}", *exports, *argv])
     return Command((*SSH, *(("-t",) if terminal else ()), record.host, far), environment)

@@ -114,6 +114,9 @@ def plan_head(
     ports = choose_ports(options, claims)
     base = {**os.environ, "HELIOSTAT_CLUSTER_UID": cluster_uid}
     base.pop("HELIOSTAT_INSTANCE_ID", None)
+    if spec.gateway is not None:
+        # All that starts here and on nodes would have it, and so would the code of others that runs there.
+        base.pop(spec.gateway.token_env, None)
     command = head_command(options, ports, environment=base)
     inherited = {k: v for k, v in command.environment.items() if k not in HEAD_ONLY}
     inherited |= {k: os.environ[k] for k in GPU_VARIABLES if k in os.environ}

@@ -32,6 +32,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "run": "Bring a cluster up, run a command on it, take it down.",
         "env": "Print what a driver needs in its environment.",
         "shell": "Open a shell with that environment.",
+        "gateway": "Let colleagues elsewhere use a cluster, through Hypha.",
     },
     "Look": {
         "list": "List your clusters on this machine.",

@@ -12,6 +12,7 @@ import pytest
 from heliostat.cli import addresses
 from heliostat.cli.addresses import Interface
 from heliostat.cli.head import HeadPlan, head_host, networks, place_here, plan_head
+from heliostat.model.gateway import GatewaySettings
 from heliostat.model.node_type import ClusterSpec, HeadPorts, NodeType, Policy
 from heliostat.model.resources import Resources
 from heliostat.ports.errors import ConfigError
@@ -103,6 +104,23 @@ def test_a_head_has_the_ports_that_the_file_wishes_where_they_are_free() -> None
     assert not made.dashboard_url.endswith(f":{taken}")
     (note,) = made.notes
     assert note.startswith(f"port {taken} is in use: the dashboard takes ")
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_the_token_of_the_clusters_gateway_stays_behind(
+    monkeypatch: pytest.MonkeyPatch, served: bool
+) -> None:
+    monkeypatch.setenv("LAB_TOKEN", "secret")
+    monkeypatch.setenv("HYPHA_TOKEN", "a person's own")
+    settings = GatewaySettings("https://hypha.example.org", token_env="LAB_TOKEN")
+    spec = replace(cluster({}), gateway=settings if served else None)
+    with PortClaims() as claims:
+        made = plan_head(
+            spec, place_here(spec), cluster_uid="u" * 32, token_path=Path("/t"), port=None, claims=claims
+        )
+    environment = {**made.environment, **made.head_environment}
+    assert ("LAB_TOKEN" in environment) is not served
+    assert environment["HYPHA_TOKEN"] == "a person's own"
 
 
 def test_one_backends_network_serves_all() -> None:

@@ -50,12 +50,14 @@ VIOLATIONS = [
         for package in ("control", "providers", "journal", "config", "api", "testing", "sim")
         for name in ("ray", "grpc")
     ],
+    *[("gateway-hypha", package, "hypha_rpc") for package in ("control", "gateway", "cli")],
     ("testing", "testing", "heliostat.raylink"),
     *[("sim", "sim", name) for name in ("heliostat.raylink", "time", "socket", "subprocess", "threading")],
     ("edges", "control", "rich"),
     ("edges", "sim", "click"),
     ("edges", "providers", "starlette"),
     ("values", "control", "pydantic"),
+    *[("gateway-rules", "gateway.rules", name) for name in ("ray", "hypha_rpc", "heliostat.api")],
     ("node", "node", "heliostat.model"),
     ("node", "node", "heliostat.cli"),
     ("node", "node", "structlog"),
@@ -65,6 +67,9 @@ VIOLATIONS = [
     ("train-ray", "train", "ray"),
     ("train-unseen", "control", "heliostat.train"),
     ("providers", "providers.one", "heliostat.providers.two"),
+    *[("gateway-carried", "gateway.work.keeper", name) for name in ("heliostat.model", "ray", "pydantic")],
+    *[("gateway-ray", "gateway", name) for name in ("ray", "heliostat.raylink")],
+    ("gateway-process", "gateway.work.workplace", "heliostat.gateway.work.driver"),
 ]
 
 
@@ -80,10 +85,18 @@ def checked(folder: Path) -> str:
     return done.stdout
 
 
+def named() -> set[str]:
+    """Return the folders of single modules that contracts name, and of those above them."""
+    keys = ("source_modules", "forbidden_modules")
+    names = {name for contract in CONTRACTS for key in keys for name in contract.get(key, ())}
+    ours = [Path(*name.split(".")[1:]) for name in names if name.startswith("heliostat.")]
+    return {str(one) for path in ours for one in (path, *path.parents)}
+
+
 def skeleton(folder: Path) -> Path:
-    """Make a package with the same folders and nothing in them, but for two providers."""
+    """Make a package with the same folders and nothing in them, two providers, and what contracts name."""
     packages = [path.name for path in tree.SOURCE.iterdir() if (path / "__init__.py").exists()]
-    for name in ("", *packages, "providers/one", "providers/two"):
+    for name in ("", *packages, "providers/one", "providers/two", *named()):
         (folder / "heliostat" / name).mkdir(parents=True, exist_ok=True)
         (folder / "heliostat" / name / "__init__.py").touch()
     return folder

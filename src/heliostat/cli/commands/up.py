@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 @click.option("--port", type=click.IntRange(1, 65_535), help="The head's port; another if it is taken.")
 @click.option("--successor", is_flag=True, help="Ask for the next head now, where it is a Slurm job.")
 @click.option("--wait", type=DURATION, help="With --detach: wait so long for a head that is a Slurm job.")
+@click.option("--gateway", is_flag=True, help="Let colleagues in through Hypha as well, while it is up.")
 @override_options
 @json_option
 def command(  # noqa: PLR0913 - click gives each option its own
@@ -49,6 +50,7 @@ def command(  # noqa: PLR0913 - click gives each option its own
     port: int | None,
     successor: bool,
     wait: float | None,
+    gateway: bool,
     name: str | None,
     max_workers: int | None,
     as_json: bool,
@@ -66,6 +68,7 @@ def command(  # noqa: PLR0913 - click gives each option its own
       heliostat up cluster.yaml
       heliostat up cluster.yaml --detach --idle-after 30m
       heliostat up examples/gpus.yaml --workers 2
+      heliostat up cluster.yaml --detach --gateway
     """
     with stop_signals_held_back():
         from heliostat.cli.start import StartOptions
@@ -84,14 +87,36 @@ def command(  # noqa: PLR0913 - click gives each option its own
     if successor:
         _ask_for_successor(file, options, as_json=as_json)
         return
+    if gateway:
+        _sign_in(file, options)
     with starting():
         record = _start(file, options)
+    if gateway:
+        _begin_gateway(record)
     if waits(record):
         _tell_that_it_waits(record, as_json=as_json)
     elif detach or is_detached(record):
         _tell_how_to_use(record, detached=True, as_json=as_json)
     else:
         _stay(record, as_json=as_json)
+
+
+def _sign_in(file: Path, options: StartOptions) -> None:
+    """Have somebody sign in for the gateway, before anything is started."""
+    from heliostat.cli.gateway_process import sign_in_before
+    from heliostat.cli.gateway_view import with_gateway
+    from heliostat.cli.preparing import load_spec
+
+    spec = with_gateway(load_spec(file, options.overrides), file)
+    sign_in_before(spec, state_places(root(), spec.name))
+
+
+def _begin_gateway(record: ClusterRecord) -> None:
+    from heliostat.cli import gateway_keeper
+
+    places = state_places(root(), record.cluster_name)
+    gateway_keeper.begin(record.cluster_name, places)
+    tell(f"the gateway starts; its log is {places.gateway_log}")
 
 
 def _start(file: Path, options: StartOptions) -> ClusterRecord:

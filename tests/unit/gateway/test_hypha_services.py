@@ -1,0 +1,858 @@
+"""The functions that callers see, over stand-ins for rules and cluster: nothing goes back but an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from heliostat.gateway.errors import CallError, Code
+from heliostat.gateway.hypha import payload, streams
+from heliostat.gateway.hypha.presence import Presence
+from heliostat.gateway.work.port import JobStatus, Needs, Signature
+from heliostat.model.gateway import CallLimits, Right
+from tests.gateway_parts import EVERYTHING, Gateway, RulesByName, WorkOnCall, context_of, gateway
+
+MAY = {
+    "ada@example.org": frozenset({Right.CALL, Right.RUN}),
+    "bob@example.org": frozenset({Right.CALL, Right.RUN}),
+    "root@example.org": EVERYTHING,
+}
+ADA, BOB, ROOT, STRANGER = map(context_of, ("ada", "bob", "root", "eve"))
+BLUR = Signature("blur", "Blur an image.", {"type": "object"}, "ndarray", Needs(cpus=2.0, timeout_s=30.0))
+
+
+def made(folder: Path, work: WorkOnCall | None = None, **limits: Any) -> Gateway:
+    return gateway(folder, RulesByName(MAY, CallLimits(**limits)), work or WorkOnCall())
+
+
+async def test_hello_says_who_calls_and_what_answers(tmp_path: Path) -> None:
+    hello = made(tmp_path).functions()["hello"]
+    assert await hello(context=ADA) == {
+        "ok": True,
+        "call_id": "c1",
+        "value": {
+            "you": {"name": "ada@example.org", "id": "ada", "workspace": "ws-user-ada"},
+            "gateway": {"cluster": "demo"},
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        ("hello", {}),
+        ("status", {}),
+        ("functions", {}),
+        ("run_python", {"script": "1"}),
+        ("call", {"function": "blur"}),
+        ("call", {"function": "none such"}),
+        ("progress", {"call_id": "c1"}),
+        ("stop_call", {"call_id": "c1"}),
+        ("calls", {}),
+        ("submit", {"entrypoint": "ls"}),
+        ("job_status", {"job_id": "j"}),
+        ("job_logs", {"job_id": "j"}),
+        ("stop_job", {"job_id": "j"}),
+    ],
+)
+async def test_a_stranger_gets_the_same_short_answer_everywhere(
+    tmp_path: Path, function: str, arguments: dict[str, Any]
+) -> None:
+    one = made(tmp_path, WorkOnCall(signatures=[BLUR]))
+    refused = await one.functions()[function](**arguments, context=STRANGER)
+    message = "the owner of this gateway has not let you do this"
+    assert refused == {"ok": False, "call_id": "c1", "error": {"code": "not_allowed", "message": message}}
+    assert one.rules.entries == []
+
+
+@pytest.mark.parametrize(
+    ("positional", "named", "message"),
+    [
+        ((), {}, "script: is required"),
+        (("1",), {"script": "2"}, "script is given twice"),
+        (("1", {}, 3), {}, "2: there is no such argument"),
+        ((5,), {}, "script: input should be a valid string"),
+        (("1",), {"inputs": [1]}, "inputs: input should be a valid dictionary"),
+        (("1",), {"inputs": {"a": {1, 2}}}, "inputs.a: values of type set can't be sent"),
+        (("1",), {"resources": {"TPU": 1}}, "resources.TPU.[key]: input should be 'CPU', 'GPU' or 'memory'"),
+        (("1",), {"resources": {"CPU": -1}}, "resources.CPU: input should be greater than or equal to 0"),
+        (("1",), {"timeout_s": 0}, "timeout_s: input should be greater than 0"),
+        (("1",), {"_rtype": 1, "nice": 2}, "nice: there is no such argument"),
+    ],
+)
+async def test_wrong_arguments_are_named(
+    tmp_path: Path, positional: tuple[Any, ...], named: dict[str, Any], message: str
+) -> None:
+    found = await made(tmp_path).functions()["run_python"](*positional, **named, context=ADA)
+    assert found["error"]["code"] == "invalid"
+    assert message in found["error"]["message"]
+
+
+async def test_nothing_is_made_of_what_somebody_brings_who_may_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at = []
+    monkeypatch.setattr(payload, "plain", lambda value, *, where: looked_at.append(where))
+    functions = made(tmp_path, WorkOnCall(signatures=[BLUR])).functions()
+    for name, arguments in (
+        ("run_python", {"script": "1", "inputs": {"a": [1]}}),
+        ("call", {"function": "blur"}),
+        ("submit", {"entrypoint": "ls", "runtime_env": {"a": [1]}}),
+    ):
+        assert (await functions[name](**arguments, context=STRANGER))["error"]["code"] == "not_allowed"
+    assert looked_at == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ({"inputs": dict.fromkeys(map(str, range(200_001)))}, "too_large"),
+        ({"inputs": {"a": [0] * 200_001}}, "too_large"),
+        ({"resources": {"CPU": 1} | dict.fromkeys(map(str, range(1000)))}, "invalid"),
+        (dict.fromkeys(map(str, range(1000))), "invalid"),
+    ],
+)
+async def test_what_holds_too_many_values_is_refused_in_a_sentence(
+    tmp_path: Path, arguments: dict[str, Any], code: str
+) -> None:
+    refused = await made(tmp_path).functions()["run_python"](**{"script": "1", **arguments}, context=ADA)
+    assert refused["error"]["code"] == code
+    assert len(refused["error"]["message"]) < 200
+
+
+async def test_values_are_read_and_written_beside_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Walking through the values waits until the loop has done something else."""
+    turned, walked = threading.Event(), []
+    for name in ("plain", "to_json", "from_json"):
+        real = getattr(payload, name)
+
+        def slow(value: Any, *args: Any, real: Any = real, **more: Any) -> Any:
+            walked.append(turned.wait(10))
+            return real(value, *args, **more)
+
+        monkeypatch.setattr(payload, name, slow)
+    one = made(tmp_path, WorkOnCall(lambda script: 1))
+    run = asyncio.create_task(one.functions()["run_python"]("1", {"a": 1}, encoding="json", context=ADA))
+    assert (await one.functions()["hello"](context=ADA))["ok"]
+    turned.set()
+    assert (await run)["value"] == 1
+    assert walked
+    assert all(walked)
+
+
+async def test_kept_answers_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "KEPT_MAX_BYTES", 100)
+    measured: list[Any] = []
+    real = payload.size_bytes
+    monkeypatch.setattr(payload, "size_bytes", lambda value: measured.append(value) or real(value))
+    one = made(tmp_path, WorkOnCall(lambda script: b"x" * 40))
+    run, look = one.functions()["run_python"], one.functions()["progress"]
+    ids = [(await run("1", wait=False, context=ADA))["call_id"] for _ in range(3)]
+    await asyncio.gather(*(call.task for call in one.underway._calls.values()))
+    found = [await look(call_id, context=ADA) for call_id in ids]
+    assert [one["ok"] for one in found] == [False, True, True]
+    assert measured.count(b"x" * 40) == 3
+
+
+async def test_a_defect_is_told_to_nobody_but_the_owner(tmp_path: Path) -> None:
+    def run(script: Any) -> Any:
+        raise KeyError("/home/ada/secret")
+
+    class Broken(WorkOnCall):
+        async def job_status(self, job_id: str) -> Any:
+            raise KeyError("/home/ada/secret")
+
+        async def submit(self, *_: Any, **__: Any) -> str:
+            raise KeyError("/home/ada/secret")
+
+    one = made(tmp_path, Broken(run))
+    one.services._jobs._owners.add("j", "ada@example.org")
+    for function, arguments in (
+        ("run_python", {"script": "1"}),
+        ("job_status", {"job_id": "j"}),
+        ("submit", {"entrypoint": "ls"}),
+    ):
+        found = await one.functions()[function](**arguments, context=ADA)
+        assert found["error"]["code"] == "internal"
+        assert "secret" not in json.dumps(found)
+
+
+async def test_a_script_gets_its_inputs_and_its_value_goes_back(tmp_path: Path) -> None:
+    image = np.arange(4.0)
+    one = made(tmp_path, WorkOnCall(lambda script: script.inputs["image"] * 2))
+    found = await one.functions()["run_python"]("…", {"image": image}, context=ADA)
+    np.testing.assert_array_equal(found["value"], image * 2)
+    (entry,) = one.rules.entries
+    assert (entry.ask.payload_bytes, entry.outcome) == (3 + 5 + 32 + 8 + 8, "ok")
+    assert [done.ran_s for done in entry.costs] == [0.5]
+
+
+async def test_who_speaks_json_gets_json(tmp_path: Path) -> None:
+    one = made(tmp_path, WorkOnCall(lambda script: [script.inputs["raw"], float("nan")]))
+    inputs = {"raw": {"$bytes": "AP8="}}
+    found = await one.functions()["run_python"](script="…", inputs=inputs, encoding="json", context=ADA)
+    assert json.loads(json.dumps(found, allow_nan=False))["value"] == [{"$bytes": "AP8="}, {"$float": "nan"}]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "resources", "needs"),
+    [
+        (False, None, Needs(cpus=1.0, gpus=0.0)),
+        (True, None, Needs(cpus=1.0, gpus=1.0)),
+        (True, {"CPU": 2}, Needs(cpus=2.0, gpus=0.0)),
+        (True, {"GPU": 0.5, "memory": 2e9}, Needs(cpus=1.0, gpus=0.5, memory_bytes=2_000_000_000)),
+    ],
+)
+async def test_who_asks_for_nothing_gets_a_gpu_if_there_are_any(
+    tmp_path: Path, gpus: bool, resources: Any, needs: Needs
+) -> None:
+    one = gateway(tmp_path, RulesByName(MAY), WorkOnCall(lambda script: 1), gpus=gpus)
+    await one.functions()["run_python"]("1", resources=resources, context=ADA)
+    assert one.rules.entries[0].ask.needs == needs
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "allowed_s", "given_s"), [(None, 3600.0, 600.0), (None, 60.0, 60.0), (50.0, 60.0, 50.0)]
+)
+async def test_time_is_within_the_callers_limits(
+    tmp_path: Path, asked_s: float | None, allowed_s: float, given_s: float
+) -> None:
+    one = made(tmp_path, timeout_s=allowed_s)
+    asked = asyncio.create_task(one.functions()["run_python"]("1", timeout_s=asked_s, context=ADA))
+    arrived = await one.work.arrived.get()
+    assert arrived.needs is not None
+    assert arrived.needs.timeout_s == given_s
+    arrived.end.set_result(None)
+    assert (await asked)["ok"]
+
+
+async def test_too_much_time_and_too_large_results_are_refused(tmp_path: Path) -> None:
+    one = made(tmp_path, WorkOnCall(lambda script: b"x" * 100), timeout_s=60.0, payload_bytes=50)
+    run = one.functions()["run_python"]
+    codes = [(await run("1", **more, context=ADA))["error"]["code"] for more in ({"timeout_s": 61}, {})]
+    assert codes == ["limit", "too_large"]
+    assert [entry.outcome for entry in one.rules.entries] == codes
+
+
+async def test_a_published_function_has_its_own_needs(tmp_path: Path) -> None:
+    one = made(tmp_path, WorkOnCall(signatures=[BLUR]))
+    asked = asyncio.create_task(one.functions()["call"]("blur", {"sigma": 2}, context=ADA))
+    arrived = await one.work.arrived.get()
+    assert (arrived.what, arrived.needs) == (("blur", {"sigma": 2}), BLUR.needs)
+    arrived.end.set_exception(CallError(Code.FAILED, "sigma is too small"))
+    assert (await asked)["error"] == {"code": "failed", "message": "sigma is too small"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "needs"),
+    [
+        ({"resources": {"CPU": 0.001}}, Needs(2.0, 1.0, 10**9, 30.0)),
+        ({"resources": {"CPU": 3, "memory": 5}, "timeout_s": 20}, Needs(3.0, 1.0, 10**9, 20.0)),
+        ({"resources": {"GPU": 2, "memory": 4e9}}, Needs(2.0, 2.0, 4 * 10**9, 30.0)),
+        ({"timeout_s": 5}, Needs(2.0, 1.0, 10**9, 5.0)),
+    ],
+)
+async def test_a_caller_may_ask_for_more_than_a_function_needs_and_never_for_less(
+    tmp_path: Path, asked: dict[str, Any], needs: Needs
+) -> None:
+    blur = replace(BLUR, needs=Needs(cpus=2.0, gpus=1.0, memory_bytes=10**9, timeout_s=30.0))
+    one = made(tmp_path, WorkOnCall(signatures=[blur]))
+    calling = asyncio.create_task(one.functions()["call"]("blur", context=ADA, **asked))
+    arrived = await one.work.arrived.get()
+    assert arrived.needs == needs
+    arrived.end.set_result(1)
+    assert (await calling)["ok"]
+
+
+async def test_a_functions_time_is_not_the_callers_to_lengthen(tmp_path: Path) -> None:
+    call = made(tmp_path, WorkOnCall(signatures=[BLUR])).functions()["call"]
+    refused = (await call("blur", timeout_s=31, context=ADA))["error"]
+    assert refused == {"code": "limit", "message": "blur may take 30 s; 31 s are asked for"}
+
+
+async def test_functions_are_asked_for_now_and_then_and_only_who_may_call_learns_why_not(
+    tmp_path: Path,
+) -> None:
+    answers: list[Any] = [[BLUR], CallError(Code.UNAVAILABLE, "the head does not answer"), [BLUR]]
+
+    class Asked(WorkOnCall):
+        async def functions(self) -> Any:
+            found = answers.pop(0)
+            if isinstance(found, CallError):
+                raise found
+            return found
+
+    one = made(tmp_path, Asked())
+    call = one.functions()["call"]
+    for code in ("invalid", "unavailable", "invalid"):
+        for _ in range(3):
+            assert (await call("none such", context=ADA))["error"]["code"] == code
+            assert (await call("none such", context=STRANGER))["error"]["code"] == "not_allowed"
+        one.now[0] += 6.0
+    assert answers == []
+
+
+async def test_only_functions_that_one_may_call_are_listed(tmp_path: Path) -> None:
+    secret = Signature("secret", "", {}, "None", Needs())
+    one = made(tmp_path, WorkOnCall(signatures=[BLUR, secret]))
+    listed = await one.functions()["functions"](context=ADA)
+    assert [each["name"] for each in listed["value"]] == ["blur"]
+    assert listed["value"][0]["needs"]["cpus"] == 2.0
+
+
+async def test_a_stream_tells_progress_and_ends_with_the_answer(tmp_path: Path) -> None:
+    one = made(tmp_path)
+    stream = await one.functions()["run_python"]("1", stream=True, context=ADA)
+    parts = [await anext(stream)]
+    arrived = await one.work.arrived.get()
+    arrived.say("waiting for a node: Slurm, Priority")
+    parts.append(await anext(stream))
+    arrived.say("running")
+    assert one.rules.entries[0].lines == ["waiting for a node: Slurm, Priority", "running"]
+    arrived.end.set_result(7)
+    parts += [part async for part in stream]
+    assert [part.get("progress", part.get("value")) for part in parts] == [
+        "accepted",
+        "waiting for a node: Slurm, Priority",
+        "running",
+        7,
+    ]
+
+
+async def test_a_refusal_ends_a_stream_too(tmp_path: Path) -> None:
+    stream = await made(tmp_path).functions()["run_python"]("1", stream=True, context=STRANGER)
+    assert [part async for part in stream][-1]["error"]["code"] == "not_allowed"
+
+
+async def test_who_looks_later_gets_the_same(tmp_path: Path) -> None:
+    one = made(tmp_path)
+    run, look = one.functions()["run_python"], one.functions()["progress"]
+    begun = await run("1", wait=False, context=ADA)
+    assert begun == {"ok": True, "call_id": "c1", "value": {"done": False}}
+    arrived = await one.work.arrived.get()
+    arrived.say("running")
+    seen = (await look("c1", context=ADA))["value"]
+    assert seen == {"lines": ["running"], "offset": 8, "done": False, "answer": None}
+    looking = asyncio.create_task(look("c1", 8, context=ADA))
+    arrived.end.set_result(b"ab")
+    answer = (await looking)["value"]["answer"]
+    assert answer == {"ok": True, "call_id": "c1", "value": b"ab"}
+    assert (await look("c1", context=BOB))["error"]["code"] == "unknown_job"
+
+
+async def test_calls_are_ended_by_who_made_them_and_by_admins(tmp_path: Path) -> None:
+    one = made(tmp_path)
+    run, stop = one.functions()["run_python"], one.functions()["stop_call"]
+    first, second = (asyncio.create_task(run("1", context=ADA)) for _ in range(2))
+    ids = [(await one.work.arrived.get()).call_id for _ in range(2)]
+    assert (await stop(ids[0], context=BOB))["error"]["code"] == "unknown_job"
+    assert (await stop(ids[0], context=ADA))["value"] is True
+    assert (await stop(ids[1], context=ROOT))["value"] is True
+    assert [(await task)["error"] for task in (first, second)] == [
+        {"code": "stopped", "message": "you ended it"},
+        {"code": "stopped", "message": "an administrator ended it"},
+    ]
+    assert one.work.cancelled == 2
+    assert one.rules.running == []
+
+
+async def test_ones_own_job_is_ended_like_a_call_and_what_is_unknown_is_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heliostat.gateway.hypha.job_keeper.LOOK_AFTER_S", 0.0)
+    one = made(tmp_path)
+    stop = one.functions()["stop_call"]
+    job_id = (await one.functions()["submit"]("x", context=ADA))["value"]
+    unknown = [await stop(given, context=who) for given, who in ((job_id, BOB), ("none such", ADA))]
+    assert [each["error"]["code"] for each in unknown] == ["unknown_job"] * 2
+    assert unknown[0]["error"]["message"] == unknown[1]["error"]["message"]
+    assert (await stop(job_id, context=ADA))["value"] is True
+    await ended(one)
+    assert one.work.jobs[job_id].state == "stopped"
+    assert (await stop(job_id, context=ROOT))["value"] is False
+
+
+async def test_a_waiting_caller_that_is_cut_off_frees_its_slot(tmp_path: Path) -> None:
+    one = made(tmp_path)
+    waiting = asyncio.create_task(one.functions()["run_python"]("1", context=ADA))
+    await one.work.arrived.get()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    while one.rules.running:
+        await asyncio.sleep(0)
+    assert one.work.cancelled == 1
+
+
+@pytest.mark.parametrize(
+    ("wait", "passed_s", "found", "looks"),
+    [
+        (True, 0.0, Presence.GONE, 2),
+        (True, 0.0, Presence.SILENT, 6),
+        (False, streams.ABANDONED_S + 1, Presence.THERE, 1),
+    ],
+)
+async def test_a_caller_that_has_gone_frees_its_slot(
+    tmp_path: Path, wait: bool, passed_s: float, found: Presence, looks: int
+) -> None:
+    async def look(peer: str) -> Presence:
+        return found
+
+    one = made(tmp_path)
+    asked = asyncio.create_task(one.functions()["run_python"]("1", wait=wait, context=ADA))
+    await one.work.arrived.get()
+    for number in range(looks):
+        assert len(one.rules.running) == 1, f"ended before look {number}"
+        one.now[0] += passed_s
+        await one.underway.sweep(look)
+        await asyncio.sleep(0)
+    await asked
+    while one.rules.running:
+        await asyncio.sleep(0)
+
+
+async def test_who_is_there_keeps_its_call_and_who_comes_back_begins_anew(tmp_path: Path) -> None:
+    seen = iter([Presence.THERE, Presence.GONE] * 3)
+
+    async def look(peer: str) -> Presence:
+        assert peer == ADA["from"]
+        return next(seen)
+
+    one = made(tmp_path)
+    asked = asyncio.create_task(one.functions()["run_python"]("1", context=ADA))
+    arrived = await one.work.arrived.get()
+    for _ in range(6):
+        one.now[0] += streams.ABANDONED_S
+        await one.underway.sweep(look)
+    arrived.end.set_result(1)
+    assert (await asked)["value"] == 1
+
+
+async def test_closing_a_stream_ends_its_call(tmp_path: Path) -> None:
+    one = made(tmp_path)
+    stream = await one.functions()["run_python"]("1", stream=True, context=ADA)
+    await anext(stream)
+    await one.work.arrived.get()
+    await stream.aclose()
+    while one.rules.running:
+        await asyncio.sleep(0)
+    assert one.work.cancelled == 1
+
+
+async def test_going_down_lets_calls_end_and_then_ends_them(tmp_path: Path) -> None:
+    one = made(tmp_path)
+    run = one.functions()["run_python"]
+    quick, slow = (asyncio.create_task(run("1", context=ADA)) for _ in range(2))
+    (await one.work.arrived.get()).end.set_result(1)
+    await one.work.arrived.get()
+    await one.services.aclose(timeout_s=0.01)
+    assert ((await quick)["ok"], (await slow)["error"]["code"]) == (True, "stopped")
+    assert (await run("1", context=ADA))["error"]["code"] == "unavailable"
+
+
+async def test_whatever_waits_has_its_answer_when_the_gateway_goes_down(tmp_path: Path) -> None:
+    class Silent(WorkOnCall):
+        async def submit(self, *_: Any, **__: Any) -> str:
+            return await self._future()
+
+        async def job_status(self, job_id: str) -> Any:
+            return await self._future()
+
+        async def functions(self) -> Any:
+            return await self._future()
+
+    one = made(tmp_path, Silent())
+    one.services._jobs._owners.add("j", "ada@example.org")
+    functions = one.functions()
+    asked = {
+        "submit": {"entrypoint": "x"},
+        "job_status": {"job_id": "j"},
+        "functions": {},
+        "job_logs": {"job_id": "j", "offset": 5, "wait_s": 25},
+    }
+    waiting = [asyncio.create_task(functions[name](**given, context=ADA)) for name, given in asked.items()]
+    while len(one.rules.contexts) < len(asked):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await one.services.aclose(timeout_s=0.01)
+        answers = [await task for task in waiting]
+    assert [answer["error"]["code"] for answer in answers[:3]] == ["lost"] * 3
+    # Of a log there is what there is.
+    assert answers[3]["ok"]
+    assert "job_status" in answers[0]["error"]["message"]
+    assert {one["call_id"] for one in answers} == {"c1", "c2", "c3", "c4"}
+    for name, given in asked.items():
+        assert (await functions[name](**given, context=ADA))["error"]["code"] == "unavailable"
+
+
+async def test_a_submit_that_is_through_in_time_is_answered_well(tmp_path: Path) -> None:
+    go_on = asyncio.Event()
+
+    class Slow(WorkOnCall):
+        async def submit(self, call_id: str, entrypoint: str, **more: Any) -> str:
+            await go_on.wait()
+            return await super().submit(call_id, entrypoint, **more)
+
+    one = made(tmp_path, Slow())
+    asked = asyncio.create_task(one.functions()["submit"]("x", context=ADA))
+    while not one.rules.running:
+        await asyncio.sleep(0)
+    closing = asyncio.create_task(one.services.aclose(timeout_s=10))
+    await asyncio.sleep(0)
+    late = await one.functions()["submit"]("y", context=ADA)
+    assert late["error"]["code"] == "unavailable"
+    go_on.set()
+    await closing
+    assert (await asked)["value"] == "c1"
+
+
+async def test_jobs_are_their_owners_alone_over_restarts(tmp_path: Path) -> None:
+    one = made(tmp_path)
+    submitted = await one.functions()["submit"]("python train.py", context=ADA)
+    job_id = submitted["value"]
+    again = gateway(tmp_path, RulesByName(MAY), one.work).functions()
+    assert (await again["job_status"](job_id, context=ADA))["value"]["state"] == "running"
+    for function in ("job_status", "job_logs", "stop_job"):
+        assert (await again[function](job_id, context=BOB))["error"]["code"] == "unknown_job"
+    assert (await again["stop_job"](job_id, context=ADA))["value"] is True
+    await one.services.aclose(0)
+
+
+async def test_a_job_keeps_its_slot_until_it_ends_and_costs_what_it_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heliostat.gateway.hypha.job_keeper.LOOK_AFTER_S", 0.0)
+    one = made(tmp_path)
+    job_id = (await one.functions()["submit"]("sleep", resources={"GPU": 2}, context=ADA))["value"]
+    assert len(one.rules.running) == 1
+    await one.functions()["stop_job"](job_id, context=ADA)
+    while one.rules.running:
+        await asyncio.sleep(0)
+    (entry,) = (each for each in one.rules.entries if each.ask.function == "submit")
+    assert [(done.ran_s, done.gpu_s) for done in entry.costs] == [(20.0, 40.0)]
+
+
+@pytest.mark.parametrize(
+    ("seen", "ended_at_s", "ran_s"),
+    [
+        ([("pending", 500.0), ("running", 600.0), ("running", 620.0)], 625.0, 25.0),
+        ([("running", 105.0)], 110.0, 5.0),
+        # Over between two looks: since the last one at most.
+        ([("pending", 500.0)], 504.0, 4.0),
+        ([], 103.0, 3.0),
+        # Ended in the queue.
+        ([("pending", 500.0)], 500.0, 0.0),
+    ],
+)
+async def test_a_job_does_not_pay_for_the_queue(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seen: list[tuple[str, float]],
+    ended_at_s: float,
+    ran_s: float,
+) -> None:
+    monkeypatch.setattr("heliostat.gateway.hypha.job_keeper.LOOK_AFTER_S", 0.0)
+
+    class Queued(WorkOnCall):
+        async def job_status(self, job_id: str) -> Any:
+            # Ray's start of a job is its submission.
+            job = JobStatus(job_id, "running", "", "x", started_at_s=100.0)
+            if not seen:
+                one.rules.now_s = ended_at_s + 1.0
+                return replace(job, state="succeeded", ended_at_s=ended_at_s)
+            state, one.rules.now_s = seen.pop(0)
+            return replace(job, state=state)
+
+    one = made(tmp_path, Queued())
+    one.rules.now_s = 100.0
+    await one.functions()["submit"]("x", resources={"GPU": 2}, context=ADA)
+    await ended(one)
+    (entry,) = one.rules.entries
+    assert [(done.ran_s, done.gpu_s) for done in entry.costs] == [(ran_s, 2 * ran_s)]
+
+
+async def test_a_job_outlives_a_head_that_is_away_and_ends_with_its_owners_rights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heliostat.gateway.hypha.job_keeper.LOOK_AFTER_S", 0.0)
+    one = made(tmp_path)
+    job_id = (await one.functions()["submit"]("sleep", context=ADA))["value"]
+    looks, there = [], one.work.job_status
+
+    async def away(job_id: str) -> Any:
+        looks.append(job_id)
+        raise CallError(Code.UNAVAILABLE, "the head does not answer")
+
+    monkeypatch.setattr(one.work, "job_status", away)
+    while len(looks) < 5:
+        await asyncio.sleep(0)
+    assert len(one.rules.running) == 1
+    assert (await one.functions()["stop_call"]("c1", context=ROOT))["value"] is True
+    monkeypatch.setattr(one.work, "job_status", there)
+    await ended(one)
+    assert one.work.jobs[job_id].state == "stopped"
+
+
+async def test_a_job_goes_on_within_the_rules_when_its_submitter_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hypha's client cancels a handler whose caller's heartbeat fails; the caller chooses that heartbeat."""
+    monkeypatch.setattr("heliostat.gateway.hypha.job_keeper.LOOK_AFTER_S", 0.0)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(WorkOnCall):
+        async def submit(self, call_id: str, entrypoint: str, **more: Any) -> str:
+            begun.set()
+            await go_on.wait()
+            return await super().submit(call_id, entrypoint, **more)
+
+    one = made(tmp_path, Slow())
+    asked = asyncio.create_task(one.functions()["submit"]("sleep", resources={"GPU": 1}, context=ADA))
+    await begun.wait()
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    go_on.set()
+    while not one.work.jobs:
+        await asyncio.sleep(0)
+    assert len(one.rules.running) == 1
+    assert (await one.functions()["job_status"]("c1", context=ADA))["ok"]
+    one.rules.stop("c1", "the owner has revoked your access")
+    await ended(one)
+    assert one.work.jobs["c1"].state == "stopped"
+    assert [done.gpu_s for done in one.rules.entries[0].costs] == [20.0]
+
+
+async def ended(one: Gateway) -> None:
+    """Wait until nothing holds a slot."""
+    async with asyncio.timeout(10):
+        while one.rules.running:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_job_of_which_nobody_knows_is_its_submitters_until_it_is_clear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    monkeypatch.setattr("heliostat.gateway.hypha.job_keeper.LOOK_AFTER_S", 0.0)
+    looks = []
+
+    class Unclear(WorkOnCall):
+        async def submit(self, call_id: str, entrypoint: str, **more: Any) -> str:
+            if is_there:
+                await super().submit(call_id, entrypoint, **more)
+            raise CallError(Code.LOST, "the cluster did not answer in time; it may have acted")
+
+        async def job_status(self, job_id: str) -> Any:
+            looks.append(job_id)
+            return await super().job_status(job_id)
+
+    one = made(tmp_path, Unclear())
+    found = await one.functions()["submit"]("sleep", context=ADA)
+    assert (found["error"]["code"], found["call_id"]) == ("lost", "c1")
+    while len(looks) < 3:
+        await asyncio.sleep(0)
+    assert len(one.rules.running) == 1
+    if is_there:
+        assert (await one.functions()["stop_job"](found["call_id"], context=ADA))["value"] is True
+    await ended(one)
+    assert one.rules.entries[0].outcome == ("ok" if is_there else "lost")
+
+
+async def test_a_job_that_is_refused_is_nobodys_and_over(tmp_path: Path) -> None:
+    class Refused(WorkOnCall):
+        async def submit(self, *_: Any, **__: Any) -> str:
+            raise CallError(Code.INVALID, "Ray refuses a job like this")
+
+    one = made(tmp_path, Refused())
+    assert (await one.functions()["submit"]("x", context=ADA))["error"]["code"] == "invalid"
+    assert (one.rules.running, one.rules.entries[0].outcome) == ([], "invalid")
+
+
+async def test_whose_a_job_is_stands_on_the_disk_before_ray_has_it(tmp_path: Path) -> None:
+    one = made(tmp_path)
+    (tmp_path / "jobs").mkdir()
+    assert (await one.functions()["submit"]("x", context=ADA))["error"]["code"] == "unavailable"
+    assert (one.work.jobs, one.rules.running) == ({}, [])
+
+
+async def test_who_ends_a_job_is_not_put_off_by_a_silent_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heliostat.gateway.hypha.job_keeper.LOOK_AFTER_S", 0.0)
+    tries = []
+
+    class Away(WorkOnCall):
+        async def stop_job(self, job_id: str) -> bool:
+            tries.append(job_id)
+            if len(tries) < 4:
+                raise CallError(Code.UNAVAILABLE, "the head does not answer")
+            return await super().stop_job(job_id)
+
+    one = made(tmp_path, Away())
+    await one.functions()["submit"]("sleep", context=ADA)
+    for _ in range(2):
+        assert one.rules.stop("c1", "the owner has revoked your access")
+        await asyncio.sleep(0)
+    await ended(one)
+    assert (one.work.jobs["c1"].state, len(tries)) == ("stopped", 4)
+    assert one.rules.entries[0].outcome == "stopped"
+
+
+async def test_logs_come_as_a_stream_or_bit_by_bit(tmp_path: Path) -> None:
+    one = made(tmp_path, WorkOnCall(logs=["one\n", "two\n"]))
+    functions = one.functions()
+    job_id = (await functions["submit"]("x", context=ADA))["value"]
+    stream = await functions["job_logs"](job_id, stream=True, context=ADA)
+    assert [text async for text in stream] == ["one\n", "two\n"]
+    seen, offset = "", 0
+    while True:
+        look = (await functions["job_logs"](job_id, offset=offset, wait_s=5, context=ADA))["value"]
+        seen, offset = seen + look["text"], look["offset"]
+        if look["done"]:
+            break
+    assert seen == "one\ntwo\n"
+    await one.services.aclose(0)
+
+
+class Torn(WorkOnCall):
+    """A cluster whose driver goes now and then: a log that is opened anew begins at its beginning."""
+
+    torn = 2
+    opened = 0
+    error = Code.LOST
+
+    async def job_logs(self, job_id: str) -> Any:
+        self.opened += 1
+        yield "one\ntw"
+        if self.opened <= self.torn:
+            raise CallError(self.error, "the driver went away")
+        yield "o\nthree\n"
+
+
+async def read(functions: dict[str, Any], job_id: str, *, stream: bool) -> str:
+    """Return a job's log to its end, in one of the two ways."""
+    if stream:
+        return "".join([text async for text in await functions["job_logs"](job_id, stream=True, context=ADA)])
+    text, look = "", {"offset": 0, "done": False}
+    while not look["done"]:
+        found = await functions["job_logs"](job_id, offset=look["offset"], wait_s=5, context=ADA)
+        look = found["value"]
+        text += look["text"]
+    return text
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_log_goes_on_over_a_driver_that_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    monkeypatch.setattr("heliostat.gateway.hypha.job_logs.RETRY_AFTER_S", 0.0)
+    one = made(tmp_path, Torn())
+    functions = one.functions()
+    job_id = (await functions["submit"]("x", context=ADA))["value"]
+    assert await read(functions, job_id, stream=stream) == "one\ntwo\nthree\n"
+    await one.services.aclose(0)
+
+
+async def test_a_log_that_can_not_be_had_is_no_end_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heliostat.gateway.hypha.job_logs.RETRY_AFTER_S", 0.0)
+    work = Torn()
+    work.torn = 10**6
+    one = made(tmp_path, work)
+    functions = one.functions()
+    job_id = (await functions["submit"]("x", context=ADA))["value"]
+    look = (await functions["job_logs"](job_id, wait_s=5, context=ADA))["value"]
+    assert (look["text"], look["done"]) == ("one\ntw", False)
+    refused = await functions["job_logs"](job_id, offset=look["offset"], wait_s=5, context=ADA)
+    assert refused["error"] == {"code": "lost", "message": "the driver went away"}
+    parts = [part async for part in await functions["job_logs"](job_id, stream=True, context=ADA)]
+    assert [parts[0], parts[-1]["error"]["code"]] == ["one\ntw", "lost"]
+    # Who looks again tries again.
+    work.torn = 0
+    assert await read(functions, job_id, stream=False) == "one\ntwo\nthree\n"
+    await one.services.aclose(0)
+
+
+async def test_a_stream_ends_with_its_callers_rights_and_with_the_gateway(tmp_path: Path) -> None:
+    lines = asyncio.Queue[str]()
+
+    class Growing(WorkOnCall):
+        async def job_logs(self, job_id: str) -> Any:
+            while True:
+                yield await lines.get()
+
+    one = made(tmp_path, Growing())
+    functions = one.functions()
+    job_id = (await functions["submit"]("x", context=ADA))["value"]
+    streams = [await functions["job_logs"](job_id, stream=True, context=ADA) for _ in range(2)]
+    lines.put_nowait("one\n")
+    assert await anext(streams[0]) == "one\n"
+    one.rules.rights = {}
+    lines.put_nowait("two\n")
+    assert [part["error"]["code"] async for part in streams[0]] == ["not_allowed"]
+    waiting = asyncio.create_task(anext(streams[1]))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await one.services.aclose(0)
+        assert (await waiting)["error"]["code"] == "unavailable"
+
+
+async def test_a_log_is_read_only_while_somebody_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heliostat.gateway.hypha.job_logs.TAIL_IDLE_S", 0.05)
+    closed, opened = asyncio.Event(), []
+
+    class Endless(WorkOnCall):
+        async def job_logs(self, job_id: str) -> Any:
+            opened.append(job_id)
+            try:
+                yield "one\n"
+                await self._future()
+            finally:
+                closed.set()
+
+    one = made(tmp_path, Endless())
+    functions = one.functions()
+    job_id = (await functions["submit"]("x", context=ADA))["value"]
+    assert (await functions["job_logs"](job_id, context=ADA))["value"]["text"] == "one\n"
+    async with asyncio.timeout(10):
+        await closed.wait()
+    look = (await functions["job_logs"](job_id, offset=4, context=ADA))["value"]
+    assert (look, len(opened)) == ({"text": "", "offset": 4, "done": False}, 2)
+    await one.services.aclose(0)
+
+
+def test_every_function_is_async_new_and_described(tmp_path: Path) -> None:
+    one = made(tmp_path)
+    first, second = one.functions(), one.functions()
+    names = [name for name, value in first.items() if callable(value)]
+    assert len(names) == 12
+    for name in names:
+        assert inspect.iscoroutinefunction(first[name])
+        assert first[name] is not second[name]
+        assert first[name].__schema__["parameters"]["type"] == "object"
+    assert "script" in first["run_python"].__schema__["parameters"]["required"]
+
+
+def test_a_tail_keeps_the_end_and_its_offsets() -> None:
+    tail = streams.Tail()
+    tail.add("a" * streams.TEXT_MAX)
+    tail.add("bcd")
+    assert (tail.end, len(tail.since(0)), tail.since(streams.TEXT_MAX)) == (
+        streams.TEXT_MAX + 3,
+        streams.TEXT_MAX,
+        "bcd",
+    )
