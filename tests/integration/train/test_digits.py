@@ -77,6 +77,8 @@ def test_from_one_to_two_to_three_to_two_the_course_is_that_of_a_fixed_size(
     assert outcome["losses"][-1] < 0.2 < 2.0 < outcome["losses"][0]
 
 
+# On every change test_group has kills and drains; this one is about what is learned over them.
+@pytest.mark.nightly
 def test_a_killed_member_costs_a_step_and_the_last_one_hands_over(found: Cluster, tmp_path: Path) -> None:
     outcome = train(found, "losses", tmp_path)
     losses, _ = fixed(drivers.LOSSES)
