@@ -49,10 +49,15 @@ def test_it_grows_is_told_of_a_drain_and_goes_on_from_a_checkpoint(tmp_path: Pat
             found.command("pause", "--off")
             until(lambda: on_three(storage), "three workers that train", COME_S)
             found.command("remove", found.running()[0], "--deadline", NOTICE)
+            # There is room for three, so nothing comes before it has gone, and then nothing is launched:
+            # the training goes on with two.
+            found.command("pause")
             outcome = driver.outcome(END_S)
     told = {name: outcome[name] for name in ("starts", "announced", "accuracy")}
-    print(told, [size for size, _ in groupby(outcome["sizes"])])
-    assert (outcome["sizes"][0], max(outcome["sizes"])) == (1, 3)
+    print(told, outcome["sizes"][-1])
+    sizes = [size for size, _ in groupby(outcome["sizes"])]
+    assert sizes[:2] == [1, 3]
+    assert sizes == [1, 3, 2] or not WATCHED
     # One start for the growth, one for the drain, each with what was learned before. A Ray without the
     # watcher hears of the drain by the node's end, which may come after the last step.
     assert len(outcome["starts"]) >= (3 if WATCHED else 2)
