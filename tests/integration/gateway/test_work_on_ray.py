@@ -25,8 +25,10 @@ from heliostat.model.report import StatusReport
 from tests.integration.cluster.conftest import CLUSTER, Cluster, cluster
 from tests.integration.gateway.sandboxing import why_not
 
+# On every change the story on Slurm (tests/integration/slurm/test_gateway.py) goes the same ways.
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.nightly,
     pytest.mark.timeout(150),
     pytest.mark.asyncio(loop_scope="module"),
 ]
