@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ PRINTED = [
     ("499500\n", "a long call"),
     ("accepted\n[1. 1. 1.]\n", "a stream"),
 ]
-PROGRAMS = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": ["python3", "-c"]}
+PROGRAMS = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
 
 
 def run_here(script: Script) -> Any:
