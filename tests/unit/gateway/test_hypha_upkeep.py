@@ -44,13 +44,17 @@ class VirtualTime:
 
 @dataclass
 class Server:
-    """What happens at it: `script` has, by time, an error for connecting or for an echo."""
+    """What happens at it. While it is `away` nobody gets through; one that `is_new` afterwards knows no client
+    of before. While it is `busy` echoes are late, and other messages come.
+    """
 
     time: VirtualTime
     away: list[tuple[float, float]] = field(default_factory=list)
     taken_until_s: float = 0.0
     refused: set[str] = field(default_factory=set)
     forgotten_s: float = float("inf")
+    is_new: bool = False
+    busy: list[tuple[float, float]] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
 
     async def connect(self, token: str) -> Line:
@@ -74,6 +78,7 @@ class Line:
     begun_s: float
     user: str = "owner"
     workspace: str = "w"
+    heard: int = 0
 
     async def register(self, service: Mapping[str, Any]) -> str:
         return f"w/c:{service['id']}"
@@ -83,6 +88,15 @@ class Line:
         if any(begin <= self.server.time.time_s and self.begun_s < end for begin, end in self.server.away):
             self.server.time.time_s += timeout_s
             raise NotReached("silence")
+        if any(begin <= self.server.time.time_s < end for begin, end in self.server.busy):
+            self.server.time.time_s += timeout_s
+            self.heard += 7
+            raise NotReached("not in time")
+
+    def cut(self) -> None:
+        self.server.log.append("cut")
+        if not self.server.is_new and not self.server.is_away():
+            self.begun_s = self.server.time.time_s
 
     async def has_service(self, full_id: str) -> bool:
         return self.begun_s > self.server.forgotten_s or self.server.time.time_s < self.server.forgotten_s
@@ -134,12 +148,37 @@ async def test_all_is_well_and_nothing_happens(tmp_path: Path) -> None:
     assert upkeep.service_id == "w/c:heliostat"
 
 
-async def test_a_silent_connection_is_built_anew(tmp_path: Path) -> None:
-    server = Server(VirtualTime(300), away=[(50.0, 80.0)])
+async def test_a_silent_line_is_cut_and_what_waits_over_it_stays(tmp_path: Path) -> None:
+    server = Server(VirtualTime(300), away=[(50.0, 55.0)])
+    upkeep = await run(tmp_path, server, token=made(server.time, DAY_S))
+    assert server.log == ["connected at 0", "cut", "closed"]
+    assert upkeep.problem == "ended"
+
+
+async def test_a_line_that_a_large_answer_holds_up_is_let_be(tmp_path: Path) -> None:
+    each_s = module.ECHO_EVERY_S + module.ECHO_TIMEOUT_S
+    server = Server(VirtualTime(600), busy=[(50.0, 50.0 + (module.LATE_MAX - 1) * each_s)])
     await run(tmp_path, server, token=made(server.time, DAY_S))
-    first, closed, second, last = server.log
-    assert (first, closed, last) == ("connected at 0", "closed", "closed")
-    assert 80 <= float(second.rpartition(" ")[2]) <= 80 + module.RETRY_MAX_S
+    assert server.log == ["connected at 0", "closed"]
+
+
+async def test_a_line_that_answers_nothing_for_minutes_is_cut_whatever_else_comes(tmp_path: Path) -> None:
+    server = Server(VirtualTime(600), busy=[(50.0, 400.0)])
+    await run(tmp_path, server, token=made(server.time, DAY_S))
+    assert what(server)[:3] == ["connected", "cut", "closed"]
+
+
+@pytest.mark.parametrize(("until_s", "is_new"), [(55.0, True), (110.0, False)])
+async def test_where_a_cut_does_not_help_the_connection_is_built_anew(
+    tmp_path: Path, until_s: float, is_new: bool
+) -> None:
+    server = Server(VirtualTime(300), away=[(50.0, until_s)], is_new=is_new)
+    await run(tmp_path, server, token=made(server.time, DAY_S))
+    assert what(server) == ["connected", "cut", "closed", "connected", "closed"]
+    each_s = module.ECHO_EVERY_S + module.ECHO_TIMEOUT_S
+    given_up_s = 50 + 2 * module.MISSES_MAX * each_s - module.ECHO_EVERY_S
+    again_s = float(server.log[3].rpartition(" ")[2])
+    assert max(given_up_s, until_s) <= again_s <= max(given_up_s, until_s) + module.RETRY_MAX_S
 
 
 async def test_a_service_that_the_server_has_forgotten_is_registered_anew(tmp_path: Path) -> None:
@@ -245,7 +284,7 @@ async def test_revoking_its_own_token_leaves_no_other_and_no_way_to_one(
     upkeep = Upkeep(means, server.time)
     with pytest.raises(Over):
         await upkeep.run()
-    assert what(server) == ["connected", "renewed", "closed", "link", "connected", "closed"]
+    assert what(server) == ["connected", "renewed", "cut", "closed", "link", "connected", "closed"]
     assert given in server.refused
     assert len(server.refused) == 2
     assert upkeep.token == again

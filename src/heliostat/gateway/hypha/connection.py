@@ -67,7 +67,20 @@ class Connection:
         self.workspace = str(server.config.workspace)
         self.client_id = str(server.config.client_id)
         self.user = str(server.config.user.get("email") or server.config.user["id"])
+        self.heard = 0
         _make_harmless(server, message_max_bytes)
+        self._listen_in()
+
+    def _listen_in(self) -> None:
+        """Count in `heard` what comes in, of whomever."""
+        line = self._server.rpc._connection
+        handle = line._handle_message
+
+        def counted(data: bytes) -> Any:
+            self.heard += 1
+            return handle(data)
+
+        line.on_message(counted)
 
     async def register(self, service: Mapping[str, Any]) -> str:
         """Register a service, in place of one of the same id; return its full id."""
@@ -81,6 +94,11 @@ class Connection:
         with _translated():
             async with asyncio.timeout(timeout_s):
                 await self._server.echo("alive")
+
+    def cut(self) -> None:
+        """Cut the line. The client makes it anew by itself, and what was asked over the old one stays asked."""
+        # There is no public way; and a server that has fallen silent answers no goodbye.
+        self._server.rpc._connection._websocket.transport.abort()
 
     async def has_service(self, full_id: str) -> bool:
         """Say whether callers can find a service of ours."""

@@ -2,7 +2,8 @@
 
 The client reconnects by itself after a short break, and calls in flight survive that. What it does not
 notice is looked for here: a connection on which the server no longer answers, or a service that it no longer
-knows. Then a new connection is made from nothing.
+knows. A silent line is cut, so that the client does reconnect; where that does not help a new connection is
+made from nothing, and whoever waits for an answer over the old one sees its own client's deadline.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ log = structlog.get_logger(__name__)
 ECHO_EVERY_S = 5.0
 ECHO_TIMEOUT_S = 5.0
 MISSES_MAX = 2
-"""Echoes in a row without an answer, after which a connection is given up."""
+"""Echoes in a row without an answer, after which a line is cut; as many more, and it is given up."""
+
+LATE_MAX = 12
+"""Echoes in a row that may be late while other messages come: large ones before them take their time on a slow
+line. Beyond it, two minutes, a piece of such a message would be late, too."""
 
 LOOK_EVERY = 6
 """At each so many echoes it is looked whether callers can still find the service."""
@@ -54,9 +59,14 @@ class Live(Protocol):
     @property
     def workspace(self) -> str: ...
 
+    @property
+    def heard(self) -> int: ...
+
     async def register(self, service: Mapping[str, Any]) -> str: ...
 
     async def echo(self, timeout_s: float) -> None: ...
+
+    def cut(self) -> None: ...
 
     async def has_service(self, full_id: str) -> bool: ...
 
@@ -208,20 +218,26 @@ class Upkeep:
 
     async def _stay(self, live: Live) -> None:
         """Return once the connection is of no use any more."""
-        misses = echoes = 0
-        while misses < MISSES_MAX:
+        misses = late = echoes = 0
+        while misses < 2 * MISSES_MAX:
             await self._time.sleep(ECHO_EVERY_S)
             echoes += 1
+            heard = live.heard
             try:
                 await live.echo(ECHO_TIMEOUT_S)
                 if echoes % LOOK_EVERY == 0 and not await live.has_service(str(self.service_id)):
                     self._tell("the Hypha server no longer knows the service")
                     return
             except HyphaError as error:
+                late = late + 1 if live.heard > heard else 0
+                if 0 < late <= LATE_MAX:
+                    continue
                 misses += 1
-                self._tell(f"{error} ({misses} of {MISSES_MAX})")
+                self._tell(f"{error} ({misses} of {2 * MISSES_MAX})")
+                if misses == MISSES_MAX:
+                    live.cut()
                 continue
-            misses = 0
+            misses = late = 0
             self.problem = None
             await self._renew(live)
 
