@@ -5,8 +5,7 @@
 Prints hello_ms and bare_ms (medians), their p95s, and over_ms (the median of the differences of
 neighbouring calls); http_hello_ms and http_bare_ms are the same over plain HTTP, on one connection.
 Calls of both kinds alternate, so that a noisy machine hits both. The server is a real one on loopback,
-the one of the tests (`make integration` installs it). The rules are stand-ins that look a name up: what real
-ones add is in these figures only if `--rules` names a function, `module:name`, that makes them.
+the one of the tests (`make integration` installs it), and so are the rules. What is behind them is not asked.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import http.client
-import importlib
 import json
 import statistics
 import sys
@@ -22,18 +20,20 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measuring import end_on_term, p95
+from heliostat.cli.system import SystemClock
 from heliostat.gateway.hypha.connection import Place, connect
-from heliostat.model.gateway import Right
-from tests.gateway_parts import RulesByName, WorkOnCall, gateway
+from heliostat.gateway.rules.gate import open_gate
+from heliostat.model.gateway import Allowance, GatewaySettings, Right
+from tests.gateway_parts import WorkOnCall, gateway
 from tests.hypha_server import HyphaServer, hypha_server_in, why_missing
 
 OWNER = "owner"
-RIGHTS = {"ada@example.org": frozenset({Right.CALL})}
+ADA = Allowance(people=frozenset({"ada@example.org"}), rights=frozenset({Right.CALL}))
 WARM_UP = 20
 Timed = Callable[[], Awaitable[Any]]
 
@@ -72,11 +72,13 @@ def over_http(server: HyphaServer, service_id: str, function: str) -> Timed:
     return lambda: asyncio.to_thread(ask)
 
 
-async def measure(server: HyphaServer, folder: Path, rules: Any, *, calls: int) -> dict[str, float]:
+async def measure(server: HyphaServer, folder: Path, *, calls: int) -> dict[str, float]:
     import hypha_rpc
 
-    parts = gateway(folder, rules, WorkOnCall())
+    gate = open_gate(GatewaySettings(server.url, (ADA,)), folder, now_s=SystemClock().now_s)
+    parts = gateway(folder, cast("Any", gate), WorkOnCall())
     ours = await connect(Place(server.url, "gateway"), server.token(OWNER))
+    gate.workspace = ours.workspace
     plain = await hypha_rpc.connect_to_server(
         {"server_url": server.url, "token": server.token(OWNER), "client_id": "bare", "logger": None}
     )
@@ -95,6 +97,7 @@ async def measure(server: HyphaServer, folder: Path, rules: Any, *, calls: int) 
         for one in (caller, plain):
             await one.disconnect()
         await ours.aclose()
+        gate.close()
     return figures("", *rpc) | figures("http_", *web)
 
 
@@ -112,22 +115,17 @@ def figures(prefix: str, hello: list[float], plain: list[float]) -> dict[str, fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=int, default=200)
-    parser.add_argument("--rules", help="module:name of a function that makes the rules")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     end_on_term()
     why = why_missing()
     if why is not None:
         raise SystemExit(why)
-    rules: Any = RulesByName(RIGHTS)
-    if options.rules:
-        module, _, name = options.rules.partition(":")
-        rules = getattr(importlib.import_module(module), name)()
     with (
         tempfile.TemporaryDirectory(prefix="hel-bench-") as folder,
         hypha_server_in(Path(folder) / "server") as server,
     ):
-        found = asyncio.run(measure(server, Path(folder), rules, calls=options.calls))
+        found = asyncio.run(measure(server, Path(folder), calls=options.calls))
     print(
         json.dumps(found) if options.json else "\n".join(f"{key:18} {value}" for key, value in found.items())
     )
