@@ -1,4 +1,5 @@
-"""Server, gateway, head and worker killed with calls in flight: every call has an answer or an error."""
+"""Two hundred callers at once; server, gateway, head and worker killed with calls in flight: of all these
+every call has an answer or an error."""
 
 from __future__ import annotations
 
@@ -27,6 +28,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.nightly, pytest.mark.timeout(
 
 NAME = f"gateway-kills-{os.getpid()}"
 TIMES, EACH = 3, 2
+CALLERS, CONNECTING = 200, 20
+HELLO_S = 2.0
 KINDS = 5
 SECTION = """\
   gcs_storage: {{address: {storage.address}, password_file: {password_file}}}
@@ -36,7 +39,7 @@ SECTION = """\
     functions: published.py
     sandbox: {{kind: none, accepted: This cluster is thrown away after the test.}}
     allow:
-      - {{people: [ada@example.org], rights: [call, run], limits: {{calls_at_a_time: 50}}}}
+      - {{people: [ada@example.org], rights: [call, run], limits: {{calls_at_a_time: 200}}}}
       - {{people: [owner@example.org], rights: [admin]}}
 """
 PUBLISHED = '''\
@@ -115,6 +118,29 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             served = Served(found, server)
             until(served.facts, "gateway that is connected", 60)
             yield served
+
+
+async def test_two_hundred_callers_do_not_hold_up_each_other(served: Served) -> None:
+    """Each over a connection of their own, through the real rules and the real driver, to Ray and back."""
+    facts = await asyncio.to_thread(served.facts)
+    assert facts is not None
+    service_id = facts["connection"]["service"]
+    await answered_again(served.server, service_id)
+    some = asyncio.Semaphore(CONNECTING)
+
+    async def come() -> Caller:
+        async with some:
+            return await Caller.come(served.server, service_id)
+
+    callers = await asyncio.gather(*(come() for _ in range(CALLERS)))
+    asked = [asyncio.ensure_future(one.service.call("slow", {"seconds": 0.5})) for one in callers]
+    while not any(task.done() for task in asked):
+        begun_s = time.monotonic()
+        assert (await callers[0].service.hello())["ok"]
+        assert time.monotonic() - begun_s < HELLO_S
+    answers = await asyncio.gather(*asked)
+    assert [answer.get("value") for answer in answers] == [42] * CALLERS, answers
+    await asyncio.gather(*(one.leave() for one in callers))
 
 
 @pytest.mark.parametrize("victim", ["server", "gateway", "worker", "head"])
