@@ -29,6 +29,12 @@ HEAD_RECONNECT_S = 20
 """A GCS that has lost its storage hangs for good (Ray 2.60). What is beside it ends after this time, so that
 the head can be started again within `head_timeout_s`, of which Ray's own 60 s would leave nothing."""
 
+JOB_START_VARIABLE = "RAY_JOB_START_TIMEOUT_SECONDS"
+JOB_START_S = 7 * 86_400
+"""Ray fails a submitted job that has waited so long for its node, by default 15 minutes, which batch queues
+exceed. It is read by the job manager of the head's agent (`JobManager._monitor_job_internal`, Ray 2.56 and
+2.60)."""
+
 STORAGE_VARIABLES = ("RAY_REDIS_ADDRESS", "RAY_REDIS_CA_CERT", "RAY_external_storage_namespace")
 
 DROPPED = frozenset(
@@ -143,6 +149,7 @@ def head_environment(options: HeadOptions, environment: Mapping[str, str]) -> di
     }
     return {
         "RAY_USAGE_STATS_ENABLED": "0",
+        JOB_START_VARIABLE: str(JOB_START_S),
         **kept,
         **({RECONNECT_VARIABLE: str(HEAD_RECONNECT_S)} if options.storage else {}),
         **options.environment,

@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from ray.dashboard.consts import RAY_JOB_START_TIMEOUT_SECONDS_ENV_VAR
 
 from heliostat.ports.errors import ClusterUnreachable, ConfigError
 from heliostat.raylink import free_port
@@ -88,6 +89,21 @@ def test_a_head_without_cpus_gets_none() -> None:
     command = head_command(options(), PORTS, environment={})
     assert {"--num-cpus=0", "--num-gpus=0"} <= set(command.argv)
     assert not [one for one in command.argv if one.startswith(("--labels", "--resources", "--memory"))]
+
+
+@pytest.mark.parametrize(
+    ("caller", "file", "expected_s"),
+    [
+        ({}, {}, 604_800),
+        ({"RAY_JOB_START_TIMEOUT_SECONDS": "60"}, {}, 60),
+        ({}, {"RAY_JOB_START_TIMEOUT_SECONDS": "90"}, 90),
+    ],
+)
+def test_a_job_may_wait_in_a_queue(caller: dict[str, str], file: dict[str, str], expected_s: float) -> None:
+    """For longer than Ray's 15 minutes, unless somebody has said for how long."""
+    found = head_command(options(environment=file), PORTS, environment=caller).environment
+    # By the name that Ray's own job manager reads.
+    assert float(found[RAY_JOB_START_TIMEOUT_SECONDS_ENV_VAR]) == expected_s
 
 
 def test_the_environment_is_kept_sane_and_holds_no_secret() -> None:
