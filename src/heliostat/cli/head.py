@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from heliostat.cli.addresses import is_loopback, reachable_address
+from heliostat.model.gateway import token_variables
 from heliostat.model.gcs_storage import RECONNECT_VARIABLE
 from heliostat.model.node_type import ClusterSpec
 from heliostat.ports.errors import ConfigError
@@ -112,11 +113,10 @@ def plan_head(
         cluster_uid=cluster_uid,
     )
     ports = choose_ports(options, claims)
-    base = {**os.environ, "HELIOSTAT_CLUSTER_UID": cluster_uid}
-    base.pop("HELIOSTAT_INSTANCE_ID", None)
-    if spec.gateway is not None:
-        # All that starts here and on nodes would have it, and so would the code of others that runs there.
-        base.pop(spec.gateway.token_env, None)
+    # All that starts here and on nodes would have them, and so would the code of others that runs there.
+    dropped = {"HELIOSTAT_INSTANCE_ID"} | token_variables(spec.gateway)
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
+    base = {**kept, "HELIOSTAT_CLUSTER_UID": cluster_uid}
     command = head_command(options, ports, environment=base)
     inherited = {k: v for k, v in command.environment.items() if k not in HEAD_ONLY}
     inherited |= {k: os.environ[k] for k in GPU_VARIABLES if k in os.environ}

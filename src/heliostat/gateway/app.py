@@ -27,7 +27,7 @@ from heliostat.gateway.hypha.streams import CallsUnderway
 from heliostat.gateway.hypha.upkeep import Live, Means, Time, Upkeep
 from heliostat.gateway.rules.gate import open_gate
 from heliostat.gateway.work.workplace import Workplace, WorkSettings
-from heliostat.model.gateway import GatewaySettings
+from heliostat.model.gateway import GatewaySettings, token_variables
 from heliostat.ports.errors import HeliostatError
 
 JOBS_FILE = "jobs"
@@ -75,7 +75,7 @@ class Gateway:
         self, settings: GatewaySettings, around: Surroundings, *, work: WorkSettings, status: Status
     ) -> None:
         # The token is the gateway's alone: beside the driver runs what callers bring.
-        work = replace(work, withheld=frozenset({settings.token_env}))
+        work = replace(work, withheld=token_variables(settings))
         self._settings, self._around = settings, around
         self._place = place_of(settings, around.client_id)
         self.gate = open_gate(settings, around.folder, now_s=around.time.now_s)

@@ -61,6 +61,10 @@ class Sandbox:
     memory_bytes: int = 4 * 2**30
 
 
+TOKEN_VARIABLE = "HYPHA_TOKEN"
+"""Where a token is looked for unless the file names another variable."""
+
+
 @dataclass(frozen=True)
 class GatewaySettings:
     """`provider.gateway`, checked. `sandbox` None: scripts are off, whatever `allow` says.
@@ -74,10 +78,18 @@ class GatewaySettings:
     allow: tuple[Allowance, ...] = ()
     workspace: str | None = None
     service_id: str = "heliostat"
-    token_env: str = "HYPHA_TOKEN"
+    token_env: str = TOKEN_VARIABLE
     token_file: str | None = None
     functions: str | None = None
     sandbox: Sandbox | None = None
     runtime_env: bool = False
     keep_scripts: bool = False
     drain_timeout_s: float = 60.0
+
+
+def token_variables(settings: GatewaySettings | None) -> frozenset[str]:
+    """Return the variables that nothing of a cluster may have: what others let run would find them there.
+
+    The usual one is among them even where no gateway is named: one may be, once the cluster is up.
+    """
+    return frozenset({TOKEN_VARIABLE} | ({settings.token_env} if settings else set()))

@@ -33,6 +33,6 @@ def test_the_driver_does_not_have_the_gateways_token(tmp_path: Path) -> None:
     work = WorkSettings(lambda: DriverCommand(["true"], {}))
     made = Gateway(settings, around, work=work, status=nobody)
     try:
-        assert made.workplace._settings.withheld == {"LAB_TOKEN"}
+        assert made.workplace._settings.withheld == {"LAB_TOKEN", "HYPHA_TOKEN"}
     finally:
         made.gate.close()

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from heliostat.model.gateway import TOKEN_VARIABLE
 from heliostat.model.instance import LaunchRequest
 from heliostat.ports.errors import InvalidRequest
 from heliostat.providers.local.options import LocalOptions
 from heliostat.providers.local.processes import CLUSTER_TAG, INSTANCE_TAG
 
 # What the head's or another cluster's process may have left in our environment: a worker
-# that inherits it would join elsewhere, or claim resources that are not its own.
+# that inherits it would join elsewhere, or claim resources that are not its own. The token is a gateway's.
 NOT_INHERITED = re.compile(
     r"RAY_ADDRESS|RAY_OVERRIDE_\w+|RAY_CLOUD_INSTANCE_ID|RAY_NODE_TYPE_NAME|RAY_JOB_ID|RAY_NODE_ID"
     r"|RAY_RAYLET_PID|RAY_CLIENT_MODE|RAY_NAMESPACE|RAY_RUNTIME_ENV\w*|CUDA_VISIBLE_DEVICES"
-    r"|HELIOSTAT_INSTANCE_ID|HELIOSTAT_CLUSTER_UID"
+    rf"|HELIOSTAT_INSTANCE_ID|HELIOSTAT_CLUSTER_UID|{TOKEN_VARIABLE}"
 )
 
 

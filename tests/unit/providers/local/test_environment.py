@@ -25,6 +25,7 @@ INHERITED = {
     "CUDA_VISIBLE_DEVICES": "0,1,2,3",
     "HELIOSTAT_INSTANCE_ID": "outer.0",
     "HELIOSTAT_CLUSTER_UID": "outer",
+    "HYPHA_TOKEN": "the gateway's",
 }
 
 
