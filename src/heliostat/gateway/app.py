@@ -17,14 +17,15 @@ from heliostat.api.server import serve
 from heliostat.gateway.cluster_view import ClusterView, SharedLook, Status
 from heliostat.gateway.desk import Desk, create_app
 from heliostat.gateway.hypha import connection, sign_in
-from heliostat.gateway.hypha import token as tokens
+from heliostat.gateway.hypha.clock import Time
 from heliostat.gateway.hypha.connection import Place
 from heliostat.gateway.hypha.incoming import MESSAGE_MAX_BYTES
 from heliostat.gateway.hypha.owners import Owners
 from heliostat.gateway.hypha.services import Parts, Services
 from heliostat.gateway.hypha.sign_in import Display
 from heliostat.gateway.hypha.streams import CallsUnderway
-from heliostat.gateway.hypha.upkeep import Live, Means, Time, Upkeep
+from heliostat.gateway.hypha.token_source import Places, TokenSource
+from heliostat.gateway.hypha.upkeep import Live, Means, Upkeep
 from heliostat.gateway.rules.gate import open_gate
 from heliostat.gateway.work.workplace import Workplace, WorkSettings
 from heliostat.model.gateway import GatewaySettings, token_variables
@@ -183,11 +184,20 @@ async def sign_in_first(
 
     Raises HeliostatError where nobody signs in, or the token can't be kept.
     """
-    path = token_path(settings, folder)
-    found = tokens.find(environ, settings.token_env, path, now_s=shown.time.now_s())
-    if not found.tokens:
-        asked = asking(place_of(settings, client_id))
-        tokens.keep(path, await sign_in.token_by_link(asked, shown.display))
+    places = Places(environ, settings.token_env, token_path(settings, folder))
+    asked = asking(place_of(settings, client_id))
+    source = TokenSource(
+        places,
+        lambda: sign_in.token_by_link(asked, shown.display),
+        time=shown.time,
+        tell=_once(shown.display.done),
+    )
+
+    def appeared(source: str) -> None:
+        shown.display.done(f"signed in by {source}")
+
+    if source.found() is None:
+        await source.awaited(source.keep, appeared=appeared)
 
 
 def token_path(settings: GatewaySettings, folder: Path) -> Path:
@@ -209,6 +219,18 @@ def asking(place: Place) -> sign_in.SignIn:
         return await connection.sign_in(place, show, timeout_s=timeout_s)
 
     return ask
+
+
+def _once(tell: Callable[[str], None]) -> Callable[[str], None]:
+    """Return what tells the same only once: it is looked for a token again and again."""
+    told: set[str] = set()
+
+    def tell_once(words: str) -> None:
+        if words not in told:
+            told.add(words)
+            tell(words)
+
+    return tell_once
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,6 @@ made from nothing, and whoever waits for an answer over the old one sees its own
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,11 @@ from typing import Any, Protocol
 import structlog
 
 from heliostat.gateway.hypha import token as tokens
+from heliostat.gateway.hypha.clock import Time
 from heliostat.gateway.hypha.presence import Presence
 from heliostat.gateway.hypha.problems import HyphaError, NameTaken, NotInstalled, SignInNeeded
 from heliostat.gateway.hypha.token import Token, TokenFileError
+from heliostat.gateway.hypha.token_source import Places, TokenSource
 
 log = structlog.get_logger(__name__)
 
@@ -45,9 +46,6 @@ LIFETIME_MIN_S = 3600.0
 """For a new token when the old one does not say how long it holds, or holds for minutes only."""
 
 RENEW_RETRY_S = 60.0
-
-LOOK_FOR_TOKEN_S = 5.0
-"""How often it is looked, while links are shown, whether somebody has put a token where they are kept."""
 
 
 class Live(Protocol):
@@ -79,14 +77,6 @@ class Live(Protocol):
     async def aclose(self) -> None: ...
 
 
-class Time(Protocol):
-    def now_s(self) -> float: ...
-
-    def monotonic_s(self) -> float: ...
-
-    async def sleep(self, seconds: float) -> None: ...
-
-
 @dataclass(frozen=True)
 class Means:
     """How to connect with a token and to have somebody sign in, what the service is, where tokens are."""
@@ -104,7 +94,8 @@ class Upkeep:
 
     def __init__(self, means: Means, time: Time) -> None:
         self._means, self._time = means, time
-        self._refused: set[str] = set()
+        places = Places(means.environ, means.variable, means.token_path)
+        self._source = TokenSource(places, means.sign_in, time=time, tell=self._tell)
         self._token: Token | None = None
         self._former: list[Token] = []
         self._made: set[str] = set()
@@ -168,9 +159,9 @@ class Upkeep:
             raise HyphaError("the gateway has no token yet")
         self._is_given_up = True
         for one in [*self._former, self._token]:
-            if one.text not in self._refused and one.holds(self._time.now_s()):
+            if one.text not in self._source.refused and one.holds(self._time.now_s()):
                 await live.revoke(one.text)
-                self._refused.add(one.text)
+                self._source.refused.add(one.text)
 
     def _connection(self) -> Live:
         if self._live is None:
@@ -185,7 +176,7 @@ class Upkeep:
                 live = await self._begin(token)
             except SignInNeeded as error:
                 self._tell(f"the token from {token.source} can't be used: {error}")
-                self._refused.add(token.text)
+                self._source.refused.add(token.text)
                 self._token = None
                 continue
             except NameTaken as error:
@@ -273,56 +264,29 @@ class Upkeep:
         except HyphaError as error:
             log.warning("gateway_connection", problem=f"the former token can't be revoked: {error}")
         else:
-            self._refused.add(token.text)
+            self._source.refused.add(token.text)
 
     async def _current_token(self) -> Token:
         """Return a token that holds: ours, the variable's, the file's, or that of who signs in now."""
         token = self._token
-        if token is None or token.text in self._refused or not token.holds(self._time.now_s()):
-            token = self._token = self._found() or await self._awaited()
+        if token is None or token.text in self._source.refused or not token.holds(self._time.now_s()):
+            token = self._token = self._source.found() or await self._awaited()
             self._is_given_up = False
         return token
 
-    def _found(self) -> Token | None:
-        """Return what was put where tokens are kept, if it holds and the server has not refused it."""
-        means = self._means
-        found = tokens.find(means.environ, means.variable, means.token_path, now_s=self._time.now_s())
-        for words in found.refusals:
-            self._tell(words)
-        return next((one for one in found.tokens if one.text not in self._refused), None)
-
     async def _awaited(self) -> Token:
-        """Show links until somebody signs in, or puts a token where they are kept."""
-        signing = asyncio.ensure_future(self._means.sign_in())
-        appearing = asyncio.ensure_future(self._appearing())
-        try:
-            await asyncio.wait({signing, appearing}, return_when=asyncio.FIRST_COMPLETED)
-            return self._kept(signing.result()) if signing.done() else appearing.result()
-        finally:
-            for task in (signing, appearing):
-                task.cancel()
-            await asyncio.gather(signing, appearing, return_exceptions=True)
+        def appeared(source: str) -> None:
+            log.info("gateway_token_found", source=source)
 
-    async def _appearing(self) -> Token:
-        while True:
-            await self._time.sleep(LOOK_FOR_TOKEN_S)
-            try:
-                found = self._found()
-            except TokenFileError as error:
-                # It may be half written, or not yet of its mode; and there is the link.
-                self._tell(str(error))
-                continue
-            if found is not None:
-                log.info("gateway_token_found", source=found.source)
-                return found
+        return await self._source.awaited(self._kept, appeared=appeared)
 
     def _kept(self, text: str) -> Token:
         try:
-            tokens.keep(self._means.token_path, text)
+            return self._source.keep(text)
         except TokenFileError as error:
             # It holds all the same; only the next start needs a link.
             self._tell(str(error))
-        return tokens.parse(text, f"the file {self._means.token_path}")
+            return self._source.of_file(text)
 
     def _tell(self, words: str) -> None:
         # Once for each new problem: a server that is away for a day is one line.
