@@ -76,7 +76,7 @@ def _head(facts: Facts, connection: Facts, now_s: float) -> list[Cell]:
     if port := facts.get("metrics_port"):
         lines.append(Cell(f"metrics   http://127.0.0.1:{port}/metrics"))
     if facts.get("audit_is_behind"):
-        lines.append(Cell("the audit log can't be written, so no calls are taken: is the disk full?", "red"))
+        lines.append(Cell("the audit log can't be written, so no calls are taken: look at the disk", "red"))
     if not facts["calls"]:
         lines.append(Cell("no call is in flight"))
     return lines

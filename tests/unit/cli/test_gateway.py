@@ -58,11 +58,11 @@ def at_desk(runtime: Path, state: Path, folder: Path) -> Iterator[tuple[Gate, Fa
 def log(folder: Path) -> None:
     found = AuditLog(folder / "audit.jsonl")
     call = {"call_id": "c1", "who": ADA, "account": ADA, "function": "run_python", "at_s": NOW_S}
-    found.add({**call, "event": "begun", "cpus": 1.0, "script_sha256": "a" * 64})
-    found.add(
+    found.add_at_last({**call, "event": "begun", "cpus": 1.0, "script_sha256": "a" * 64})
+    found.add_at_last(
         {**call, "event": "ended", "outcome": "failed", "message": "no\nsuch", "took_s": 3.0, "gpu_s": 2.0}
     )
-    found.add(
+    found.add_at_last(
         {"at_s": NOW_S, "event": "refused", "who": "eve", "function": "hello", "outcome": "x", "times": 9}
     )
     found.close()
@@ -155,7 +155,8 @@ def test_a_follower_goes_on_over_the_files(folder: Path) -> None:
     log = AuditLog(folder / "audit.jsonl", rotate_bytes=80)
     seen = list[float]()
     for number in range(6):
-        log.add({"at_s": float(number), "event": "asked", "text": "x" * 20})
+        log.add_at_last({"at_s": float(number), "event": "asked", "text": "x" * 20})
+        assert log.settle(10)
         seen += [line["at_s"] for line in follower.new()]
     log.close()
     assert seen == [0, 1, 2, 3, 4, 5]

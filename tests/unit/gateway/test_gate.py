@@ -73,6 +73,7 @@ def gate(opened: Callable[..., Gate]) -> Gate:
 
 
 def written(gate: Gate, tmp_path: Path) -> list[dict[str, Any]]:
+    assert gate.audit.settle(10)
     return list(lines_in(tmp_path / "audit.jsonl"))
 
 
@@ -214,7 +215,7 @@ async def test_a_call_whose_line_may_be_lost_is_refused_and_none_that_is_lost_la
     def refuse(_: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("heliostat.gateway.rules.audit.os.fsync", refuse)
+    monkeypatch.setattr("heliostat.gateway.rules.audit_file.os.fsync", refuse)
     assert (await refused(gate, Want("c"))).code is Code.UNAVAILABLE
     assert [one.get("outcome") for one in written(gate, tmp_path)] == [None, "unavailable", "unavailable"]
     assert read_back(lines_in(tmp_path / "audit.jsonl")).unfinished == {}
@@ -377,15 +378,17 @@ async def test_a_full_disk_refuses_and_holds_nothing(
     def full(*_: Any) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("heliostat.gateway.rules.audit.os.write", full)
+    monkeypatch.setattr("heliostat.gateway.rules.audit_file.os.write", full)
     for want in (Want("c"), HELLO):
         error = await refused_or_broken(gate, want)
         assert error.code is Code.UNAVAILABLE
     assert gate.usage.calls(ADA) == 0
     assert gate.calls(None) == []
+    assert gate.metrics.registry.get_sample_value("heliostat_gateway_audit_behind") == 1.0
     monkeypatch.undo()
     async with gate.admit(context(), Want("c")):
         pass
+    assert gate.metrics.registry.get_sample_value("heliostat_gateway_audit_behind") == 0.0
     assert [one["event"] for one in written(gate, tmp_path) if "call_id" in one] == ["begun", "ended"]
 
 

@@ -38,15 +38,15 @@ class World:
     folder: Path
     work: Queue = field(default_factory=Queue)
     now_s: float = NOW_S
-    starts: int = 0
+    gates: list[Gate] = field(default_factory=list)
 
     def started(self) -> tuple[Gate, Gateway, dict[str, Any]]:
         """Return a gateway that begins now."""
         sandbox = Sandbox(SandboxKind.NONE)
         settings = GatewaySettings("https://h", ALLOW, workspace=WORKSPACE, sandbox=sandbox)
         gate = open_gate(settings, self.folder, now_s=lambda: self.now_s)
-        self.starts += 1
-        parts = gateway(self.folder, gate, self.work, prefix=f"g{self.starts}-")  # type: ignore[arg-type]
+        self.gates.append(gate)
+        parts = gateway(self.folder, gate, self.work, prefix=f"g{len(self.gates)}-")  # type: ignore[arg-type]
         parts.services.start()
         return gate, parts, parts.functions()
 
@@ -54,6 +54,7 @@ class World:
         self.work.jobs[job_id] = replace(PENDING, job_id=job_id, state=state, ended_at_s=ended_at_s)
 
     def ended(self) -> list[tuple[str, str, float]]:
+        assert all(gate.audit.settle(10) for gate in self.gates)
         lines = lines_in(self.folder / "audit.jsonl")
         return [(one["call_id"], one["outcome"], one["gpu_s"]) for one in lines if one["event"] == "ended"]
 

@@ -2,22 +2,27 @@
 
 A call of any cost is on the disk before it begins: where that can't be, it is refused. A line that was torn
 by a crash does no harm: the next one begins on a line of its own, and readers pass over what is none.
+
+One thread writes, in the order in which lines were added: a disk that hangs holds up only who waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import json
 import os
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from heliostat.gateway.errors import CallError, Code
+from heliostat.gateway.rules.audit_file import AuditFile, numbered
 
 NAME = "audit.jsonl"
 ROTATE_BYTES = 8 * 2**20
@@ -25,16 +30,35 @@ KEEP_FILES = 10
 """Older lines are kept in so many files beside the one that is written."""
 
 WAITING_LINES_MAX = 10_000
-"""Ends of calls that could not be written yet; calls of any cost are refused while there is one."""
+"""Lines of what has happened that could not be written yet: above all ends of calls."""
 
 SYNC_TIMEOUT_S = 15.0
 """A local disk takes milliseconds and a busy network file system seconds; a caller is not kept longer."""
+
+CLOSE_TIMEOUT_S = 5.0
+"""For what still waits at the end. A disk that hangs keeps nobody from ending."""
 
 Line = Mapping[str, Any]
 
 
 class NotDurable(CallError):
     """A line was written, and nobody knows whether it is on the disk."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A line on its way. Without `written` nobody waits for it, and it is kept until the disk takes it.
+
+    With it the line is dropped if the disk refuses, or if who waited gave up before its turn came.
+    """
+
+    data: bytes
+    written: Future[None] | None = None
+    is_certain: bool = False
+
+    def begins(self) -> bool:
+        """Say whether it is to be written; from then on it can't be withdrawn."""
+        return self.written is None or self.written.set_running_or_notify_cancel()
 
 
 class AuditLog:
@@ -44,97 +68,147 @@ class AuditLog:
     """
 
     def __init__(self, path: Path, *, rotate_bytes: int = ROTATE_BYTES, keep_files: int = KEEP_FILES) -> None:
-        self._path = path
-        self._rotate_bytes = rotate_bytes
-        self._keep_files = keep_files
-        self._waiting: deque[bytes] = deque(maxlen=WAITING_LINES_MAX)
-        self._written = 0
-        self._durable = 0
-        # Its own: nothing that others wait for may stand before a call's line.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit")
-        self._syncing: asyncio.Future[None] | None = None
-        self._file = _opened(path)
+        self._file = AuditFile(path, rotate_bytes=rotate_bytes, keep_files=keep_files)
+        self._queue: deque[_Entry] = deque()
+        self._changed = threading.Condition()
+        self._is_due = self._is_closing = self._is_refused = False
+        self._busy_since_s: float | None = None
+        # Its own, and nobody's to wait for as the process ends.
+        self._thread = threading.Thread(target=self._serve, name="audit", daemon=True)
+        self._thread.start()
 
     @property
     def is_behind(self) -> bool:
-        """Say whether lines wait for a disk that refused them."""
-        return bool(self._waiting)
+        """Say whether the disk refused the last line, or has been silent for too long."""
+        return self._is_refused or self._is_silent
 
-    def add(self, line: Line) -> None:
-        """Write a line. Raises CallError where the disk refuses, and leaves no part of it."""
-        try:
-            self._catch_up()
-            self._write(_encoded(line))
-        except OSError as error:
-            raise refusal(error) from error
+    @property
+    def _is_silent(self) -> bool:
+        since_s = self._busy_since_s
+        return since_s is not None and time.monotonic() - since_s > SYNC_TIMEOUT_S
+
+    def add_at_last(self, line: Line) -> None:
+        """Write a line of what has happened anyway: now, or with the next one that the disk takes."""
+        self._put(_Entry(_encoded(line)))
+
+    def add_if_well(self, line: Line) -> None:
+        """The same for what may be missing: it is dropped while the log is behind."""
+        if not self.is_behind:
+            self.add_at_last(line)
+
+    async def add(self, line: Line) -> None:
+        """Write a line of what costs nothing. Raises CallError where the disk refuses.
+
+        Nobody waits for that, but while the log is behind.
+        """
+        if self.is_behind:
+            await self._added(_Entry(_encoded(line), Future()))
+        else:
+            self.add_at_last(line)
 
     async def add_for_certain(self, line: Line) -> None:
         """Write a line and wait until it is on the disk.
 
-        Raises CallError where it can't be written, `NotDurable` where it is and may be lost.
+        Raises CallError where it can't be written, and leaves no part of it; `NotDurable` where it may be
+        there.
         """
-        self.add(line)
-        try:
-            await asyncio.wait_for(self._until_durable(self._written), SYNC_TIMEOUT_S)
-        except OSError as error:
-            # Of these TimeoutError is one: a network file system that hangs says nothing.
-            raise refusal(error, NotDurable) from error
+        await self._added(_Entry(_encoded(line), Future(), is_certain=True))
 
-    def add_at_last(self, line: Line) -> None:
-        """Write a line of what has happened anyway: now, or with the next one that the disk takes."""
-        self._waiting.append(_encoded(line))
-        with contextlib.suppress(OSError):
-            self._catch_up()
+    def settle(self, timeout_s: float) -> bool:
+        """Wait until all is written that the disk takes, so long at most; say whether it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._is_due and self._busy_since_s is None, timeout_s)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._catch_up()
-        os.close(self._file)
+        """Try once more what waits, and end. Blocks, by `CLOSE_TIMEOUT_S` at most."""
+        with self._changed:
+            self._is_closing, self._is_due = True, bool(self._queue)
+            self._changed.notify_all()
+        self._thread.join(CLOSE_TIMEOUT_S)
 
-    async def _until_durable(self, wanted: int) -> None:
-        while self._durable < wanted:
-            if self._syncing is None or self._syncing.done():
-                self._syncing = asyncio.ensure_future(self._sync())
-                self._syncing.add_done_callback(_heard)
-            # One for all who wait; whoever goes away leaves it to the others.
-            await asyncio.shield(self._syncing)
+    async def _added(self, entry: _Entry) -> None:
+        assert entry.written is not None
+        if self._is_silent:
+            # Others have waited for it already.
+            raise refusal(TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
+        self._put(entry)
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(entry.written), SYNC_TIMEOUT_S)
+        except TimeoutError as error:
+            # A network file system that hangs says nothing.
+            raise refusal(error, CallError if entry.written.cancel() else NotDurable) from error
+        except asyncio.CancelledError:
+            entry.written.cancel()
+            raise
 
-    async def _sync(self) -> None:
-        """Wait for the disk in a thread, which has the file for itself: it may be turned away meanwhile."""
-        written, file = self._written, os.dup(self._file)
-        await asyncio.get_running_loop().run_in_executor(self._thread, _sync_and_close, file)
-        self._durable = max(self._durable, written)
+    def _put(self, entry: _Entry) -> None:
+        with self._changed:
+            self._queue.append(entry)
+            if len(self._queue) > WAITING_LINES_MAX:
+                self._queue.popleft()
+            self._is_due = True
+            self._changed.notify_all()
 
-    def _catch_up(self) -> None:
-        while self._waiting:
-            self._write(self._waiting[0])
-            self._waiting.popleft()
+    def _serve(self) -> None:
+        """Write what is added, in a thread."""
+        while (batch := self._next_batch()) is not None:
+            self._write(batch)
+        self._file.close()
 
-    def _write(self, line: bytes) -> None:
-        size = os.fstat(self._file).st_size
-        if size and size + len(line) > self._rotate_bytes:
-            self._rotate()
-            size = 0
-        written = os.write(self._file, line)
-        if written < len(line):
-            # A disk that is nearly full takes a part.
-            os.ftruncate(self._file, size)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._written += 1
+    def _next_batch(self) -> Sequence[_Entry] | None:
+        """Wait for lines; None at the end. What the disk refused is tried again with the next one."""
+        with self._changed:
+            self._busy_since_s = None
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._is_due or self._is_closing)
+            if not self._is_due:
+                return None
+            self._is_due = False
+            self._busy_since_s = time.monotonic()
+            batch = list(self._queue)
+            self._queue.clear()
+        return batch
 
-    def _rotate(self) -> None:
-        os.fsync(self._file)
-        files = [numbered(self._path, number) for number in range(self._keep_files + 1)]
-        for older, newer in zip(reversed(files[1:]), reversed(files[:-1]), strict=True):
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(newer, older)
-        former, self._file = self._file, _opened(self._path)
-        os.close(former)
+    def _write(self, batch: Sequence[_Entry]) -> None:
+        unsynced: list[Future[None]] = []
+        for index, entry in enumerate(batch):
+            if not entry.begins():
+                continue
+            self._busy_since_s = time.monotonic()
+            try:
+                self._file.write(entry.data)
+            except OSError as error:
+                self._refused(entry, batch[index + 1 :], error)
+                break
+            self._is_refused = False
+            if entry.written is not None and entry.is_certain:
+                unsynced.append(entry.written)
+            elif entry.written is not None:
+                entry.written.set_result(None)
+        if unsynced:
+            self._sync(unsynced)
 
+    def _sync(self, waiting: Sequence[Future[None]]) -> None:
+        """Wait for the disk, once for all who want it."""
+        self._busy_since_s = time.monotonic()
+        try:
+            self._file.sync()
+        except OSError as error:
+            for one in waiting:
+                one.set_exception(refusal(error, NotDurable))
+        else:
+            for one in waiting:
+                one.set_result(None)
 
-def numbered(path: Path, number: int) -> Path:
-    """Return the name of the file that was turned away so many times; 0 is the newest."""
-    return path.with_name(f"{path.name}.{number}") if number else path
+    def _refused(self, first: _Entry, others: Sequence[_Entry], error: OSError) -> None:
+        """Tell those who wait; the lines of what has happened stay, ahead of all that has come since."""
+        self._is_refused = True
+        refused = [first, *(one for one in others if one.begins())]
+        for one in refused:
+            if one.written is not None:
+                one.written.set_exception(refusal(error))
+        with self._changed:
+            self._queue.extendleft(one for one in reversed(refused) if one.written is None)
 
 
 def lines_in(path: Path, *, keep_files: int = KEEP_FILES) -> Iterator[dict[str, Any]]:
@@ -210,33 +284,6 @@ def _encoded(line: Line) -> bytes:
     plain = {key: value for key, value in line.items() if value is not None}
     # Unusual text is escaped: a line break of any alphabet must not end a line.
     return json.dumps(plain, separators=(",", ":"), default=str).encode() + b"\n"
-
-
-def _opened(path: Path) -> int:
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    file = os.open(path, flags, 0o600)
-    try:
-        os.fchmod(file, 0o600)
-        size = os.fstat(file).st_size
-        if size and os.pread(file, 1, size - 1) != b"\n":
-            os.write(file, b"\n")
-    except OSError:
-        os.close(file)
-        raise
-    return file
-
-
-def _sync_and_close(file: int) -> None:
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def _heard(sync: asyncio.Future[None]) -> None:
-    """Take note of how a sync ended: all who waited may have gone."""
-    if not sync.cancelled():
-        sync.exception()
 
 
 def refusal(error: OSError, kind: type[CallError] = CallError) -> CallError:

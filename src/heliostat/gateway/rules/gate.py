@@ -127,6 +127,7 @@ class Gate:
             # Asked for by the thread that serves them, while the loop changes the register.
             in_flight=lambda: self.register.counts()[0],
             waiting=lambda: self.register.counts()[1],
+            audit_behind=lambda: self.audit.is_behind,
         )
         self._repeats = Repeats()
         self._left: dict[str, Begun] = {}
@@ -169,6 +170,8 @@ class Gate:
                 raise stopped from None
             raise
         self._end(admitted, None)
+        if admitted.needs is None and (line := self._small(admitted.caller, admitted.ask, OK)):
+            await self.audit.add(line)
 
     def screen(self, context: Mapping[str, Any], ask: Ask) -> None:
         """Raise CallError where `admit` would refuse it, whatever came with it. Nothing is taken up.
@@ -293,12 +296,10 @@ class Gate:
         except BaseException as error:
             self.usage.settle(ask.call_id, gpu_s=0.0, now_s=now_s)
             self.register.forget(ask.call_id)
-            self.metrics.audit_is_behind(isinstance(error, CallError))
             if isinstance(error, NotDurable) or not isinstance(error, CallError):
                 # Its line may be there: it must not look like a call that nobody saw the end of.
                 self.audit.add_at_last(lines.never_ran(caller, ask, _outcome(error), now_s=self.now_s()))
             raise
-        self.metrics.audit_is_behind(self.audit.is_behind)
 
     def _stopped(self, call_id: str, error: BaseException) -> CallError | None:
         """Return what is said of a call that somebody else has ended; None of any other."""
@@ -319,27 +320,25 @@ class Gate:
         ran_s, gpu_s = admitted.used(error, now_s)
         self.metrics.count(ask.function, ask.published, outcome, seconds=took_s, gpu_s=gpu_s)
         if admitted.needs is None:
-            # What has gone wrong already is what is told.
-            with contextlib.suppress(*((CallError,) if error else ())):
-                self._small(caller, ask, outcome)
+            if error is not None and (line := self._small(caller, ask, outcome)):
+                self.audit.add_if_well(line)
             return
         self.usage.settle(ask.call_id, gpu_s=gpu_s, now_s=now_s)
         call = self.register.end(ask.call_id, outcome, gpu_s=gpu_s, now_s=now_s)
         message = error.message if isinstance(error, CallError) else ""
         self.audit.add_at_last(lines.ended(call, message, ran_s=ran_s, done=admitted.done))
-        self.metrics.audit_is_behind(self.audit.is_behind)
 
     def _refused(self, caller: Caller | None, ask: Ask, outcome: str) -> None:
         self.metrics.count(ask.function, ask.published, outcome, seconds=0.0)
         # A refusal stands, whether it can be written or not.
-        with contextlib.suppress(CallError):
-            self._small(caller, ask, outcome)
+        if line := self._small(caller, ask, outcome):
+            self.audit.add_if_well(line)
 
-    def _small(self, caller: Caller | None, ask: Ask, outcome: str) -> None:
+    def _small(self, caller: Caller | None, ask: Ask, outcome: str) -> lines.Line | None:
+        """Return the line of what costs nothing, where one is due."""
         kind = lines.kind_of(caller, ask, outcome)
         times = self._repeats.times(kind, now_s=self.now_s())
-        if times:
-            self.audit.add(lines.small(kind, times, now_s=self.now_s()))
+        return lines.small(kind, times, now_s=self.now_s()) if times else None
 
 
 def open_gate(settings: GatewaySettings, folder: Path, *, now_s: Callable[[], float]) -> Gate:

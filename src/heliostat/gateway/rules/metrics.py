@@ -15,9 +15,15 @@ OTHER = "other"
 
 
 class GatewayMetrics:
-    """What calls came to. `in_flight` and `waiting` are asked for when somebody looks."""
+    """What calls came to. `in_flight`, `waiting` and `audit_behind` are asked for when somebody looks."""
 
-    def __init__(self, *, in_flight: Callable[[], float], waiting: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        in_flight: Callable[[], float],
+        waiting: Callable[[], float],
+        audit_behind: Callable[[], float],
+    ) -> None:
         self.registry = CollectorRegistry()
         self._published: set[str] = set()
         self._server: Any = None
@@ -31,13 +37,13 @@ class GatewayMetrics:
             registry=self.registry,
         )
         self._gpu = Counter("heliostat_gateway_gpu_seconds", "GPU seconds used.", registry=self.registry)
-        self._lines = Gauge(
-            "heliostat_gateway_audit_behind", "1: the audit log can't be written.", registry=self.registry
-        )
         gauge = Gauge("heliostat_gateway_in_flight", "Calls in flight.", registry=self.registry)
         gauge.set_function(in_flight)
         gauge = Gauge("heliostat_gateway_waiting", "Calls that wait for a node.", registry=self.registry)
         gauge.set_function(waiting)
+        told = "1: the audit log can't be written."
+        gauge = Gauge("heliostat_gateway_audit_behind", told, registry=self.registry)
+        gauge.set_function(audit_behind)
 
     def count(
         self, function: str, published: str | None, outcome: str, *, seconds: float, gpu_s: float = 0.0
@@ -49,9 +55,6 @@ class GatewayMetrics:
         self._calls.labels(function, name, outcome).inc()
         self._seconds.labels(function, name).observe(max(0.0, seconds))
         self._gpu.inc(max(0.0, gpu_s))
-
-    def audit_is_behind(self, behind: bool) -> None:
-        self._lines.set(float(behind))
 
     def serve(self, port: int | None) -> int:
         """Serve on loopback and return the port; None, or one that is taken, means any that is free."""
