@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,74 @@ result = sum(kept[at] for at in range(0, len(kept), 4096))
 time.sleep(0.5)
 """
     assert boxed(text, memory_bytes=128 * 2**20).value == ord("x") * 80 * 256
+
+
+SEGMENT = """
+import ctypes, os, time
+libc = ctypes.CDLL(None)
+libc.shmat.restype, libc.shmat.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
+libc.shmget.argtypes, libc.shmdt.argtypes = [ctypes.c_int, ctypes.c_size_t, ctypes.c_int], [ctypes.c_void_p]
+def left(megabytes, times=1):
+    made = libc.shmget(0, megabytes * 2**20, 0o1600)
+    assert made >= 0
+    for _ in range(times):
+        at = libc.shmat(made, None, 0)
+        ctypes.memset(at, 1, megabytes * 2**20)
+    if times == 1:
+        libc.shmdt(at)
+    return made
+"""
+"""Shared memory that no process has any more, or that one has several times."""
+
+
+def segments() -> set[int]:
+    return {int(line.split()[1]) for line in Path("/proc/sysvipc/shm").read_text("ascii").splitlines()[1:]}
+
+
+def test_memory_that_no_process_has_counts_and_goes() -> None:
+    before = segments()
+    error = refused(
+        functools.partial(run, kind="none"),
+        f"{SEGMENT}left(40)\nkept = bytearray(b'x' * 40 * 2**20)\ntime.sleep(60)",
+        memory_bytes=72 * 2**20,
+        timeout_s=15.0,
+    )
+    assert error.code is Code.OUT_OF_MEMORY
+    assert segments() <= before
+
+
+def test_shared_memory_counts_once() -> None:
+    text = f"{SEGMENT}left(40, times=3)\nif not os.fork():\n    time.sleep(60)\ntime.sleep(0.5)\nresult = 1"
+    assert run(text, kind="none", memory_bytes=96 * 2**20).value == 1
+
+
+@pytest.mark.parametrize("kind", ["none", "bwrap"])
+def test_no_shared_memory_outlives_a_script_but_that_of_others(kind: str) -> None:
+    skip_without(kind)
+    before, names = segments(), dict[str, Any]()
+    exec(SEGMENT, names)  # noqa: S102 -- what a script does, done by another process of the account
+    others = {names["left"](1)}
+    text = f"""{SEGMENT}
+left(1)
+if not os.fork():
+    left(2)
+    time.sleep(0.5)
+    os._exit(0)
+os.wait()
+result = left(1)
+"""
+    try:
+        with ThreadPoolExecutor(1) as beside:
+            running = beside.submit(run, text, kind)
+            while kind == "none" and segments() <= others | before:
+                time.sleep(0.01)
+            others.add(names["left"](1))
+            assert running.result().value >= 0
+        assert others <= segments()
+        assert segments() <= others | before
+    finally:
+        for one in others:
+            names["libc"].shmctl(one, 0, None)
 
 
 def test_too_much_at_once_is_a_memory_error(script: Run) -> None:

@@ -46,6 +46,8 @@ FILES_OF_MEMORY = ("/memfd:", "/SYSV", "/secretmem")
 SECRET = "/secretmem"
 """The kernel does not tell how much of such a file there is."""
 MEMORY_SYSTEMS = {"tmpfs", "ramfs"}
+SEGMENTS = "/proc/sysvipc/shm"
+IPC_RMID = 0
 BLOCK_BYTES = 512
 KB = 1024
 PIPE_BYTES = 65536
@@ -93,12 +95,13 @@ def _kept(order: dict[str, Any], body: bytes, base: Path) -> tuple[dict[str, Any
         takes.write(body)
         takes.seek(0)
         began_s = time.monotonic()
+        segments = _Segments()
         try:
             child = _started(order, base, (takes, gives, errors))
         except OSError as error:
             return {"end": "not_started", "why": f"{order['argv'][0]}: {error.strerror}", "ran_s": 0.0}, b""
-        end = _watched(child, order, began_s)
-        _end_all()
+        end = _watched(child, order, began_s, segments)
+        segments.remove({child.pid, *_end_all()})
         code = child.wait()
         outcome = {"end": end, "code": code, "ran_s": time.monotonic() - began_s, "why": _last_words(errors)}
         return outcome, _written(gives, order["result_bytes"]) if end == "ended" else b""
@@ -125,10 +128,12 @@ def _started(order: dict[str, Any], base: Path, streams: tuple[Any, Any, Any]) -
     )
 
 
-def _watched(child: subprocess.Popen[bytes], order: dict[str, Any], began_s: float) -> str:
+def _watched(
+    child: subprocess.Popen[bytes], order: dict[str, Any], began_s: float, segments: _Segments
+) -> str:
     """Return how it came to its end: `ended`, `timeout`, `memory`, or `left` when nobody waits for it."""
     end_s = began_s + order["timeout_s"]
-    memory = _Memory(order["memory_bytes"], order["base"])
+    memory = _Memory(order["memory_bytes"], order["base"], segments)
     deaths = _deaths()
     lifeline = select.poll()
     lifeline.register(0, select.POLLIN | select.POLLHUP)
@@ -169,8 +174,9 @@ class _Memory:
     The latter are known by device and number, so that each counts once whoever has it.
     """
 
-    def __init__(self, limit_bytes: int, base: str) -> None:
+    def __init__(self, limit_bytes: int, base: str, segments: _Segments) -> None:
         self._limit_bytes = limit_bytes
+        self._segments = segments
         self._devices = _memory_devices()
         own = [os.path.join(base, name) for name in OWN_FOLDERS]
         self._folders = [path for path in own if os.stat(path).st_dev in self._devices]
@@ -178,7 +184,7 @@ class _Memory:
         self._again_s = 0.0
 
     def is_too_large(self) -> bool:
-        pids = _descendants()
+        pids = self._segments.look()
         if time.monotonic() >= self._again_s:
             self._look_thoroughly(pids)
         # The quick figures count pages that several processes share, or that belong to a file, more than
@@ -192,7 +198,8 @@ class _Memory:
         return sum(files.values()) + own > self._limit_bytes
 
     def _files(self, pids: list[int]) -> dict[tuple[int, int], int]:
-        return {**self._hidden, **_open_files([f"/proc/{pid}" for pid in pids], self._devices)}
+        opened = _open_files([f"/proc/{pid}" for pid in pids], self._devices)
+        return {**self._hidden, **opened, **self._segments.sizes()}
 
     def _look_thoroughly(self, pids: list[int]) -> None:
         """See files that are mapped and not open, that a thread alone has open, and those in its folders."""
@@ -206,6 +213,63 @@ class _Memory:
         }
         now_s = time.monotonic()
         self._again_s = now_s + max(THOROUGH_S, THOROUGH_SHARE * (now_s - began_s))
+
+
+class _Segments:
+    """System V shared memory that processes of the sandbox have made. No process need have it to keep it.
+
+    It is known by its creator, so one that lived for less than a look's time may have made what is not
+    seen. The list is that of our own IPC namespace: a sandbox that has another takes its segments along when
+    it ends, and how large they are can't be seen from here.
+    """
+
+    def __init__(self) -> None:
+        # Of the same file system as these, under a number that is its id.
+        one = os.memfd_create("one")
+        self._device = os.fstat(one).st_dev
+        os.close(one)
+        self._known = set(_listed_segments())
+        self._sizes: dict[int, int] = {}
+        self._pids: set[int] = set()
+
+    def look(self) -> list[int]:
+        """See which segments there are by now; return the processes that live."""
+        # In this order: whoever made one of these and lives is among them.
+        listed = _listed_segments()
+        pids = _descendants()
+        self._claim(listed, self._pids.union(pids))
+        # Only those of this look and the one before count: a number may become another's.
+        self._pids = set(pids)
+        return pids
+
+    def sizes(self) -> dict[tuple[int, int], int]:
+        """Return the bytes that each takes, by device and number as for other files."""
+        return {(self._device, number): size for number, size in self._sizes.items()}
+
+    def remove(self, ended: set[int]) -> None:
+        """Remove what is left of them; `ended` are the last processes, which have made no more since."""
+        self._claim(_listed_segments(), self._pids | ended)
+        for number in self._sizes:
+            ctypes.CDLL(None).shmctl(number, IPC_RMID, None)
+
+    def _claim(self, listed: dict[int, tuple[int, int]], pids: set[int]) -> None:
+        self._sizes = {
+            number: size
+            for number, (creator, size) in listed.items()
+            if number in self._sizes or (number not in self._known and creator in pids)
+        }
+        self._known = set(listed)
+
+
+def _listed_segments() -> dict[int, tuple[int, int]]:
+    """Return creator and bytes of each segment in this IPC namespace, swapped out or not, by its id."""
+    found = {}
+    with contextlib.suppress(OSError), open(SEGMENTS, encoding="ascii") as lines:
+        names = next(lines, "").split()
+        for line in lines:
+            words = dict(zip(names, map(int, line.split()), strict=False))
+            found[words["shmid"]] = words["cpid"], words["rss"] + words["swap"]
+    return found
 
 
 def _memory_devices() -> set[int]:
@@ -360,16 +424,19 @@ def _state_and_parent(pid: int) -> tuple[str, int]:
     return "X", 0
 
 
-def _end_all() -> None:
-    """Kill everything below this process, and what it starts meanwhile."""
+def _end_all() -> set[int]:
+    """Kill everything below this process, and what it starts meanwhile; return what that was."""
+    killed: set[int] = set()
     for _ in range(KILL_ROUNDS):
         pids = _descendants()
         if not pids:
-            return
+            break
+        killed.update(pids)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(KILL_ROUND_S)
+    return killed
 
 
 def _written(gives: Any, limit_bytes: int) -> bytes:
