@@ -88,7 +88,8 @@ def _problems(connection: Facts) -> list[Cell]:
     if problem := connection.get("problem"):
         found.append(f"problem   {problem}")
     if not connection.get("driver", True):
-        found.append("cluster   it does not answer, so no call can run; the gateway tries again by itself")
+        why = connection.get("cluster_problem") or "it does not answer"
+        found.append(f"cluster   {why}; no call can run, and the gateway tries again by itself")
     if trouble := connection.get("functions_problem"):
         found.append(f"functions {trouble}")
     return [Cell(clean(one), "red") for one in found]

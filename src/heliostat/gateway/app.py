@@ -123,6 +123,7 @@ class Gateway:
             "service": self.upkeep.service_id,
             "token_expires_at_s": self.upkeep.token_expires_at_s,
             "driver": self.workplace.connected,
+            "cluster_problem": self.workplace.absence or None,
             "functions_problem": self.workplace.trouble or None,
         }
 

@@ -61,6 +61,9 @@ class Sandbox:
     memory_bytes: int = 4 * 2**30
 
 
+DRIVER_NAMESPACE = "heliostat_gateway"
+"""Ray's namespace of a gateway's driver, by which it is told from drivers of people."""
+
 TOKEN_VARIABLE = "HYPHA_TOKEN"
 """Where a token is looked for unless the file names another variable."""
 

@@ -68,7 +68,7 @@ class Cluster(Protocol):
         ...
 
     async def drivers(self) -> int:
-        """Return how many drivers are connected: programs and jobs of users, not Ray's own."""
+        """Return how many drivers are connected: programs and jobs of users, not Ray's own or a gateway's."""
         ...
 
     async def forget(self, instance_ids: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 from ray.core.generated import autoscaler_pb2_grpc, gcs_service_pb2, gcs_service_pb2_grpc
 
+from heliostat.model.gateway import DRIVER_NAMESPACE
 from heliostat.ports.errors import ClusterUnreachable, StrangerCluster, TokenRefused
 
 CALL_DEADLINE_S = 3.0
@@ -96,16 +97,18 @@ class GcsChannel:
             await self._answer(self._kv.InternalKVDel(request, **self._how()))
 
     async def drivers(self) -> int:
-        """Return how many drivers live; Ray's own, in namespaces that it keeps for itself, do not count."""
+        """Return how many drivers of people live.
+
+        Ray's own, in namespaces that it keeps for itself, do not count, nor does a gateway's, which is
+        connected whether anybody calls or not. Work that it has given to Ray is seen as any other.
+        """
         self._open()
         request = pb.GetAllJobInfoRequest(
             skip_submission_job_info_field=True, skip_is_running_tasks_field=True
         )
         reply = await self._answer(self._jobs.GetAllJobInfo(request, **self._how()))
-        own = RAY_NAMESPACE_PREFIX
-        return sum(
-            not (job.is_dead or job.config.ray_namespace.startswith(own)) for job in reply.job_info_list
-        )
+        namespaces = [job.config.ray_namespace for job in reply.job_info_list if not job.is_dead]
+        return sum(not one.startswith(RAY_NAMESPACE_PREFIX) and one != DRIVER_NAMESPACE for one in namespaces)
 
     def renew_token(self) -> None:
         """Read the token again before the next call."""

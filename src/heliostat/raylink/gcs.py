@@ -168,7 +168,7 @@ class GcsCluster:
         await self._channel.put(names.HEARTBEAT, str(self._heartbeat).encode(), namespace=names.NAMESPACE)
 
     async def drivers(self) -> int:
-        """Return how many drivers of users are connected; Ray's own (the dashboard's) do not count."""
+        """Return how many drivers of users are connected; the dashboard's and a gateway's do not count."""
         self._check_connected()
         return await self._channel.drivers()
 

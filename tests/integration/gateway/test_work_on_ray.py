@@ -16,8 +16,10 @@ import pytest
 import pytest_asyncio
 
 from heliostat.api.client import NoAnswer, NotRunning
+from heliostat.cli.clusters import pick
 from heliostat.cli.driver import driver_environment
 from heliostat.gateway.errors import CallError, Code
+from heliostat.gateway.work import link, workplace
 from heliostat.gateway.work.port import Done, Needs, Script
 from heliostat.gateway.work.workplace import DriverCommand, Workplace, WorkSettings
 from heliostat.model.gateway import Sandbox, SandboxKind
@@ -33,6 +35,7 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
+IDLE_AFTER_S = 8.0
 PUBLISHED = Path(__file__).with_name("published.py")
 DRIVER = [sys.executable, "-m", "heliostat.gateway.work.driver"]
 
@@ -216,6 +219,30 @@ async def test_a_driver_that_is_killed_loses_the_call_and_comes_back(work: Workp
     os.kill(work._link._process.pid, signal.SIGKILL)
     assert (await refused(calling)).code is Code.LOST
     assert (await script(work, "result = 7")).value == 7
+
+
+async def test_a_gateway_keeps_a_cluster_up_for_calls_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"it-gw-idle-{os.getpid()}"
+    text = CLUSTER.format(name=name, workers=1, idle_timeout_s=600, orphan_timeout_s=60)
+    settings = WorkSettings(
+        lambda: DriverCommand(DRIVER, driver_environment(pick(name))), sandbox=Sandbox(SandboxKind.NONE)
+    )
+    # A driver may be started while the cluster still goes down.
+    monkeypatch.setattr(link, "START_TIMEOUT_S", 20.0)
+    monkeypatch.setattr(workplace, "READY_TIMEOUT_S", 20.0)
+    with cluster(tmp_path, text, idle_after_s=IDLE_AFTER_S) as found:
+        work = Workplace(settings, functools.partial(asyncio.to_thread, status_of, found))
+        work.start()
+        call = f"import time\ntime.sleep({IDLE_AFTER_S + 5})\nresult = 'there'"
+        assert (await script(work, call)).value == "there"
+        assert work.connected
+        await until(lambda: status_of(found) is None, IDLE_AFTER_S + 60.0)
+        await until(lambda: bool(work.absence), 60.0)
+        error = await refused(script(work, "result = 1"))
+        assert (error.code, error.message) == (Code.UNAVAILABLE, "the cluster is down; nothing was begun")
+        await work.aclose(0.0)
 
 
 def tells_the_worker(note: Path) -> str:

@@ -98,8 +98,10 @@ def test_status_says_why_no_call_can_run(invoke: Invoke, at_desk: tuple[Gate, Fa
     server.troubles = {"problem": "it\nhas expired", "driver": False, "functions_problem": "no module f"}
     output = invoke("gateway", "status", "demo").output
     assert "problem   it has expired\n" in output
-    assert "cluster   it does not answer, so no call can run" in output
+    assert "cluster   it does not answer; no call can run" in output
     assert "functions no module f\n" in output
+    server.troubles["cluster_problem"] = "demo does not run here"
+    assert "cluster   demo does not run here; no call can run" in invoke("gateway", "status", "demo").output
 
 
 def test_status_without_a_gateway(invoke: Invoke, runtime: Path, state: Path) -> None:

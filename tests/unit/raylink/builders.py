@@ -11,6 +11,7 @@ from ray.core.generated import (
     autoscaler_pb2,
     autoscaler_pb2_grpc,
     common_pb2,
+    gcs_pb2,
     gcs_service_pb2,
     gcs_service_pb2_grpc,
 )
@@ -53,12 +54,16 @@ def counted(count: int, bundle: dict[str, float], *selectors: Any) -> Any:
 
 @dataclass
 class FakeGcs:
-    """Serves the two services that we call; `slow` makes every call hang past any deadline."""
+    """Serves the services that we call; `slow` makes every call hang past any deadline.
+
+    `drivers` are the namespaces of drivers, and whether each is dead.
+    """
 
     state: Any = field(default_factory=lambda: pb.ClusterResourceState(cluster_session_name=SESSION))
     kept: Any = field(default_factory=pb.AutoscalingState)
     config: Any = None
     store: dict[tuple[bytes, bytes], bytes] = field(default_factory=dict)
+    drivers: list[tuple[str, bool]] = field(default_factory=list)
     drains: list[Any] = field(default_factory=list)
     drain_reply: Any = field(default_factory=lambda: pb.DrainNodeReply(is_accepted=True))
     slow: bool = False
@@ -73,6 +78,7 @@ class FakeGcs:
         self.server = grpc.aio.server()
         autoscaler_service.add_AutoscalerStateServiceServicer_to_server(_Autoscaler(self), self.server)
         kv_service.add_InternalKVGcsServiceServicer_to_server(_Store(self), self.server)
+        kv_service.add_JobInfoGcsServiceServicer_to_server(_Jobs(self), self.server)
         self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self.server.start()
 
@@ -116,6 +122,19 @@ class _Autoscaler(autoscaler_service.AutoscalerStateServiceServicer):  # type: i
         await self.gcs.admit(context)
         self.gcs.drains.append(request)
         return self.gcs.drain_reply
+
+
+class _Jobs(kv_service.JobInfoGcsServiceServicer):  # type: ignore[misc]
+    def __init__(self, gcs: FakeGcs) -> None:
+        self.gcs = gcs
+
+    async def GetAllJobInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self.gcs.admit(context)
+        jobs = [
+            gcs_pb2.JobTableData(is_dead=is_dead, config=common.JobConfig(ray_namespace=namespace))
+            for namespace, is_dead in self.gcs.drivers
+        ]
+        return kv.GetAllJobInfoReply(job_info_list=jobs)
 
 
 class _Store(kv_service.InternalKVGcsServiceServicer):  # type: ignore[misc]

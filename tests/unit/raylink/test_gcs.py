@@ -72,6 +72,26 @@ async def test_reports_grow_past_what_ray_has_seen(gcs: FakeGcs) -> None:
     await cluster.aclose()
 
 
+@pytest.mark.parametrize(
+    ("drivers", "count"),
+    [
+        ([], 0),
+        ([("", False), ("d2c8-anonymous", False), ("d2c8-anonymous", True)], 2),
+        ([("_ray_internal_dashboard", False)], 0),
+        ([("heliostat_gateway", False), ("heliostat_gateway", True)], 0),
+        ([("heliostat_gateway", False), ("notebook", False)], 1),
+    ],
+)
+async def test_drivers_of_people_are_counted(
+    gcs: FakeGcs, drivers: list[tuple[str, bool]], count: int
+) -> None:
+    """Not Ray's own, and not a gateway's, which is there whether anybody calls or not."""
+    gcs.drivers = drivers
+    cluster = await connected(gcs)
+    assert await cluster.drivers() == count
+    await cluster.aclose()
+
+
 async def test_a_stranger_is_refused(gcs: FakeGcs) -> None:
     gcs.store[b"heliostat", b"cluster_uid"] = b"another"
     for changes, words in (

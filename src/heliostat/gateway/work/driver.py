@@ -33,6 +33,7 @@ from heliostat.gateway.work.frames import Broken, Frames
 from heliostat.gateway.work.on_node import ScriptTask
 from heliostat.gateway.work.parcel import Damaged, pack, unpack
 from heliostat.gateway.work.port import Needs
+from heliostat.model.gateway import DRIVER_NAMESPACE
 from heliostat.ports.errors import ConfigError
 
 log = logging.getLogger("heliostat.gateway.driver")
@@ -216,7 +217,13 @@ def _connect() -> None:
     # How it lets us in stands in the environment too. Without an address Ray would start a cluster of its
     # own.
     address = os.environ["RAY_ADDRESS"]
-    ray.init(address, log_to_driver=False, logging_level=logging.WARNING, configure_logging=False)
+    ray.init(
+        address,
+        namespace=DRIVER_NAMESPACE,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        configure_logging=False,
+    )
 
 
 def _published(where: str | None) -> tuple[Any, Mapping[str, functions.Published], str]:

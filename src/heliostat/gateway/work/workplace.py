@@ -87,6 +87,8 @@ class Workplace:
         self._idle = asyncio.Event()
         self._idle.set()
         self._closing = False
+        self.absence = ""
+        """Why there is no cluster to connect to, for the owner; empty while there is one."""
 
     @property
     def trouble(self) -> str:
@@ -300,7 +302,8 @@ class Workplace:
             async with asyncio.timeout(READY_TIMEOUT_S):
                 await self._there.wait()
         except TimeoutError as error:
-            raise CallError(Code.UNAVAILABLE, "the cluster does not answer; nothing was begun") from error
+            why = "is down" if self.absence else "does not answer"
+            raise CallError(Code.UNAVAILABLE, f"the cluster {why}; nothing was begun") from error
         assert self._link is not None
         return self._link
 
@@ -318,7 +321,12 @@ class Workplace:
     async def _one_driver(self) -> None:
         """Hold one driver for as long as it lives."""
         settings = self._settings
-        command = await asyncio.to_thread(settings.driver)
+        try:
+            command = await asyncio.to_thread(settings.driver)
+        except HeliostatError as error:
+            self.absence = str(error)
+            raise
+        self.absence = ""
         environment = {k: v for k, v in command.environment.items() if k not in settings.withheld}
         self._link = await Link.start(command.argv, environment, functions=settings.functions)
         log.info("the driver is connected to Ray")
