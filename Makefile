@@ -71,10 +71,10 @@ $(STAMP): uv.lock pyproject.toml tools/environment.py
 	@python=$$(sh tools/pick-python $(PYTHON)) && "$$python" tools/environment.py $(if $(PYTHON),--pinned)
 	@touch $@
 
-$(TORCH): $(STAMP) tools/torch_cpu.py
+$(TORCH): $(STAMP) tools/torch_cpu.py tools/beside_lock.py
 	@python=$$(sh tools/pick-python $(PYTHON)) && "$$python" -m tools.torch_cpu
 	@touch $@
 
-$(HYPHA): $(STAMP) tools/hypha_server.py tools/hypha-server.txt
+$(HYPHA): $(STAMP) tools/hypha_server.py tools/beside_lock.py tools/hypha-server.txt
 	@python=$$(sh tools/pick-python $(PYTHON)) && "$$python" -m tools.hypha_server
 	@touch $@

@@ -13,39 +13,23 @@ Run by `make`, with the Python that has pip:
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tools import environment
+from tools.beside_lock import COMPLETE, IMPORT_TIMEOUT_S, NotHadError, done_or_why, main, output
 
 VERSION = "2.13.0"
 FOR_GPUS = ("nvidia-", "cuda-", "triton", "pytorch-triton", "rocm")
 """How the packages are called that builds for NVIDIA's and AMD's GPUs ask for; a CPU build wants none."""
 LOOK_TIMEOUT_S = 180
-IMPORT_TIMEOUT_S = 120
 LINK = "torch-cpu.pth"
 """In an environment's site-packages: the folder where PyTorch is."""
 MISSING = "torch-missing.txt"
 """At an environment's root: why there is none."""
-_COMPLETE = ".complete"
 _WHERE = "import sys, sysconfig as c; print('%d.%d' % sys.version_info[:2], c.get_path('purelib'), sep='\\n')"
-_LAST = 3
-"""Lines of a failed command that are shown."""
-
-
-class NotHadError(Exception):
-    """Why one place has no CPU build, in a sentence."""
-
-
-def main() -> int:
-    """Give `.venv` PyTorch, or say why it has none; return 0 in both cases."""
-    why = provide(environment.VENV, environment.uv_command())
-    if why is not None:
-        print(f"no PyTorch for the tests: {why}", file=sys.stderr)
-    return 0
 
 
 def provide(venv: Path, uv: str) -> str | None:
@@ -53,33 +37,35 @@ def provide(venv: Path, uv: str) -> str | None:
     python = str(venv / "bin" / "python")
     version, site = _ask(python, _WHERE).splitlines()
     target = environment.TOOLS / f"torch-{VERSION}-python{version}"
-    link, missing = Path(site) / LINK, venv / MISSING
-    try:
-        if not (target / _COMPLETE).exists():
+    link = Path(site) / LINK
+
+    def install() -> None:
+        try:
             _install(target, uv, python=python)
-    except NotHadError as error:
-        link.unlink(missing_ok=True)
-        missing.write_text(f"{error}\n", encoding="utf-8")
-        return str(error)
-    link.write_text(f"{target}\n", encoding="utf-8")
-    missing.unlink(missing_ok=True)
-    return None
+        except NotHadError:
+            link.unlink(missing_ok=True)
+            raise
+        link.write_text(f"{target}\n", encoding="utf-8")
+
+    return done_or_why(install, venv / MISSING)
 
 
 def _install(target: Path, uv: str, *, python: str) -> None:
     """Fill `target` from the first place that has a CPU build; raises `NotHadError` with every reason."""
+    if (target / COMPLETE).exists():
+        return
     print(f"getting PyTorch {VERSION} for the CPU into {target.relative_to(environment.ROOT)} …", flush=True)
     flags = ["--quiet", "--no-deps", "--compile-bytecode"]
     into = [uv, "pip", "install", *flags, "--python", python, "--target", str(target)]
     reasons = []
     for name, place in PLACES.items():
         try:
-            _run([*into, *place(python)], timeout_s=environment.INSTALL_TIMEOUT_S)
+            output([*into, *place(python)], timeout_s=environment.INSTALL_TIMEOUT_S)
             _ask(python, f"import sys; sys.path.insert(0, {str(target)!r}); import torch")
         except NotHadError as error:
             reasons.append(f"by {name}: {error}")
             continue
-        (target / _COMPLETE).touch()
+        (target / COMPLETE).touch()
         return
     raise NotHadError("; ".join(reasons))
 
@@ -88,7 +74,7 @@ def _as_pip_finds(python: str) -> list[str]:
     # `--python` runs this Python's pip for the environment's, which has none of its own.
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--dry-run"]
     flags = ["--no-deps", "--ignore-installed", "--only-binary=:all:", "--report", "-"]
-    report = _run([*pip, *flags, f"torch=={VERSION}"], timeout_s=LOOK_TIMEOUT_S)
+    report = output([*pip, *flags, f"torch=={VERSION}"], timeout_s=LOOK_TIMEOUT_S)
     try:
         return [cpu_wheel(json.loads(report))]
     except (ValueError, LookupError) as error:
@@ -120,22 +106,8 @@ PLACES = {"pip": _as_pip_finds, "uv": _as_uv_knows}
 
 
 def _ask(python: str, code: str) -> str:
-    return _run([python, "-c", code], timeout_s=IMPORT_TIMEOUT_S)
-
-
-def _run(command: list[str], *, timeout_s: float) -> str:
-    """Return what a command printed; raises `NotHadError` with its last words."""
-    try:
-        done = subprocess.run(
-            command, check=False, cwd=environment.ROOT, timeout=timeout_s, capture_output=True, text=True
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NotHadError(str(error)) from error
-    if done.returncode != 0:
-        last = " ".join(line.strip() for line in done.stderr.strip().splitlines()[-_LAST:])
-        raise NotHadError(last or f"exit code {done.returncode}")
-    return done.stdout
+    return output([python, "-c", code], timeout_s=IMPORT_TIMEOUT_S)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("PyTorch", provide))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import environment, hypha_server
+from tools import beside_lock, environment, hypha_server
 
 
 def test_everything_is_pinned_and_what_was_asked_for_is_there() -> None:
@@ -24,9 +24,9 @@ def test_where_it_cannot_be_had_the_reason_is_left_for_the_tests(
     def refuse(command: list[str], **_: object) -> str:
         if "-c" in command:
             return "3.11\n"
-        raise hypha_server.NotHadError("no index")
+        raise beside_lock.NotHadError("no index")
 
-    monkeypatch.setattr(hypha_server, "_run", refuse)
+    monkeypatch.setattr(beside_lock, "output", refuse)
     monkeypatch.setattr(environment, "TOOLS", environment.ROOT / "nowhere")
     assert hypha_server.provide(tmp_path, "uv") == "no index"
     assert (tmp_path / hypha_server.MISSING).read_text() == "no index\n"
