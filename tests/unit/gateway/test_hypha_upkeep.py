@@ -44,8 +44,10 @@ class VirtualTime:
 
 @dataclass
 class Server:
-    """What happens at it. While it is `away` nobody gets through; one that `is_new` afterwards knows no client
-    of before. While it is `busy` echoes are late, and other messages come.
+    """What happens at it.
+
+    While it is `away` nobody gets through; one that `is_new` afterwards knows no client of before. While it
+    is `busy` echoes are late, and other messages come.
     """
 
     time: VirtualTime

@@ -96,7 +96,7 @@ class Connection:
                 await self._server.echo("alive")
 
     def cut(self) -> None:
-        """Cut the line. The client makes it anew by itself, and what was asked over the old one stays asked."""
+        """Cut the line. The client makes it anew by itself; what was asked over the old one stays asked."""
         # There is no public way; and a server that has fallen silent answers no goodbye.
         self._server.rpc._connection._websocket.transport.abort()
 

@@ -30,8 +30,8 @@ MISSES_MAX = 2
 """Echoes in a row without an answer, after which a line is cut; as many more, and it is given up."""
 
 LATE_MAX = 12
-"""Echoes in a row that may be late while other messages come: large ones before them take their time on a slow
-line. Beyond it, two minutes, a piece of such a message would be late, too."""
+"""Echoes in a row that may be late while other messages come: large ones before them take their time on a
+slow line. Beyond it, two minutes, a piece of such a message would be late, too."""
 
 LOOK_EVERY = 6
 """At each so many echoes it is looked whether callers can still find the service."""
