@@ -149,19 +149,6 @@ async def test_a_disk_that_says_so_only_at_the_end(path: Path, monkeypatch: pyte
     assert caught.value.code is Code.UNAVAILABLE
 
 
-async def test_many_calls_share_a_wait_for_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced = []
-    real = os.fsync
-    monkeypatch.setattr(
-        "heliostat.gateway.rules.audit_file.os.fsync", lambda file: (synced.append(file), real(file))
-    )
-    log = AuditLog(path)
-    await asyncio.gather(*(log.add_for_certain(line(number)) for number in range(200)))
-    assert sorted(numbers(path)) == list(range(200))
-    assert len(synced) <= 2
-    log.close()
-
-
 class Hanging:
     """A function of the file system that hangs until `goes_on`."""
 
@@ -172,6 +159,20 @@ class Hanging:
         self.calls += 1
         assert self.goes_on.wait(10)
         return self._real(*arguments)
+
+
+async def test_many_calls_share_a_wait_for_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Hanging(os.fsync)
+    monkeypatch.setattr("heliostat.gateway.rules.audit_file.os.fsync", slow)
+    log = AuditLog(path)
+    waiting = [asyncio.ensure_future(log.add_for_certain(line(number))) for number in range(200)]
+    # Each adds its line before it waits.
+    await asyncio.sleep(0)
+    slow.goes_on.set()
+    await asyncio.gather(*waiting)
+    assert sorted(numbers(path)) == list(range(200))
+    assert slow.calls <= 2
+    log.close()
 
 
 async def test_a_disk_that_hangs_is_waited_for_so_long(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
