@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from heliostat.cli import driver
@@ -57,12 +57,13 @@ def job_there(record: ClusterRecord, argv: Sequence[str], *, job_id: str) -> Com
     return _there(record, [*_job(record, job_id), os.getcwd(), *argv], terminal=False)
 
 
-def pipe_to(record: ClusterRecord, argv: Sequence[str]) -> Command:
+def pipe_to(record: ClusterRecord, argv: Sequence[str], *, without: Collection[str] = ()) -> Command:
     """Return the command that runs `argv` beside the head, here or there, as a driver whose standard streams
-    carry data."""
+    carry data. It has none of the variables `without`, whatever a shell there sets."""
     if not is_far(record):
-        return Command(tuple(argv), driver.driver_environment(record))
-    return _there(record, argv, terminal=False, options=("--unbuffered",))
+        return Command(tuple(argv), _less(driver.driver_environment(record), without))
+    # Else Slurm would hold back what does not end with a new line.
+    return _there(record, argv, terminal=False, options=("--unbuffered",), without=without)
 
 
 def end_of_job_there(record: ClusterRecord, *, job_id: str) -> Command:
@@ -80,12 +81,19 @@ def _there(
     *,
     terminal: bool,
     options: Sequence[str] = ("--quit-on-interrupt",),
+    without: Collection[str] = (),
 ) -> Command:
     wanted = {**driver.driver_variables(record), CLUSTER_VARIABLE: record.cluster_name}
-    environment = {**tunnel_environment(os.environ), **wanted}
+    environment = _less({**tunnel_environment(os.environ), **wanted}, without)
     if record.job is not None:
         how = ("--pty",) if terminal else options
         return Command((*step_of(record.job.job_id, *how), *argv), environment)
     exports = [f"{name}={value}" for name, value in wanted.items()]
-    far = shlex.join(["env", f"--chdir={os.getcwd()}", *exports, *argv])
-    return Command((*SSH, *(("-t",) if terminal else ()), record.host, far), environment)
+    unset = [f"--unset={name}" for name in without]
+    far = shlex.join(["env", f"--chdir={os.getcwd()}", *unset, *exports, *argv])
+    # Without a word a user's own settings may ask for a terminal, which changes what goes through.
+    return Command((*SSH, "-t" if terminal else "-T", record.host, far), environment)
+
+
+def _less(environment: Mapping[str, str], without: Collection[str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name not in without}

@@ -135,7 +135,7 @@ def _gateway(start: GatewayStart) -> Gateway:
         folder=start.places.gateway,
         socket_path=start.socket_path,
         client_id=client_id(name),
-        environ=os.environ,
+        environ=_environment_without(start.settings.token_env),
         display=TextDisplay(sys.stderr),
         time=SystemClock(),
         new_id=lambda: f"c{secrets.token_hex(CALL_ID_BYTES)}",
@@ -145,13 +145,23 @@ def _gateway(start: GatewayStart) -> Gateway:
     return Gateway(start.settings, around, work=_work(start), status=_status_of(name))
 
 
+def _environment_without(token_env: str) -> Mapping[str, str]:
+    """Return this process's environment; the token is in none of what is started from now on.
+
+    `srun` takes all of an environment along, to where callers' code may run.
+    """
+    found = dict(os.environ)
+    os.environ.pop(token_env, None)
+    return found
+
+
 def _work(start: GatewayStart) -> WorkSettings:
     from heliostat.gateway.work.workplace import WorkSettings
 
     settings = start.settings
     limits = [entry.limits.payload_bytes for entry in settings.allow]
     return WorkSettings(
-        driver=lambda: _driver(start.record.cluster_name),
+        driver=lambda: _driver(start.record.cluster_name, without=settings.token_env),
         shapes=_shapes(start.spec),
         sandbox=settings.sandbox,
         functions=settings.functions,
@@ -164,12 +174,13 @@ def _shapes(spec: ClusterSpec) -> Mapping[str, Mapping[str, float]]:
     return {one.name: one.resources.units() for one in spec.policy.node_types}
 
 
-def _driver(name: str) -> DriverCommand:
+def _driver(name: str, *, without: str) -> DriverCommand:
     """Return how a driver is started beside the head of the cluster that has this name now."""
     from heliostat.gateway.work.workplace import DriverCommand
 
     record = pick(name)
-    command = far_driver.pipe_to(record, [record.python or sys.executable, "-m", DRIVER])
+    argv = [record.python or sys.executable, "-m", DRIVER]
+    command = far_driver.pipe_to(record, argv, without=[without])
     return DriverCommand(command.argv, command.environment)
 
 

@@ -13,7 +13,7 @@ from heliostat.api.transport import RelayTransport, SocketTransport
 from heliostat.cli import child, start
 from heliostat.cli.clusters import client_of
 from heliostat.cli.commands import run, shell
-from heliostat.cli.far_driver import end_of_job_there, is_far, job_there, shell_there, variables
+from heliostat.cli.far_driver import end_of_job_there, is_far, job_there, pipe_to, shell_there, variables
 from heliostat.cli.start import AlreadyRunning
 from heliostat.cli.tunnels import beside_head, dashboard_tunnel, tunnel_environment
 from heliostat.config.record import ClusterRecord, HeadJob, write_record
@@ -91,6 +91,32 @@ def test_without_a_job_ssh_carries_folder_and_variables(far: ClusterRecord) -> N
     assert found.argv[:-1] == ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-t", "n17")
     assert found.argv[-1].startswith(f"env --chdir={os.getcwd()} RAY_ADDRESS=10.1.4.17:6379 ")
     assert found.argv[-1].endswith(" /bin/zsh")
+
+
+def test_a_pipe_goes_through_a_step_that_holds_nothing_back(far: ClusterRecord) -> None:
+    found = pipe_to(far, ["python", "-m", "driver"])
+    assert found.argv == (*STEP, "--unbuffered", "python", "-m", "driver")
+    assert found.environment["RAY_ADDRESS"] == "10.1.4.17:6379"
+
+
+def test_a_pipe_through_ssh_has_no_terminal(far: ClusterRecord) -> None:
+    found = pipe_to(replace(far, job=None), ["python", "-m", "driver"])
+    assert found.argv[:-1] == ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-T", "n17")
+    assert found.argv[-1].endswith(" python -m driver")
+
+
+@pytest.mark.parametrize("way", ["here", "step", "ssh"])
+def test_a_pipe_has_no_secret_with_it(
+    far: ClusterRecord, cluster: ClusterRecord, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setenv("LAB_TOKEN", "the gateway's own")
+    record = {"here": cluster, "step": far, "ssh": replace(far, job=None)}[way]
+    found = pipe_to(record, ["python"], without=["LAB_TOKEN"])
+    assert "LAB_TOKEN" not in found.environment
+    assert "the gateway's own" not in " ".join(found.argv)
+    # A shell there may set it by itself.
+    assert ("--unset=LAB_TOKEN" in found.argv[-1]) == (way == "ssh")
+    assert found.environment["RAY_AUTH_TOKEN_PATH"] == record.token_path
 
 
 def test_a_shell_is_one_beside_the_head(
