@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 import structlog
 
 from heliostat import __version__
+from heliostat.api.client import ControllerClient
 from heliostat.cli import far_driver
 from heliostat.cli.clusters import client_of, pick
 from heliostat.cli.output import is_terminal, tell
@@ -185,9 +186,11 @@ def _driver(name: str, *, without: str) -> DriverCommand:
 
 
 def _status_of(name: str) -> Callable[[], Awaitable[StatusReport | None]]:
+    controller = _Controller(name)
+
     def look() -> StatusReport | None:
         try:
-            return client_of(pick(name)).status(timeout_s=STATUS_TIMEOUT_S)
+            return controller.client().status(timeout_s=STATUS_TIMEOUT_S)
         except HeliostatError:
             # It may be down, come up, or be of another version: later it may answer.
             return None
@@ -199,6 +202,26 @@ def _status_of(name: str) -> Callable[[], Awaitable[StatusReport | None]]:
         return await asyncio.get_running_loop().run_in_executor(thread, look)
 
     return status
+
+
+class _Controller:
+    """The way to the controller of whatever cluster has this name now, kept while it is the same cluster.
+
+    To a head elsewhere each new way is another step of its job, or another login.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._kept: tuple[ClusterRecord, ControllerClient] | None = None
+
+    def client(self) -> ControllerClient:
+        """Return it; raises HeliostatError while there is no such cluster."""
+        record = pick(self._name)
+        if self._kept is None or self._kept[0] != record:
+            if self._kept is not None:
+                self._kept[1].close()
+            self._kept = record, client_of(record)
+        return self._kept[1]
 
 
 def _log_to(stream: TextIO) -> None:
