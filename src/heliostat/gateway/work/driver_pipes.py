@@ -21,10 +21,12 @@ def taken() -> tuple[int, int]:
 
 
 async def frames(pipes: tuple[int, int]) -> Frames:
-    """Return both ends as one side of a conversation."""
+    """Return both ends as one side of a conversation, which has greeted the other."""
     loop = asyncio.get_running_loop()
     takes, gives = (os.fdopen(one, mode, 0) for one, mode in zip(pipes, ("rb", "wb"), strict=True))
     reader = asyncio.StreamReader(limit=STREAM_BYTES)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), takes)
     transport, protocol = await loop.connect_write_pipe(lambda: asyncio.streams.FlowControlMixin(loop), gives)
-    return Frames(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
+    made = Frames(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
+    await made.greet()
+    return made

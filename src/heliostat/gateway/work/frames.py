@@ -12,6 +12,8 @@ import struct
 
 HEAD = struct.Struct(">Q?I")
 PIECE_BYTES = 256 * 1024
+GREETING = b"\0heliostat driver 1\n"
+"""A driver's first bytes: what a login shell or a prolog of Slurm's prints comes before them."""
 MESSAGE_BYTES_MAX = 2**30
 """Far above what any caller may send; more is a defect, and would take the owner's memory."""
 
@@ -29,6 +31,20 @@ class Frames:
         self._numbers = itertools.count()
         self._begun: dict[int, bytearray] = {}
         self._sending: set[asyncio.Task[None]] = set()
+
+    async def greet(self) -> None:
+        """Tell the other side that from here on it hears nobody but us."""
+        self._writer.write(GREETING)
+        await self._writer.drain()
+
+    async def greeted(self) -> None:
+        """Pass over what comes before the other side's greeting; raises Broken if none comes."""
+        try:
+            await self._reader.readuntil(GREETING)
+        except asyncio.LimitOverrunError as error:
+            raise Broken("it says much, and nothing of a driver's") from error
+        except (asyncio.IncompleteReadError, OSError) as error:
+            raise Broken("the pipe has ended") from error
 
     async def send(self, message: bytes) -> None:
         """Hand the whole message over to the pipe; raises Broken when nobody reads it any more.

@@ -81,6 +81,7 @@ class Link:
         link = cls(process)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
+                await link._frames.greeted()
                 await link._frames.send(pack({"functions": functions}))
                 link.trouble = str(unpack(await link._frames.receive())["trouble"])
         except (TimeoutError, Broken, Damaged, KeyError, TypeError) as error:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from heliostat.gateway.work.frames import PIECE_BYTES, Broken, Frames
+from heliostat.gateway.work.frames import GREETING, PIECE_BYTES, Broken, Frames
 
 
 @asynccontextmanager
@@ -29,6 +29,25 @@ async def test_a_message_arrives_whole(size: int) -> None:
     async with pair() as (ours, theirs):
         _, received = await asyncio.gather(ours.send(message), theirs.receive())
     assert received == message
+
+
+@pytest.mark.parametrize("printed", [b"", b"Welcome to the cluster!\r\n", GREETING[:-1], b"\0" * 50_000])
+async def test_what_a_login_shell_prints_is_passed_over(printed: bytes) -> None:
+    async with pair() as (ours, theirs):
+        ours._writer.write(printed)
+        await ours.greet()
+        await ours.send(b"first")
+        await theirs.greeted()
+        assert await theirs.receive() == b"first"
+
+
+@pytest.mark.parametrize("printed", [b"", b"command not found\n", b"x" * 200_000])
+async def test_what_never_greets_is_no_driver(printed: bytes) -> None:
+    async with pair() as (ours, theirs):
+        ours._writer.write(printed)
+        ours.close()
+        with pytest.raises(Broken):
+            await theirs.greeted()
 
 
 async def test_a_short_message_passes_a_long_one() -> None:
