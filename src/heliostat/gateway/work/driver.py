@@ -3,14 +3,14 @@
     python -m heliostat.gateway.work.driver
 
 It speaks `Frames` over its standard streams, so that it may as well be started through ssh or srun (with
-`--unbuffered`) where the head is on another host. It ends when its standard input does, and with it, by Ray's
-own rule, all that it has begun. Ray itself ends it when the head goes; whoever asked then hears that the pipe
-did.
+`--unbuffered`) where the head is on another host. It ends when its standard input does, or when it hears
+nothing any more (`silence`), and with it, by Ray's own rule, all that it has begun. Ray itself ends it when
+the head goes; whoever asked then hears that the pipe did.
 
 Messages are parcels of objects. To the driver: first what `Begin` needs, then `{"n", "op", "args"}`, or
-`{"n", "op": "cancel"}`. From it: `{"ready", "trouble"}`, then for each `n` any number of `{"n", "began"}` and
-one of `{"n", "outcome"}`, `{"n", "value"}` and `{"n", "error": {"code", "message"}}`; none after it was
-cancelled.
+`{"n", "op": "cancel"}`. From it, after the greeting: `{"ready", "trouble"}`, then for each `n` any number of
+`{"n", "began"}` and one of `{"n", "outcome"}`, `{"n", "value"}` and `{"n", "error": {"code", "message"}}`;
+none after it was cancelled.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 import ray
 
 from heliostat.gateway.errors import CallError, Code
-from heliostat.gateway.work import driver_pipes, functions, head_watch, jobs, tasks
+from heliostat.gateway.work import driver_pipes, functions, head_watch, jobs, silence, tasks
 from heliostat.gateway.work.frames import Broken, Frames
 from heliostat.gateway.work.on_node import ScriptTask
 from heliostat.gateway.work.parcel import Damaged, pack, unpack
@@ -77,6 +77,7 @@ class Driver:
         try:
             while True:
                 message = await _opened(await self._frames.receive())
+                silence.heard()
                 self._take(message)
         except Broken:
             log.info("the gateway has closed the pipe")
@@ -191,6 +192,7 @@ async def _opened(message: bytes) -> dict[str, Any]:
 async def _run(pipes: tuple[int, int]) -> None:
     frames = await driver_pipes.frames(pipes)
     begin = await _opened(await frames.receive())
+    silence.heard()
     module, published, trouble = _published(begin["functions"])
     tasks.carry_along(*([module] if module else []))
     await frames.send(pack({"ready": True, "trouble": trouble}))
@@ -241,6 +243,7 @@ def _published(where: str | None) -> tuple[Any, Mapping[str, functions.Published
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     pipes = driver_pipes.taken()
+    silence.heard()
     code = 0
     try:
         _connect()

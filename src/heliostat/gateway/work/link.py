@@ -25,6 +25,9 @@ PING_S = 5.0
 SILENT_S = 20.0
 """A driver that does not answer a ping for so long hangs, and is replaced."""
 END_S = 5.0
+"""For a driver whose input has ended to end as well."""
+TOLD_S = 3.0
+"""For one that is told to end: `srun` passes that on as KILL, and waits for the step's end."""
 STREAM_BYTES = 2**20
 LARGE_BYTES = 2**20
 
@@ -127,18 +130,27 @@ class Link:
         await self._say(pack({"n": number, "op": "cancel"}))
 
     async def end(self, timeout_s: float = END_S) -> None:
-        """End the driver: gently, then surely. Whatever still waits is lost."""
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGTERM if timeout_s else signal.SIGKILL)
-        try:
-            async with asyncio.timeout(timeout_s or END_S):
-                await self._process.wait()
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
+        """End the driver, gently for `timeout_s`, then surely. Whatever still waits is lost.
+
+        It is never killed untold: that would end no more than the `srun` before a driver elsewhere.
+        """
+        self._frames.close()
+        if not await self._ends_within(timeout_s):
+            self._signal(signal.SIGTERM)
+        if not await self._ends_within(TOLD_S):
+            self._signal(signal.SIGKILL)
+        await self._process.wait()
         self._over()
+
+    async def _ends_within(self, timeout_s: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._process.wait()
+        return self._process.returncode is not None
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
 
     def _keep(self, coroutine: Any) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -182,8 +194,8 @@ class Link:
                     await self.ask("ping", {})
         except TimeoutError:
             log.warning("the driver has not answered for %g s: it is replaced", SILENT_S)
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            self._over()
+            await self.end(0.0)
         except CallError:
             pass
 
