@@ -85,7 +85,7 @@ class Served:
 
     def facts(self) -> dict[str, Any] | None:
         assert self.process.poll() is None, self.words()
-        done = self.cluster.command("gateway", "status", "--json", NAME)
+        done = self.cluster.command("gateway", "status", "--json", self.cluster.record.cluster_name)
         return json.loads(done.stdout) if done.returncode == 0 else None
 
     def is_connected(self) -> dict[str, Any] | None:
