@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from heliostat.gateway.errors import CallError, Code
-from heliostat.gateway.work import workplace
+from heliostat.gateway.work import link, workplace
 from heliostat.gateway.work.port import Done, Needs, Script
 from heliostat.gateway.work.workplace import DriverCommand, Workplace, WorkSettings
 from heliostat.model.gateway import Sandbox, SandboxKind
@@ -128,7 +128,8 @@ async def test_what_runs_may_end_before_the_gateway_does(tmp_path: Path) -> None
         assert await code_of(run(found, "echo")) is Code.UNAVAILABLE
 
 
-async def test_a_driver_ends_with_its_gateway(tmp_path: Path) -> None:
+async def test_a_driver_ends_with_its_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "TOLD_S", 0.1)
     async with place(tmp_path) as found:
         await run(found, "echo")
         assert found._link is not None
