@@ -23,8 +23,13 @@ from tools import environment, torch_cpu
 
 VERSIONS = environment.ROOT / "tools" / "ray-versions.txt"
 STEP_TIMEOUT_S = 3 * 3600
-PRIVATE = ("tests/integration/launcher", "tests/integration/slurm/test_ray_decides.py")
-"""Tests of Ray's launcher and its own autoscaler, in which each Ray is another one."""
+PRIVATE = (
+    "tests/integration/launcher",
+    "tests/integration/slurm/test_ray_decides.py",
+    "tests/integration/gateway/test_work_on_ray.py",
+    "tests/integration/gateway/test_head_gone.py",
+)
+"""Tests of what is private in Ray, or differs between its versions: launcher, own autoscaler, gateway."""
 
 EVERY_CORE = ("--numprocesses=auto", "--maxprocesses=8", "--dist=loadfile")
 
