@@ -46,6 +46,7 @@ class Ruled:
         return "ok" if answer["ok"] else str(answer["error"]["code"])
 
     def lines(self, event: str) -> list[dict[str, Any]]:
+        assert self.gate.audit.settle(10)
         return [one for one in lines_in(self.folder / "audit.jsonl") if one["event"] == event]
 
 

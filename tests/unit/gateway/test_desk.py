@@ -76,6 +76,7 @@ def test_somebody_is_shut_out_and_let_back(served: Desk, folder: Path) -> None:
     assert client.let_back(ADA) == {"who": ADA, "was_revoked": True}
     assert gate.may_call(caller(), "count")
     assert client.let_back(ADA) == {"who": ADA, "was_revoked": False}
+    assert gate.audit.settle(10)
     assert [one["event"] for one in lines_in(folder / "audit.jsonl")] == ["revoked", "let_back"]
 
 
