@@ -70,6 +70,11 @@ class Served:
         ready = facts and facts["connection"]["connected"] and facts["connection"]["driver"]
         return facts if ready else None
 
+    def drivers(self) -> list[int]:
+        """Return the gateway's drivers: those of one that was killed have to end by themselves."""
+        pids = tagged_processes("HELIOSTAT_CLUSTER_UID", self.cluster.record.cluster_uid)
+        return [pid for pid in pids if b"heliostat.gateway.work.driver" in command_of(pid)]
+
     def kill_server(self) -> None:
         self.server.kill()
         self.server.start()
@@ -84,6 +89,12 @@ class Served:
 
     def kill_worker(self) -> None:
         kill(tagged_processes("HELIOSTAT_INSTANCE_ID", self.cluster.running()[0]))
+
+
+def command_of(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def kill(pids: list[int]) -> None:
@@ -180,7 +191,8 @@ async def back(served: Served, service_id: str, began_s: float, fates: Fates) ->
 
 
 async def nothing_is_held(served: Served, service_id: str) -> None:
-    """Check that no call is in flight any more: nobody's slot is taken for ever."""
+    """Check that no call is in flight any more, nobody's slot is taken for ever, and one driver is there."""
     async with here(served.server, service_id) as ada, asyncio.timeout(60):
         while any(not one["outcome"] for one in (await ada.service.status())["value"]["calls"]):
             await asyncio.sleep(RETRY_S)
+    await asyncio.to_thread(until, lambda: len(served.drivers()) == 1 or None, "one driver", 60)
