@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from pathlib import Path
@@ -37,12 +36,21 @@ class AuditFile:
         os.close(self._file)
 
     def _rotate(self) -> None:
+        """Turn the files away by one; what fails loses no line, and is gone on with at the next try."""
         os.fsync(self._file)
-        files = [numbered(self._path, number) for number in range(self._keep_files + 1)]
-        for older, newer in zip(reversed(files[1:]), reversed(files[:-1]), strict=True):
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(newer, older)
-        former, self._file = self._file, _opened(self._path)
+        # First, as this needs room: nothing is turned away for a file that can't be made.
+        new = self._path.with_name(f"{self._path.name}.new")
+        file = _opened(new)
+        try:
+            files = [numbered(self._path, number) for number in range(self._keep_files + 1)]
+            free = next((at for at, one in enumerate(files) if not one.exists()), self._keep_files)
+            for at in range(free, 0, -1):
+                os.replace(files[at - 1], files[at])
+            os.replace(new, self._path)
+        except OSError:
+            os.close(file)
+            raise
+        former, self._file = self._file, file
         os.close(former)
 
 
