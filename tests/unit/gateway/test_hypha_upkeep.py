@@ -164,6 +164,23 @@ async def test_a_line_that_a_large_answer_holds_up_is_let_be(tmp_path: Path) -> 
     assert server.log == ["connected at 0", "closed"]
 
 
+async def test_a_line_on_which_the_server_sends_errors_is_built_anew_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(VirtualTime(300))
+
+    async def echo(self: Line, timeout_s: float) -> None:
+        if self.begun_s < 50 <= server.time.time_s:
+            self.heard += 1
+            raise HyphaError("the Hypha server says: Service not found")
+
+    monkeypatch.setattr(Line, "echo", echo)
+    monkeypatch.setattr(Line, "cut", lambda _: server.log.append("cut"))
+    await run(tmp_path, server, token=made(server.time, DAY_S))
+    assert what(server) == ["connected", "cut", "closed", "connected", "closed"]
+    assert float(server.log[3].rpartition(" ")[2]) <= 50 + 2 * module.MISSES_MAX * module.ECHO_EVERY_S
+
+
 async def test_a_line_that_answers_nothing_for_minutes_is_cut_whatever_else_comes(tmp_path: Path) -> None:
     server = Server(VirtualTime(600), busy=[(50.0, 400.0)])
     await run(tmp_path, server, token=made(server.time, DAY_S))

@@ -18,7 +18,7 @@ import structlog
 from heliostat.gateway.hypha import token as tokens
 from heliostat.gateway.hypha.clock import Time
 from heliostat.gateway.hypha.presence import Presence
-from heliostat.gateway.hypha.problems import HyphaError, NameTaken, NotInstalled, SignInNeeded
+from heliostat.gateway.hypha.problems import HyphaError, NameTaken, NotInstalled, NotReached, SignInNeeded
 from heliostat.gateway.hypha.token import Token, TokenFileError
 from heliostat.gateway.hypha.token_source import Places, TokenSource
 
@@ -220,7 +220,9 @@ class Upkeep:
                     self._tell("the Hypha server no longer knows the service")
                     return
             except HyphaError as error:
-                late = late + 1 if live.heard > heard else 0
+                # An error that the server has sent is heard, too, and no answer that is late.
+                is_late = isinstance(error, NotReached) and live.heard > heard
+                late = late + 1 if is_late else 0
                 if 0 < late <= LATE_MAX:
                     continue
                 misses += 1
