@@ -13,7 +13,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from heliostat.cli.system import SystemClock
 from heliostat.cli.unfailing_log import UnfailingLog
 from heliostat.config.places import StatePlaces, ensure_private_dir
 from heliostat.config.record import ClusterRecord
-from heliostat.model.gateway import GatewaySettings
+from heliostat.model.gateway import GatewaySettings, token_variables
 from heliostat.model.node_type import ClusterSpec
 from heliostat.model.report import StatusReport
 from heliostat.ports.errors import HeliostatError
@@ -136,7 +136,7 @@ def _gateway(start: GatewayStart) -> Gateway:
         folder=start.places.gateway,
         socket_path=start.socket_path,
         client_id=client_id(name),
-        environ=_environment_without(start.settings.token_env),
+        environ=_environment_without(token_variables(start.settings)),
         display=TextDisplay(sys.stderr),
         time=SystemClock(),
         new_id=lambda: f"c{secrets.token_hex(CALL_ID_BYTES)}",
@@ -146,13 +146,14 @@ def _gateway(start: GatewayStart) -> Gateway:
     return Gateway(start.settings, around, work=_work(start), status=_status_of(name))
 
 
-def _environment_without(token_env: str) -> Mapping[str, str]:
-    """Return this process's environment; the token is in none of what is started from now on.
+def _environment_without(variables: Collection[str]) -> Mapping[str, str]:
+    """Return this process's environment; the variables are in none of what is started from now on.
 
     `srun` takes all of an environment along, to where callers' code may run.
     """
     found = dict(os.environ)
-    os.environ.pop(token_env, None)
+    for name in variables:
+        os.environ.pop(name, None)
     return found
 
 
@@ -162,7 +163,7 @@ def _work(start: GatewayStart) -> WorkSettings:
     settings = start.settings
     limits = [entry.limits.payload_bytes for entry in settings.allow]
     return WorkSettings(
-        driver=lambda: _driver(start.record.cluster_name, without=settings.token_env),
+        driver=lambda: _driver(start.record.cluster_name, without=token_variables(settings)),
         shapes=_shapes(start.spec),
         sandbox=settings.sandbox,
         functions=settings.functions,
@@ -175,13 +176,13 @@ def _shapes(spec: ClusterSpec) -> Mapping[str, Mapping[str, float]]:
     return {one.name: one.resources.units() for one in spec.policy.node_types}
 
 
-def _driver(name: str, *, without: str) -> DriverCommand:
+def _driver(name: str, *, without: Collection[str]) -> DriverCommand:
     """Return how a driver is started beside the head of the cluster that has this name now."""
     from heliostat.gateway.work.workplace import DriverCommand
 
     record = pick(name)
     argv = [record.python or sys.executable, "-m", DRIVER]
-    command = far_driver.pipe_to(record, argv, without=[without])
+    command = far_driver.pipe_to(record, argv, without=without)
     return DriverCommand(command.argv, command.environment)
 
 

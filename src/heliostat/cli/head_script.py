@@ -18,9 +18,10 @@ from heliostat.providers.slurm.script import (
     surroundings,
 )
 from heliostat.providers.slurm.tags import Tag
+from heliostat.raylink.head import JOB_START_VARIABLE
 
-PASSED_ON = ("HELIOSTAT_RUNTIME_DIR", "HELIOSTAT_SITE_FILE", "SLURM_CONF")
-"""What a person may have set for places that are the same on every host."""
+PASSED_ON = ("HELIOSTAT_RUNTIME_DIR", "HELIOSTAT_SITE_FILE", "SLURM_CONF", JOB_START_VARIABLE)
+"""What a person may have set that holds on every host."""
 
 NOTICE_LEAST_S = 180.0
 """Going down in order takes as long: workers are let go, drivers hear of it."""

@@ -9,12 +9,16 @@ import pytest
 
 from heliostat.cli import gateway_process
 from heliostat.config.record import ClusterRecord
+from heliostat.model.gateway import GatewaySettings, token_variables
 
 
 def test_the_token_is_the_gateways_and_no_childs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LAB_TOKEN", "a token")
-    assert gateway_process._environment_without("LAB_TOKEN")["LAB_TOKEN"] == "a token"
-    assert "LAB_TOKEN" not in os.environ
+    settings = GatewaySettings("https://hypha.example.org", token_env="LAB_TOKEN")
+    for name in ("LAB_TOKEN", "HYPHA_TOKEN"):
+        monkeypatch.setenv(name, "a token")
+    own = gateway_process._environment_without(token_variables(settings))
+    assert own["LAB_TOKEN"] == "a token"
+    assert not os.environ.keys() & {"LAB_TOKEN", "HYPHA_TOKEN"}
 
 
 def test_one_way_to_the_controller_is_kept_until_the_cluster_is_another(

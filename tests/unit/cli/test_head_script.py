@@ -103,7 +103,12 @@ def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_the_script_becomes_the_head_with_all_that_it_is_told(stand_in: str) -> None:
     made = submitted(
         {"python": stand_in, "setup": ["export LOADED='a b'"], "environment": {"OMP_NUM_THREADS": "1"}},
-        {"HELIOSTAT_SITE_FILE": "", "SLURM_CONF": "/etc/my slurm.conf", "SECRET": "x"},
+        {
+            "HELIOSTAT_SITE_FILE": "",
+            "SLURM_CONF": "/etc/my slurm.conf",
+            "RAY_JOB_START_TIMEOUT_SECONDS": "60",
+            "SECRET": "x",
+        },
         port=7000,
         idle_after_s=90.0,
         attached="/home/ada/my state/demo/attached",
@@ -121,6 +126,7 @@ def test_the_script_becomes_the_head_with_all_that_it_is_told(stand_in: str) -> 
     environment = found["environment"]
     assert (environment["LOADED"], environment["OMP_NUM_THREADS"]) == ("a b", "1")
     assert (environment["HELIOSTAT_SITE_FILE"], environment["SLURM_CONF"]) == ("", "/etc/my slurm.conf")
+    assert environment["RAY_JOB_START_TIMEOUT_SECONDS"] == "60"
     assert "SECRET" not in made.script
     # Slurm's announcement must not be deadly before the wrapper listens.
     assert found["usr1"]
