@@ -26,6 +26,7 @@ from tests.conftest import RUN_TAG
 from tests.integration.cluster.conftest import CLUSTER, Cluster, cluster
 from tests.integration.gateway.test_head_gone import code_of
 from tests.integration.gateway.test_work_on_ray import begun, script, status_of
+from tests.integration.slurm.conftest import give_up_over
 from tests.sshd import Server
 from tests.waiting import gone
 from tools import processes
@@ -61,9 +62,7 @@ def one_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """An sshd, reached by `ssh login2.cluster.invalid` as by a user's own settings."""
-    obstacle = sshd.obstacle()
-    if obstacle:
-        pytest.skip(obstacle)
+    give_up_over(sshd.obstacle())
     folder = tmp_path_factory.mktemp("sshd")
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     # As one that a shell sets there by itself.

@@ -30,7 +30,7 @@ async def test_whoever_calls_without_a_cluster_is_told(
             raise absence
         return DriverCommand(["false"], {})
 
-    monkeypatch.setattr(workplace, "READY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(workplace, "READY_TIMEOUT_S", 0.5)
     found = Workplace(WorkSettings(driver), nobody)
     found.start()
     with pytest.raises(CallError) as caught:
