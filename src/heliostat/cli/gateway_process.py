@@ -178,10 +178,11 @@ def _shapes(spec: ClusterSpec) -> Mapping[str, Mapping[str, float]]:
 
 def _driver(name: str, *, without: Collection[str]) -> DriverCommand:
     """Return how a driver is started beside the head of the cluster that has this name now."""
+    from heliostat.gateway.work.silence import FAR
     from heliostat.gateway.work.workplace import DriverCommand
 
     record = pick(name)
-    argv = [record.python or sys.executable, "-m", DRIVER]
+    argv = [record.python or sys.executable, "-m", DRIVER, *([FAR] if far_driver.is_far(record) else [])]
     command = far_driver.pipe_to(record, argv, without=without)
     return DriverCommand(command.argv, command.environment)
 

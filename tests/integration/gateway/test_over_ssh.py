@@ -18,7 +18,7 @@ import pytest
 from heliostat.cli.far_driver import Command, pipe_to
 from heliostat.gateway.errors import Code
 from heliostat.gateway.work import link
-from heliostat.gateway.work.silence import SILENT_S
+from heliostat.gateway.work.silence import FAR, SILENT_S
 from heliostat.gateway.work.workplace import DriverCommand, Workplace, WorkSettings
 from heliostat.model.gateway import Sandbox, SandboxKind
 from tests import sshd
@@ -82,7 +82,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def driver_over_ssh(found: Cluster) -> Command:
     there = replace(found.record, host=LOGIN, job=None)
-    return pipe_to(there, [found.record.python, "-m", DRIVER], without=["HYPHA_TOKEN"])
+    return pipe_to(there, [found.record.python, "-m", DRIVER, FAR], without=["HYPHA_TOKEN"])
 
 
 @asynccontextmanager

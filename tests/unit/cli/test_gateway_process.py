@@ -42,3 +42,14 @@ def test_one_way_to_the_controller_is_kept_until_the_cluster_is_another(
     far = replace(cluster, host="n18")
     assert controller.client() is not first
     assert closed == ["n17"]
+
+
+@pytest.mark.parametrize("is_far", [False, True])
+def test_only_a_driver_elsewhere_ends_when_it_hears_nothing(
+    cluster: ClusterRecord, monkeypatch: pytest.MonkeyPatch, is_far: bool
+) -> None:
+    """One that is here outlives a gateway that somebody has stopped for a while, and so does what runs."""
+    record = replace(cluster, host="n17") if is_far else cluster
+    monkeypatch.setattr(gateway_process, "pick", lambda name: record)
+    command = gateway_process._driver("demo", without=())
+    assert (" --far" in " ".join(command.argv)) == is_far

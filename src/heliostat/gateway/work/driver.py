@@ -1,11 +1,11 @@
 """The driver: the child process of the gateway that is a driver of the cluster, beside its head.
 
-    python -m heliostat.gateway.work.driver
+    python -m heliostat.gateway.work.driver [--far]
 
 It speaks `Frames` over its standard streams, so that it may as well be started through ssh or srun (with
-`--unbuffered`) where the head is on another host. It ends when its standard input does, or when it hears
-nothing any more (`silence`), and with it, by Ray's own rule, all that it has begun. Ray itself ends it when
-the head goes; whoever asked then hears that the pipe did.
+`--unbuffered`) where the head is on another host, with `--far`. It ends when its standard input does, or,
+far away, when it hears nothing any more (`silence`), and with it, by Ray's own rule, all that it has begun.
+Ray itself ends it when the head goes; whoever asked then hears that the pipe did.
 
 Messages are parcels of objects. To the driver: first what `Begin` needs, then `{"n", "op", "args"}`, or
 `{"n", "op": "cancel"}`. From it, after the greeting: `{"ready", "trouble"}`, then for each `n` any number of
@@ -21,6 +21,7 @@ import functools
 import logging
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from importlib import resources
 from typing import Any
@@ -48,11 +49,17 @@ class Driver:
     """What answers the gateway. One receives, each request has a task of its own."""
 
     def __init__(
-        self, frames: Frames, published: Mapping[str, functions.Published], asked: jobs.Jobs
+        self,
+        frames: Frames,
+        published: Mapping[str, functions.Published],
+        asked: jobs.Jobs,
+        *,
+        heard: Callable[[], None],
     ) -> None:
         folder = resources.files("heliostat.gateway.work")
         self._code = {name: (folder / name).read_text("utf-8") for name in CARRIED}
         self._frames = frames
+        self._heard = heard
         self._published = published
         self._jobs = asked
         self._requests: dict[int, asyncio.Task[None]] = {}
@@ -77,7 +84,7 @@ class Driver:
         try:
             while True:
                 message = await _opened(await self._frames.receive())
-                silence.heard()
+                self._heard()
                 self._take(message)
         except Broken:
             log.info("the gateway has closed the pipe")
@@ -189,14 +196,14 @@ async def _opened(message: bytes) -> dict[str, Any]:
     return found
 
 
-async def _run(pipes: tuple[int, int]) -> None:
+async def _run(pipes: tuple[int, int], heard: Callable[[], None]) -> None:
     frames = await driver_pipes.frames(pipes)
     begin = await _opened(await frames.receive())
-    silence.heard()
+    heard()
     module, published, trouble = _published(begin["functions"])
     tasks.carry_along(*([module] if module else []))
     await frames.send(pack({"ready": True, "trouble": trouble}))
-    driver = Driver(frames, published, jobs.Jobs(jobs.client, tasks.read_log))
+    driver = Driver(frames, published, jobs.Jobs(jobs.client, tasks.read_log), heard=heard)
     serving = asyncio.ensure_future(driver.serve())
     watching = asyncio.ensure_future(head_watch.gone(os.environ["RAY_ADDRESS"], _raylet_socket()))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
@@ -240,14 +247,19 @@ def _published(where: str | None) -> tuple[Any, Mapping[str, functions.Published
     return module, found, ""
 
 
+def _near() -> None:
+    """Need to hear nothing: the kernel tells when the gateway has ended."""
+
+
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     pipes = driver_pipes.taken()
-    silence.heard()
+    heard = silence.heard if silence.FAR in sys.argv[1:] else _near
+    heard()
     code = 0
     try:
         _connect()
-        asyncio.run(_run(pipes))
+        asyncio.run(_run(pipes, heard))
         ray.shutdown()
     except (Broken, ConnectionError, RuntimeError) as error:
         log.error("the driver ends: %s", error)

@@ -1,7 +1,8 @@
 """Ends the driver when its gateway is silent, where the end of a pipe is told by nobody.
 
 A step of a job goes on with its pipes open when its `srun` was killed, and so does what ssh began behind a
-network that broke. A driver that hangs itself hears nothing either, and has to end as well: so a thread of
+network that broke. On the gateway's own host the kernel tells, and a gateway that is stopped for a while
+keeps its calls. A driver that hangs itself hears nothing either, and has to end as well: so a thread of
 Python's own ends it, which needs nothing of the driver's.
 """
 
@@ -9,6 +10,9 @@ from __future__ import annotations
 
 import faulthandler
 import os
+
+FAR = "--far"
+"""Tells the driver that its gateway is on another host."""
 
 SILENT_S = 60.0
 """A gateway asks every 5 s, and gives up a driver that has not answered for 20 s."""
