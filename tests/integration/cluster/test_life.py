@@ -75,6 +75,21 @@ def test_rays_own_status_shows_our_report(two_workers: Cluster) -> None:
     assert "nearest is worker, which lacks CPU" in finished(driver, 30)
 
 
+def test_add_protect_remove_by_hand(two_workers: Cluster) -> None:
+    added = two_workers.command("add", "worker", "--json")
+    assert added.returncode == 0, added.stderr
+    (name,) = two_workers.running()
+    full = two_workers.command("add", "worker", "-n", "2")
+    assert full.returncode == 1
+    assert "max_workers" in full.stderr
+    assert two_workers.command("protect", name).returncode == 0
+    explained = two_workers.command("explain", name)
+    assert "by hand" in explained.stdout
+    removed = two_workers.command("remove", name)
+    assert removed.returncode == 0, removed.stderr
+    two_workers.wait_empty()
+
+
 def test_kill_9_of_the_controller_loses_no_task_and_launches_nothing_twice(two_workers: Cluster) -> None:
     driver = two_workers.driver(SQUARES.format(tasks=8, seconds=2))
     until(lambda: len(two_workers.running()) == 2 or None, "two workers", 90)
@@ -98,21 +113,6 @@ def test_a_worker_that_is_killed_is_replaced_and_its_tasks_are_run_again(two_wor
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     assert "14" in finished(driver, 150)
-    two_workers.wait_empty()
-
-
-def test_add_protect_remove_by_hand(two_workers: Cluster) -> None:
-    added = two_workers.command("add", "worker", "--json")
-    assert added.returncode == 0, added.stderr
-    (name,) = two_workers.running()
-    full = two_workers.command("add", "worker", "-n", "2")
-    assert full.returncode == 1
-    assert "max_workers" in full.stderr
-    assert two_workers.command("protect", name).returncode == 0
-    explained = two_workers.command("explain", name)
-    assert "by hand" in explained.stdout
-    removed = two_workers.command("remove", name)
-    assert removed.returncode == 0, removed.stderr
     two_workers.wait_empty()
 
 

@@ -143,9 +143,9 @@ class Link:
         self._over()
 
     async def _ends_within(self, timeout_s: float) -> bool:
+        # Often in a task that was cancelled, where `asyncio.timeout` of Python 3.11.2 ends in CancelledError.
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._process.wait()
+            await asyncio.wait_for(self._process.wait(), timeout_s)
         return self._process.returncode is not None
 
     def _signal(self, number: signal.Signals) -> None:

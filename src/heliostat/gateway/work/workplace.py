@@ -189,8 +189,7 @@ class Workplace:
     async def aclose(self, timeout_s: float) -> None:
         self._closing = True
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
         if self._link is not None:
             self._link.give_up(CallError(Code.STOPPED, "the gateway goes down"))
         if self._supervising is not None:
