@@ -191,6 +191,10 @@ class Drains:
         uses = self.settlement.uses.get(one.instance_id)
         if uses:
             return self._used_by(uses[0].want.key)
+        if one.instance_id in self.settlement.awaited:
+            gang, stop = self.settlement.awaited[one.instance_id]
+            text = f"{gang.gang} would lie here, and waits for the rest of it: {stop.text}"
+            return Reason(Why.GANG, text, {"wanted": str(gang.gang), "limiter": stop.limiter.value})
         reports = self.scene.history.reports.get(node.node_id, 0)
         if reports < IDLE_REPORTS:
             data = {"reports": reports, "reports_wanted": IDLE_REPORTS}
@@ -318,8 +322,10 @@ class _Rolling:
         """Say whether an old node has to wait for a new one."""
         if not self.awaited(one):
             return False
-        name, backoff = one.node_type, self.scene.history.backoff.get(one.node_type)
+        name, history = one.node_type, self.scene.history
+        backoff, breaker = history.backoff.get(name), history.breakers.get(one.intent.backend)
         failing = backoff is not None and backoff.waits(self.scene.now_s)
+        failing |= breaker is not None and breaker.is_open(self.scene.now_s)
         if failing or self.kept_comes or self.ahead[name] or self.up[name] < self.scene.floor_of(name):
             return True
         return self.scene.policy.max_surge > 0 and name not in self.full and not self.kept_is_full

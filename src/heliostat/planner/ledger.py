@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from heliostat.model.instance import ALIVE, InstanceState, Offer
@@ -11,7 +11,7 @@ from heliostat.model.node_type import NodeType
 from heliostat.model.plan import Limiter
 from heliostat.planner.backoff import backoff_text, on_trial
 from heliostat.planner.breaker import breaker_text
-from heliostat.planner.limits import BACKEND_PATIENCE_S, ENDLESS, FIRST_TRY
+from heliostat.planner.limits import BACKEND_PATIENCE_S, ENDLESS, FIRST_TRY, REFUSED_OFTEN, SILENT_LONG_S
 from heliostat.planner.scene import Scene
 from heliostat.planner.surge import surge
 
@@ -22,24 +22,30 @@ class Room:
 
     `hold`: the limit is about to be known better, so demand waits for it and does not go
     to another type meanwhile.
+    `passing`: it is likely to end by itself, in minutes: what else a gang needs may stay so long.
     """
 
     count: int
     limiter: Limiter
     text: str
     hold: bool = False
+    passing: bool = False
 
 
 class Ledger:
-    """Counts what is alive plus what this plan adds. Mutable, private to one planning step."""
+    """Counts what is alive plus what this plan adds. Mutable, private to one planning step.
 
-    def __init__(self, scene: Scene, added: Iterable[str] = ()) -> None:
+    `later`: it tells what is allowed when limits that pass by themselves are over.
+    """
+
+    def __init__(self, scene: Scene, *, later: bool = False) -> None:
         self.scene = scene
-        self.added: Counter[str] = Counter(added)
+        self.added: Counter[str] = Counter()
+        self._later = later
 
-    def copy(self, without: Mapping[str, int] | None = None) -> Ledger:
+    def copy(self, without: Mapping[str, int] | None = None, *, later: bool = False) -> Ledger:
         """Return a ledger of its own; `without` counts per type what it shall not count as there."""
-        other = Ledger(self.scene)
+        other = Ledger(self.scene, later=later or self._later)
         other.added = Counter(self.added)
         other.added.subtract(without or {})
         return other
@@ -54,7 +60,8 @@ class Ledger:
 
     def type_room(self, node_type: NodeType) -> Room:
         """Return the tightest of the limits that are the type's own."""
-        return min(self._limits(node_type), key=lambda room: room.count)
+        limits = self._limits(node_type)
+        return min((one for one in limits if not (one.passing and self._later)), key=lambda room: room.count)
 
     def cluster_room(self) -> int:
         return self._cluster_max().count
@@ -78,7 +85,9 @@ class Ledger:
         said = f": {view.error}" if view.error else ""
         text = f"backend {node_type.backend} has not answered{said}"
         waiting = view.error is None or self.scene.now_s - view.listed_at_s <= BACKEND_PATIENCE_S
-        return Room(ENDLESS if view.fresh else 0, Limiter.BACKEND_UNKNOWN, text, hold=waiting)
+        count = ENDLESS if view.fresh else 0
+        passing = view.error is None or self.scene.now_s - view.listed_at_s <= SILENT_LONG_S
+        return Room(count, Limiter.BACKEND_UNKNOWN, text, hold=waiting, passing=passing)
 
     def _breaker(self, node_type: NodeType) -> Room:
         scene, backend = self.scene, node_type.backend
@@ -86,10 +95,11 @@ class Ledger:
         if breaker is None or breaker.until_s is None:
             return Room(ENDLESS, Limiter.BREAKER, "")
         text = breaker_text(backend, breaker, scene.now_s)
+        passing = breaker.trips < REFUSED_OFTEN
         if breaker.is_open(scene.now_s):
-            return Room(0, Limiter.BREAKER, text)
+            return Room(0, Limiter.BREAKER, text, passing=passing)
         added = sum(self.added[one.name] for one in scene.policy.node_types if one.backend == backend)
-        return Room(max(0, 1 - scene.probes[backend] - added), Limiter.BREAKER, text)
+        return Room(max(0, 1 - scene.probes[backend] - added), Limiter.BREAKER, text, passing=passing)
 
     def _backoff(self, node_type: NodeType) -> Room:
         name, now_s = node_type.name, self.scene.now_s
@@ -97,9 +107,10 @@ class Ledger:
         if backoff is None or not (backoff.waits(now_s) or on_trial(backoff, now_s)):
             return Room(ENDLESS, Limiter.BACKOFF, "")
         text = f"{name} {backoff_text(backoff, now_s)}: {backoff.last_error}"
-        if backoff.waits(now_s):
-            return Room(0, Limiter.BACKOFF, text)
-        return Room(max(0, FIRST_TRY - self.scene.retried[name] - self.added[name]), Limiter.BACKOFF, text)
+        passing = backoff.failures < REFUSED_OFTEN and not backoff.permanent
+        tries = FIRST_TRY - self.scene.retried[name] - self.added[name]
+        count = 0 if backoff.waits(now_s) else max(0, tries)
+        return Room(count, Limiter.BACKOFF, text, passing=passing)
 
     def _type_max(self, node_type: NodeType) -> Room:
         alive = self.scene.alive[node_type.name] + self.added[node_type.name]

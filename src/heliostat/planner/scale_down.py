@@ -53,7 +53,8 @@ def needless(scene: Scene, settlement: Settlement) -> tuple[Instance, ...]:
     spare = dict(scene.spare)
     for one in _least_wanted_first(scene):
         unknown = one.state is InstanceState.UNKNOWN or not scene.known(one)
-        if unknown or scene.protected(one) or settlement.used(one.instance_id):
+        needed = settlement.used(one.instance_id) or one.instance_id in settlement.awaited
+        if unknown or needed or scene.protected(one):
             continue
         if spare[one.node_type] > 0:
             spare[one.node_type] -= 1

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from heliostat.model.demand import GangStrategy
-from heliostat.model.history import Breaker, History
-from heliostat.model.plan import Limiter
+from heliostat.model.history import Backoff, Breaker, History
+from heliostat.model.plan import Limiter, Plan, Why
 from heliostat.model.rejection import About, Answer, Rejection
 from heliostat.planner.breaker import after_answer
 from heliostat.planner.failures import tried_anew
@@ -18,6 +18,8 @@ from heliostat.planner.limits import (
     BREAKER_MOST_S,
     JITTER,
     PROBATION_S,
+    REFUSED_OFTEN,
+    SILENT_LONG_S,
 )
 from tests.unit.planner.world import (
     World,
@@ -29,6 +31,7 @@ from tests.unit.planner.world import (
     launches,
     limiters,
     policy,
+    released,
 )
 
 DOWN = Rejection("slurmctld does not answer", About.BACKEND)
@@ -209,6 +212,81 @@ class TestHalfOpen:
             assert world.history.breakers["fake"].trips == 2
         else:
             assert world.history.breakers["fake"].opened_at_s is None
+
+
+class TestWhatElseAGangNeeds:
+    """Of four nodes two are there, idle for as long as the gang has waited, and one waits in a queue."""
+
+    @pytest.fixture
+    def world(self) -> World:
+        world = World(gangs=(gang(GangStrategy.STRICT_SPREAD, demand(4)),))
+        for _ in range(2):
+            world.running(idle_s=5000)
+        world.coming()
+        return world
+
+    def held_back(self, world: World, *, tries: int = 1, **changed: object) -> Plan:
+        """Plan while the launch of the fourth is held back, and has been so often."""
+        until_s = world.now_s + 60
+        if changed:
+            wait = Backoff(tries, until_s, "no such image", world.now_s - 1)
+            world.history = replace(world.history, backoff={"cpu": replace(wait, **changed)})  # type: ignore[arg-type]
+        else:
+            breaker = Breaker(3, frozenset({"cpu"}), "down", tries, world.now_s - 1, until_s)
+            world.history = replace(world.history, breakers={"fake": breaker})
+        world.round()
+        made = world.round(3)
+        assert (launched(made), len(made.deferred)) == ({}, 1)
+        return made
+
+    @pytest.mark.parametrize("changed", [{}, {"refused": True}, {"refused": False}])
+    def test_stays_while_a_backend_refuses_the_rest_for_minutes(
+        self, world: World, changed: dict[str, object]
+    ) -> None:
+        made = self.held_back(world, tries=REFUSED_OFTEN - 1, **changed)
+        assert (drained(made), released(made)) == ({}, {})
+        idle = made.kept["l001.0"]
+        assert idle.why is Why.GANG
+        words = "no such image" if changed else "down"
+        assert "would lie here, and waits for the rest of it" in idle.text
+        assert words in idle.text
+
+    @pytest.mark.parametrize(
+        ("tries", "changed"),
+        [
+            (REFUSED_OFTEN, {}),
+            (REFUSED_OFTEN, {"refused": True}),
+            (1, {"refused": True, "permanent": True}),
+        ],
+    )
+    def test_goes_when_it_was_refused_too_often_or_for_good(
+        self, world: World, tries: int, changed: dict[str, object]
+    ) -> None:
+        made = self.held_back(world, tries=tries, **changed)
+        assert {**drained(made), **released(made)}.keys() == {"l001.0", "l002.0", "l003.0"}
+
+    def test_stays_while_the_backend_is_silent_for_minutes(self, world: World) -> None:
+        world.silent, world.listed_at_s = {"fake": "timed out"}, world.now_s
+        world.round()
+        assert drained(world.round(SILENT_LONG_S - 10)) == {}
+        assert drained(world.round(20)).keys() == {"l001.0", "l002.0"}
+
+    def test_goes_where_another_limit_keeps_the_gang_from_being_whole(self, world: World) -> None:
+        world.policy = policy(kind(max_workers=3))
+        assert drained(self.held_back(world)).keys() == {"l001.0", "l002.0"}
+
+
+def test_a_node_of_an_old_shape_stays_while_its_backend_takes_no_new_one() -> None:
+    world = World(policy=policy(kind(min_workers=2)))
+    several = [world.running(idle_s=100) for _ in range(2)]
+    world.policy = policy(kind(min_workers=2, shape_id="other"))
+    until_s = world.now_s + 60
+    breaker = Breaker(3, frozenset({"cpu"}), "down", 1, world.now_s - 1, until_s)
+    world.history = replace(world.history, breakers={"fake": breaker}, proven={"cpu": "other"})
+    made = world.round()
+    assert (drained(made), set(made.kept)) == ({}, set(several))
+    world.history = replace(world.history, breakers={})
+    assert len(drained(world.round())) == 1
 
 
 def test_it_is_forgotten_with_the_last_type_of_its_backend() -> None:

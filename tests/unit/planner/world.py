@@ -208,7 +208,7 @@ class World:
         silent = name in self.silent
         return BackendView(
             rows=tuple(row for one, row in self.rows.items() if self.intents[one].backend == name),
-            listed_at_s=self.now_s - 5 if silent else self.listed_at_s or self.now_s,
+            listed_at_s=self.listed_at_s or (self.now_s - 5 if silent else self.now_s),
             fresh=not silent,
             error=self.silent.get(name),
             offers=self.offers,
