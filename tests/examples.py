@@ -1,14 +1,17 @@
 """How many examples the property tests draw, and how a failure is seen again.
 
-`HYPOTHESIS_PROFILE` decides. `ci`, the default: always the same ones. `nightly`: many more, and others
-each time. A world is drawn from a seed, and a failure names it: `world_of(Random(seed))` is the same world
-again, on any day. What was drawn choice by choice comes with a line for `@reproduce_failure`.
+`HYPOTHESIS_PROFILE` decides. `nightly`: many more, and others each time. `ci`, the default: worlds are those
+of the first so many seeds, the same on any machine. What is drawn choice by choice is the same only while the
+same modules are loaded, as Hypothesis takes constants from them. A failure in a world names its seed:
+`world_of(Random(seed))` is the same world again, any day. Others come with a line for `@reproduce_failure`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 USUAL, NIGHTLY = 60, 2000
@@ -47,10 +50,27 @@ def many(count: int) -> settings:
     For what is drawn from a seed: a smaller seed is no smaller world, so failures are not made smaller.
     """
     phases = [phase for phase in settings.default.phases if phase is not Phase.shrink]
-    times = 1 if settings.default.max_examples == USUAL else TIMES
-    return settings(max_examples=count * times, phases=phases)
+    return settings(max_examples=count * (TIMES if _nightly() else 1), phases=phases)
+
+
+def each_seed(count: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Run a test with the seeds below `count` in CI, and in a nightly run with many more, drawn anew."""
+
+    def of_all(test: Callable[..., None]) -> Callable[..., None]:
+        found = given(seeds)(test)
+        if _nightly():
+            return many(count)(found)
+        for seed in reversed(range(count)):
+            found = example(seed)(found)
+        return settings(phases=[Phase.explicit])(found)
+
+    return of_all
+
+
+def _nightly() -> bool:
+    return settings.default.max_examples != USUAL
 
 
 def timeout() -> pytest.MarkDecorator:
     """Return the mark of a test of many examples: how long it may take, here or in a nightly run."""
-    return pytest.mark.timeout(TIMEOUT_S if settings.default.max_examples == USUAL else NIGHTLY_TIMEOUT_S)
+    return pytest.mark.timeout(NIGHTLY_TIMEOUT_S if _nightly() else TIMEOUT_S)

@@ -10,11 +10,9 @@ from dataclasses import replace
 from itertools import combinations_with_replacement
 from random import Random
 
-from hypothesis import given
-
 from heliostat.model.demand import Demand, Gang, GangStrategy
 from heliostat.model.node_type import NodeType
-from tests.examples import many, seeds
+from tests.examples import each_seed
 from tests.unit.planner.placer import Bin, Block, all_fit, whole_devices
 from tests.unit.planner.world import World, blocks_of, demand, gang, kind, launched, policy
 
@@ -105,8 +103,7 @@ def factor_of(world: World) -> float | None:
 def factors_of(*, gangs: bool, worst: float) -> list[float]:
     factors: list[float] = []
 
-    @many(1500)
-    @given(seeds)
+    @each_seed(1500)
     def measure(seed: int) -> None:
         factor = factor_of(world_of(Random(seed), gangs=gangs))
         if factor is not None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-from hypothesis import given
-
 from heliostat.model.demand import Demand
 from heliostat.model.plan import Limiter, Plan
-from tests.examples import many, seeds
+from tests.examples import each_seed
 from tests.unit.planner.world import World, drained, launched, launches, released
 from tests.unit.planner.worlds import (
     claims_fit,
@@ -80,29 +78,25 @@ def follow(world: World, chance: Random) -> None:
         rise(world, chance)
 
 
-@many(150)
-@given(seeds)
+@each_seed(150)
 def test_nothing_is_given_back_in_whatever_order_nodes_come_up(seed: int) -> None:
     chance = Random(seed)
     follow(with_strangers(world_of(chance, asks_for_gangs=False), chance), chance)
 
 
-@many(150)
-@given(seeds)
+@each_seed(150)
 def test_nor_where_gangs_wait(seed: int) -> None:
     chance = Random(seed)
     follow(world_of(chance), chance)
 
 
-@many(100)
-@given(seeds)
+@each_seed(100)
 def test_nor_where_capacity_is_to_be_kept(seed: int) -> None:
     chance = Random(seed)
     follow(with_constraint(world_of(chance), chance), chance)
 
 
-@many(100)
-@given(seeds)
+@each_seed(100)
 def test_it_settles_and_keeps_limits_whatever_backends_promise(seed: int) -> None:
     """Where types are late, what was asked for twice may be given back; and then there is an end of it."""
     chance = Random(seed)
@@ -120,8 +114,7 @@ def test_it_settles_and_keeps_limits_whatever_backends_promise(seed: int) -> Non
         rise(world, chance)
 
 
-@many(100)
-@given(seeds)
+@each_seed(100)
 def test_all_work_gets_its_place_unless_a_limit_is_named_and_then_all_goes(seed: int) -> None:
     """Ray places what it can between the rounds; with gangs, shares of GPUs and labels."""
     chance = Random(seed)
