@@ -12,7 +12,7 @@ from random import Random
 
 from heliostat.model.demand import Demand, Gang, GangStrategy
 from heliostat.model.node_type import NodeType
-from tests.examples import each_seed
+from tests.examples import each_seed, timeout
 from tests.unit.planner.placer import Bin, Block, all_fit, whole_devices
 from tests.unit.planner.world import World, blocks_of, demand, gang, kind, launched, policy
 
@@ -115,11 +115,13 @@ def factors_of(*, gangs: bool, worst: float) -> list[float]:
     return factors
 
 
+@timeout()
 def test_never_far_above_the_cheapest_nodes() -> None:
     factors = factors_of(gangs=False, worst=WORST)
     assert sum(factors) / len(factors) <= MEAN
 
 
+@timeout()
 def test_nor_with_gangs() -> None:
     factors = factors_of(gangs=True, worst=WORST_WITH_GANGS)
     assert sum(factors) / len(factors) <= MEAN_WITH_GANGS
