@@ -69,6 +69,14 @@ class Down:
 
 
 @dataclass(frozen=True)
+class Stopped:
+    """Since when a gang lacks nodes that are not launched just then, and when it did so last."""
+
+    since_s: float
+    last_s: float
+
+
+@dataclass(frozen=True)
 class Failure:
     """One instance that failed, told once: the backend's own words, for `status` and `explain`.
 
@@ -114,6 +122,7 @@ class History:
     unneeded_since instance id -> since when nothing has needed it, while it is on its way
     outlived_since instance id -> since which listing its backend calls over what Ray shows alive
     shares         node id -> demand for shares of devices that waits although the node's sum has room for it
+    stopped        gang id -> since when it lacks nodes that are not launched just now
     drained        instance ids that drained, or were idle, when Ray last showed them alive
     prices         node type -> the last known $/h of one instance, where it costs anything
     down           node type -> how many went down lately
@@ -137,6 +146,7 @@ class History:
     starting_since: Mapping[str, float] = field(default_factory=dict)
     unneeded_since: Mapping[str, float] = field(default_factory=dict)
     outlived_since: Mapping[str, float] = field(default_factory=dict)
+    stopped: Mapping[str, Stopped] = field(default_factory=dict)
     drained: frozenset[str] = frozenset()
     shares: Mapping[str, Shares] = field(default_factory=dict)
     prices: Mapping[str, float] = field(default_factory=dict)

@@ -191,8 +191,8 @@ class Drains:
         uses = self.settlement.uses.get(one.instance_id)
         if uses:
             return self._used_by(uses[0].want.key)
-        if one.instance_id in self.settlement.awaited:
-            gang, stop = self.settlement.awaited[one.instance_id]
+        if one.instance_id in self.settlement.held_for:
+            gang, stop = self.settlement.held_for[one.instance_id]
             text = f"{gang.gang} would lie here, and waits for the rest of it: {stop.text}"
             return Reason(Why.GANG, text, {"wanted": str(gang.gang), "limiter": stop.limiter.value})
         reports = self.scene.history.reports.get(node.node_id, 0)
@@ -322,13 +322,24 @@ class _Rolling:
         """Say whether an old node has to wait for a new one."""
         if not self.awaited(one):
             return False
-        name, history = one.node_type, self.scene.history
-        backoff, breaker = history.backoff.get(name), history.breakers.get(one.intent.backend)
-        failing = backoff is not None and backoff.waits(self.scene.now_s)
-        failing |= breaker is not None and breaker.is_open(self.scene.now_s)
-        if failing or self.kept_comes or self.ahead[name] or self.up[name] < self.scene.floor_of(name):
+        name = one.node_type
+        if self._failing(name) or self.kept_comes or self.ahead[name]:
+            return True
+        if self.up[name] < self.scene.floor_of(name):
             return True
         return self.scene.policy.max_surge > 0 and name not in self.full and not self.kept_is_full
+
+    def _failing(self, name: str) -> bool:
+        """Say whether none of a type can be asked for now, wherever the file wants it from."""
+        scene, history = self.scene, self.scene.history
+        backoff, node_type = history.backoff.get(name), scene.types.get(name)
+        if backoff is not None and backoff.waits(scene.now_s):
+            return True
+        if node_type is None:
+            return False
+        breaker = history.breakers.get(node_type.backend)
+        is_open = breaker is not None and breaker.is_open(scene.now_s)
+        return is_open or not scene.view(node_type.backend).fresh
 
     def went(self, one: Instance) -> None:
         self.ahead[one.node_type] += 1

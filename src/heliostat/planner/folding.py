@@ -9,14 +9,14 @@ from math import inf
 from typing import TypeVar
 
 from heliostat.model.demand import Demand, Gang
-from heliostat.model.history import STARTS_KEPT, History
+from heliostat.model.history import STARTS_KEPT, History, Stopped
 from heliostat.model.host_time import noted
 from heliostat.model.instance import MEMBER, Instance, InstanceState, Intent, NodeStatus
 from heliostat.model.node_type import Policy
 from heliostat.model.snapshot import RayState, Snapshot
 from heliostat.planner.breaker import breakers
 from heliostat.planner.failures import failures, forgiven
-from heliostat.planner.limits import IDLE_REPORTS, RAY_GAP_S, WAITING_KEPT
+from heliostat.planner.limits import HELD_FOR_GANG_S, IDLE_REPORTS, RAY_GAP_S, WAITING_KEPT
 from heliostat.planner.scale_down import needless
 from heliostat.planner.scene import Scene, look
 from heliostat.planner.settle import Settlement, settle
@@ -252,8 +252,8 @@ def _settled(history: History, snapshot: Snapshot, policy: Policy) -> History:
     if scene is None:
         return replace(history, unneeded_since={})
     prices = {name: price for name, price in {**history.prices, **scene.prices}.items() if price > 0}
-    if not scene.coming and not _constraint(scene.ray):
-        return replace(history, prices=prices, unneeded_since={})
+    if not scene.coming and not _constraint(scene.ray) and not _may_stop(scene):
+        return replace(history, prices=prices, unneeded_since={}, stopped=_stopped(scene))
     settlement = settle(scene)
     known, held = history.unneeded_since, _held(scene, settlement)
     return replace(
@@ -263,7 +263,30 @@ def _settled(history: History, snapshot: Snapshot, policy: Policy) -> History:
             one.instance_id: known.get(one.instance_id, snapshot.now_s) for one in needless(scene, settlement)
         },
         waiting_since={key: since_s for key, since_s in history.waiting_since.items() if key not in held},
+        stopped=_stopped(scene, settlement),
     )
+
+
+def _may_stop(scene: Scene) -> bool:
+    """Say whether a gang waits and something may not be launched just now."""
+    silent = any(not scene.view(one.backend).fresh for one in scene.policy.node_types)
+    return bool(scene.ray.gangs) and bool(silent or scene.history.breakers or scene.history.backoff)
+
+
+def _stopped(scene: Scene, settlement: Settlement | None = None) -> dict[str, Stopped]:
+    """Return the gangs that lack what is not launched just now, or did so lately."""
+    now_s = scene.now_s
+    found = {
+        gang_id: one
+        for gang_id, one in scene.history.stopped.items()
+        if 0 <= now_s - one.last_s < HELD_FOR_GANG_S
+    }
+    for gang, rooms in settlement.gangs_unmet if settlement else ():
+        if any(room.passing for room in rooms):
+            gang_id = gang.gang.gang_id
+            since_s = found[gang_id].since_s if gang_id in found else now_s
+            found[gang_id] = Stopped(since_s, now_s)
+    return found
 
 
 def _held(scene: Scene, settlement: Settlement) -> set[str]:

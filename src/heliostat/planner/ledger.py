@@ -11,7 +11,7 @@ from heliostat.model.node_type import NodeType
 from heliostat.model.plan import Limiter
 from heliostat.planner.backoff import backoff_text, on_trial
 from heliostat.planner.breaker import breaker_text
-from heliostat.planner.limits import BACKEND_PATIENCE_S, ENDLESS, FIRST_TRY, REFUSED_OFTEN, SILENT_LONG_S
+from heliostat.planner.limits import BACKEND_PATIENCE_S, ENDLESS, FIRST_TRY
 from heliostat.planner.scene import Scene
 from heliostat.planner.surge import surge
 
@@ -22,7 +22,7 @@ class Room:
 
     `hold`: the limit is about to be known better, so demand waits for it and does not go
     to another type meanwhile.
-    `passing`: it is likely to end by itself, in minutes: what else a gang needs may stay so long.
+    `passing`: it may end by itself, in minutes: what else a gang needs waits a while for that.
     """
 
     count: int
@@ -86,8 +86,7 @@ class Ledger:
         text = f"backend {node_type.backend} has not answered{said}"
         waiting = view.error is None or self.scene.now_s - view.listed_at_s <= BACKEND_PATIENCE_S
         count = ENDLESS if view.fresh else 0
-        passing = view.error is None or self.scene.now_s - view.listed_at_s <= SILENT_LONG_S
-        return Room(count, Limiter.BACKEND_UNKNOWN, text, hold=waiting, passing=passing)
+        return Room(count, Limiter.BACKEND_UNKNOWN, text, hold=waiting, passing=not view.fresh)
 
     def _breaker(self, node_type: NodeType) -> Room:
         scene, backend = self.scene, node_type.backend
@@ -95,11 +94,10 @@ class Ledger:
         if breaker is None or breaker.until_s is None:
             return Room(ENDLESS, Limiter.BREAKER, "")
         text = breaker_text(backend, breaker, scene.now_s)
-        passing = breaker.trips < REFUSED_OFTEN
         if breaker.is_open(scene.now_s):
-            return Room(0, Limiter.BREAKER, text, passing=passing)
+            return Room(0, Limiter.BREAKER, text, passing=True)
         added = sum(self.added[one.name] for one in scene.policy.node_types if one.backend == backend)
-        return Room(max(0, 1 - scene.probes[backend] - added), Limiter.BREAKER, text, passing=passing)
+        return Room(max(0, 1 - scene.probes[backend] - added), Limiter.BREAKER, text, passing=True)
 
     def _backoff(self, node_type: NodeType) -> Room:
         name, now_s = node_type.name, self.scene.now_s
@@ -107,10 +105,9 @@ class Ledger:
         if backoff is None or not (backoff.waits(now_s) or on_trial(backoff, now_s)):
             return Room(ENDLESS, Limiter.BACKOFF, "")
         text = f"{name} {backoff_text(backoff, now_s)}: {backoff.last_error}"
-        passing = backoff.failures < REFUSED_OFTEN and not backoff.permanent
         tries = FIRST_TRY - self.scene.retried[name] - self.added[name]
         count = 0 if backoff.waits(now_s) else max(0, tries)
-        return Room(count, Limiter.BACKOFF, text, passing=passing)
+        return Room(count, Limiter.BACKOFF, text, passing=not backoff.permanent)
 
     def _type_max(self, node_type: NodeType) -> Room:
         alive = self.scene.alive[node_type.name] + self.added[node_type.name]

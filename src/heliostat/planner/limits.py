@@ -80,12 +80,9 @@ JITTER = 0.5
 RETRY_AFTER_MOST_S = 3600.0
 """A backend that wants to be left alone for longer is asked after this time."""
 
-REFUSED_OFTEN = 8
-"""A gang's idle nodes wait for what a backend refuses, or a type fails to bring up, until it did so as often
-in a row: about ten minutes."""
-
-SILENT_LONG_S = 600.0
-"""They wait so long for a backend that is silent."""
+HELD_FOR_GANG_S = 600.0
+"""What else a gang needs stays so long for the nodes that its backend does not launch just now; again when
+the gang lacked none for as long."""
 
 PROBATION_S = 30.0
 """After a wait for a refusal few are asked for, for so long: a larger gang has to wait that much more."""

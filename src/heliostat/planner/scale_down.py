@@ -53,7 +53,7 @@ def needless(scene: Scene, settlement: Settlement) -> tuple[Instance, ...]:
     spare = dict(scene.spare)
     for one in _least_wanted_first(scene):
         unknown = one.state is InstanceState.UNKNOWN or not scene.known(one)
-        needed = settlement.used(one.instance_id) or one.instance_id in settlement.awaited
+        needed = settlement.used(one.instance_id) or one.instance_id in settlement.held_for
         if unknown or needed or scene.protected(one):
             continue
         if spare[one.node_type] > 0:

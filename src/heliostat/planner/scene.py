@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 
+from heliostat.model.demand import Gang
 from heliostat.model.history import Breaker, History
 from heliostat.model.instance import (
     ALIVE,
@@ -24,7 +25,7 @@ from heliostat.model.node_type import NodeType, Policy
 from heliostat.model.plan import Release
 from heliostat.model.snapshot import BackendView, OperatorSettings, RayState, Snapshot
 from heliostat.planner.leases import Lease, lease_of
-from heliostat.planner.limits import RETRY_S
+from heliostat.planner.limits import HELD_FOR_GANG_S, RETRY_S
 from heliostat.planner.over import endings
 from heliostat.planner.surge import retiring, surge
 
@@ -310,6 +311,11 @@ class Scene:
         node_type = self.types.get(name)
         # An instance of a type that is no longer in the file has drifted; that rule deals with it.
         return node_type.max_workers if node_type else 2**31
+
+    def held_enough(self, gang: Gang) -> bool:
+        """Say whether what else a gang needs has stayed long enough for what is not launched just now."""
+        stopped = self.history.stopped.get(gang.gang_id)
+        return stopped is not None and self.now_s - stopped.since_s >= HELD_FOR_GANG_S
 
     def floor(self, node_type: NodeType) -> int:
         """Return how many of a type must stay: the file's minimum or a person's, within its maximum."""

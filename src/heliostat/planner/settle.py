@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
@@ -66,7 +67,7 @@ class Settlement:
     """What goes where, what is to be launched for it, and what has no place.
 
     `uses` and `constraint_uses` map a member (an instance id, `node/<id>` of a foreign node) to what
-    was placed on it. `awaited` maps one to the gang that would lie there, but for what a backend does not
+    was placed on it. `held_for` maps one to the gang that would lie there, but for what a backend does not
     launch for it just now, and to what stops that.
     """
 
@@ -78,7 +79,7 @@ class Settlement:
     unmet: tuple[Unmet, ...] = ()
     constraint_unmet: tuple[Unmet, ...] = ()
     gangs_unmet: tuple[tuple[GangWant, tuple[Room, ...]], ...] = ()
-    awaited: Mapping[str, tuple[GangWant, Room]] = field(default_factory=dict)
+    held_for: Mapping[str, tuple[GangWant, Room]] = field(default_factory=dict)
     short: tuple[Short, ...] = ()
     impossible: tuple[Want, ...] = ()
     constraint_impossible: tuple[Want, ...] = ()
@@ -140,12 +141,6 @@ class _Trial:
     unmet: tuple[Unmet, ...] = ()
     standing: tuple[float, int] = (float("-inf"), 0)
     weight: float = 0.0
-    types: Types = None
-
-    def passing(self) -> Room | None:
-        """Return what keeps the gang from being placed, if that is likely to end by itself."""
-        found = [next((room for room in one.rooms if room.passing), None) for one in self.unmet]
-        return None if None in found else next(iter(found), None)
 
 
 @dataclass(frozen=True)
@@ -178,7 +173,6 @@ class _Attempt:
         self.unmet: list[Unmet] = []
         self.constraint_unmet: list[Unmet] = []
         self.gangs_unmet: list[tuple[GangWant, tuple[Room, ...]]] = []
-        self.delayed: list[tuple[GangWant, Types, Room]] = []
 
     def next(self) -> _Attempt:
         """Return the next pass, for which what this one found missing is there."""
@@ -229,8 +223,6 @@ class _Attempt:
         else:
             rooms = (room for one in found for room in one.unmet[0].rooms)
             self.gangs_unmet.append((gang, tuple(dict.fromkeys(rooms))))
-            stops = ((gang, one.types, one.passing()) for one in found)
-            self.delayed += [(gang, types, stop) for gang, types, stop in stops if stop is not None][:1]
 
     def _best(self, gang: GangWant) -> tuple[_Trial | None, list[_Trial]]:
         """Return the best way to place the whole gang, None where there is none, and all that were tried.
@@ -276,7 +268,7 @@ class _Attempt:
         choices, unmet = self.chooser.choose(left, self.ledger, within=types)
         standing = self.chooser.standing(choices)
         weight = sum(self.chooser.costs[choice.shape.name] * choice.count for choice in choices)
-        return _Trial(pool, tuple(choices), tuple(unmet), standing, weight, types)
+        return _Trial(pool, tuple(choices), tuple(unmet), standing, weight)
 
     def _place(self, pool: Pool, wants: Sequence[Want]) -> tuple[list[Unmet], bool]:
         """Place wants on what is there, on what comes, and on new nodes; return what has no place.
@@ -376,27 +368,30 @@ class _Attempt:
             unmet=tuple(self.unmet),
             constraint_unmet=tuple(self.constraint_unmet),
             gangs_unmet=tuple(self.gangs_unmet),
-            awaited=self._awaited(),
+            held_for=self._held_for() if self.gangs_unmet else {},
             short=short,
         )
 
-    def _awaited(self) -> Mapping[str, tuple[GangWant, Room]]:
-        """Return where gangs would lie whose rest is held back for minutes, beside all that has its place."""
-        found: dict[str, tuple[GangWant, Room]] = {}
-        pool, ledger = self.pool, self.ledger.copy(later=True)
-        for gang, types, stop in self.delayed:
-            trial = pool.copy()
-            left = trial.place_all(gang.wants, within=types)
-            choices, unmet = self.chooser.choose(left, ledger, within=types)
-            if unmet:
+    def _held_for(self) -> Mapping[str, tuple[GangWant, Room]]:
+        """Return where gangs would lie that lack what is not launched just now, beside what has its place."""
+        stops: dict[str, tuple[GangWant, Room]] = {}
+        later = copy(self)
+        later.pool, later.ledger = self.pool.copy(), self.ledger.copy(later=True)
+        later.new = {name: list(known) for name, known in self.new.items()}
+        for gang, rooms in self.gangs_unmet:
+            stop = next((room for room in rooms if room.passing), None)
+            if stop is None or self.scene.held_enough(gang.gang):
                 continue
-            pool = trial
-            for choice in choices:
-                ledger.add(choice.shape.name, choice.count)
-            key = gang.wants[0].key
-            for member, uses in pool.uses().items():
-                if any(use.want.key == key for use in uses):
-                    found.setdefault(member, (gang, stop))
+            best, _ = later._best(gang)
+            if best is not None:
+                later.pool = best.pool
+                later._add(later.pool, best.choices)
+                stops[gang.wants[0].key] = (gang, stop)
+        found: dict[str, tuple[GangWant, Room]] = {}
+        for member, uses in later.pool.uses().items() if stops else ():
+            mine = [stops[use.want.key] for use in uses if use.want.key in stops]
+            if mine:
+                found[member] = mine[0]
         return found
 
     def _new(self, floors: Sequence[New]) -> Iterator[New]:

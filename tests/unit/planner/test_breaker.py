@@ -8,7 +8,7 @@ import pytest
 
 from heliostat.model.demand import GangStrategy
 from heliostat.model.history import Backoff, Breaker, History
-from heliostat.model.plan import Limiter, Plan, Why
+from heliostat.model.plan import Limiter, Why
 from heliostat.model.rejection import About, Answer, Rejection
 from heliostat.planner.breaker import after_answer
 from heliostat.planner.failures import tried_anew
@@ -16,10 +16,9 @@ from heliostat.planner.limits import (
     BREAKER_FAILURES,
     BREAKER_FIRST_S,
     BREAKER_MOST_S,
+    HELD_FOR_GANG_S,
     JITTER,
     PROBATION_S,
-    REFUSED_OFTEN,
-    SILENT_LONG_S,
 )
 from tests.unit.planner.world import (
     World,
@@ -217,6 +216,8 @@ class TestHalfOpen:
 class TestWhatElseAGangNeeds:
     """Of four nodes two are there, idle for as long as the gang has waited, and one waits in a queue."""
 
+    ALL = frozenset({"l001.0", "l002.0", "l003.0"})
+
     @pytest.fixture
     def world(self) -> World:
         world = World(gangs=(gang(GangStrategy.STRICT_SPREAD, demand(4)),))
@@ -225,68 +226,109 @@ class TestWhatElseAGangNeeds:
         world.coming()
         return world
 
-    def held_back(self, world: World, *, tries: int = 1, **changed: object) -> Plan:
-        """Plan while the launch of the fourth is held back, and has been so often."""
-        until_s = world.now_s + 60
-        if changed:
-            wait = Backoff(tries, until_s, "no such image", world.now_s - 1)
-            world.history = replace(world.history, backoff={"cpu": replace(wait, **changed)})  # type: ignore[arg-type]
+    def stop(self, world: World, how: str) -> None:
+        """Let the fourth not be launched just now, for longer than anything waits."""
+        began_s, until_s = world.now_s - 1, world.now_s + 9000
+        backoff = Backoff(1, until_s, "no such image", began_s, permanent=how == "for good")
+        breaker = Breaker(3, frozenset({"cpu"}), "down", 1, began_s, until_s)
+        waits, breakers = world.history.backoff, world.history.breakers
+        if how == "silent":
+            world.silent, world.listed_at_s = {"fake": "timed out"}, world.now_s
+        elif how == "breaker":
+            breakers = {**breakers, "fake": breaker}
         else:
-            breaker = Breaker(3, frozenset({"cpu"}), "down", tries, world.now_s - 1, until_s)
-            world.history = replace(world.history, breakers={"fake": breaker})
-        world.round()
-        made = world.round(3)
-        assert (launched(made), len(made.deferred)) == ({}, 1)
-        return made
+            waits = {**waits, "cpu": backoff}
+        world.history = replace(world.history, backoff=waits, breakers=breakers)
 
-    @pytest.mark.parametrize("changed", [{}, {"refused": True}, {"refused": False}])
-    def test_stays_while_a_backend_refuses_the_rest_for_minutes(
-        self, world: World, changed: dict[str, object]
-    ) -> None:
-        made = self.held_back(world, tries=REFUSED_OFTEN - 1, **changed)
-        assert (drained(made), released(made)) == ({}, {})
-        idle = made.kept["l001.0"]
-        assert idle.why is Why.GANG
-        words = "no such image" if changed else "down"
-        assert "would lie here, and waits for the rest of it" in idle.text
-        assert words in idle.text
+    def go_on(self, world: World, *, for_s: float) -> set[str]:
+        """Plan for so long; return what ends meanwhile. Nothing is done."""
+        ends: set[str] = set()
+        for _ in range(int(for_s / 5)):
+            made = world.round(5)
+            ends |= {*drained(made), *released(made)}
+            assert launched(made) == {}
+        return ends
 
     @pytest.mark.parametrize(
-        ("tries", "changed"),
-        [
-            (REFUSED_OFTEN, {}),
-            (REFUSED_OFTEN, {"refused": True}),
-            (1, {"refused": True, "permanent": True}),
-        ],
+        ("how", "words"), [("breaker", "down"), ("backoff", "no such image"), ("silent", "timed out")]
     )
-    def test_goes_when_it_was_refused_too_often_or_for_good(
-        self, world: World, tries: int, changed: dict[str, object]
-    ) -> None:
-        made = self.held_back(world, tries=tries, **changed)
-        assert {**drained(made), **released(made)}.keys() == {"l001.0", "l002.0", "l003.0"}
+    def test_stays_for_ten_minutes(self, world: World, how: str, words: str) -> None:
+        self.stop(world, how)
+        assert self.go_on(world, for_s=HELD_FOR_GANG_S - 10) == set()
+        idle = world.round(1).kept["l001.0"]
+        assert idle.why is Why.GANG
+        assert "would lie here, and waits for the rest of it" in idle.text
+        assert words in idle.text
+        asked = self.ALL - {"l003.0"} if how == "silent" else self.ALL
+        assert self.go_on(world, for_s=30) == asked
 
-    def test_stays_while_the_backend_is_silent_for_minutes(self, world: World) -> None:
-        world.silent, world.listed_at_s = {"fake": "timed out"}, world.now_s
-        world.round()
-        assert drained(world.round(SILENT_LONG_S - 10)) == {}
-        assert drained(world.round(20)).keys() == {"l001.0", "l002.0"}
+    def test_goes_where_the_rest_is_refused_for_good(self, world: World) -> None:
+        self.stop(world, "for good")
+        assert self.go_on(world, for_s=10) == self.ALL
 
     def test_goes_where_another_limit_keeps_the_gang_from_being_whole(self, world: World) -> None:
         world.policy = policy(kind(max_workers=3))
-        assert drained(self.held_back(world)).keys() == {"l001.0", "l002.0"}
+        self.stop(world, "breaker")
+        assert self.go_on(world, for_s=10) == self.ALL
+
+    def test_stays_no_longer_where_the_rest_is_taken_and_refused_by_turns(self, world: World) -> None:
+        """What is accepted and fails ends a wait; the time goes on."""
+        began_s, ends = world.now_s, set[str]()
+        while not ends and world.now_s - began_s < 3 * HELD_FOR_GANG_S:
+            self.stop(world, "breaker")
+            ends = self.go_on(world, for_s=60)
+            world.history, fourth = replace(world.history, breakers={}), world.coming()
+            assert self.go_on(world, for_s=60) == set()
+            del world.intents[fourth], world.rows[fourth]
+        assert ends == self.ALL
+        assert HELD_FOR_GANG_S <= world.now_s - began_s <= HELD_FOR_GANG_S + 240
+
+    def test_stays_again_when_the_gang_lacked_none_for_as_long(self, world: World) -> None:
+        self.stop(world, "breaker")
+        assert self.go_on(world, for_s=HELD_FOR_GANG_S + 30) == self.ALL
+        world.history, fourth = replace(world.history, breakers={}), world.coming()
+        assert self.go_on(world, for_s=HELD_FOR_GANG_S + 30) == set()
+        del world.intents[fourth], world.rows[fourth]
+        self.stop(world, "breaker")
+        assert self.go_on(world, for_s=HELD_FOR_GANG_S - 10) == set()
+
+    @pytest.mark.parametrize("first", ["near", "far"])
+    def test_stays_where_the_gang_would_lie_whatever_comes_first_in_the_file(self, first: str) -> None:
+        types = [kind("near", backend="one"), kind("far", backend="two")]
+        world = World(gangs=(gang(GangStrategy.STRICT_SPREAD, demand(4)),))
+        world.policy = policy(*sorted(types, key=lambda one: one.name != first))
+        several = [world.running("far", idle_s=5000) for _ in range(3)]
+        until_s = world.now_s + 60
+        breaker = Breaker(3, frozenset({"x"}), "down", 1, world.now_s - 1, until_s)
+        world.history = replace(world.history, breakers={"one": breaker, "two": breaker})
+        made = world.round()
+        assert (drained(made), {one.why for one in made.kept.values()}) == ({}, {Why.GANG})
+        assert set(made.kept) == set(several)
 
 
-def test_a_node_of_an_old_shape_stays_while_its_backend_takes_no_new_one() -> None:
-    world = World(policy=policy(kind(min_workers=2)))
-    several = [world.running(idle_s=100) for _ in range(2)]
-    world.policy = policy(kind(min_workers=2, shape_id="other"))
-    until_s = world.now_s + 60
-    breaker = Breaker(3, frozenset({"cpu"}), "down", 1, world.now_s - 1, until_s)
-    world.history = replace(world.history, breakers={"fake": breaker}, proven={"cpu": "other"})
-    made = world.round()
-    assert (drained(made), set(made.kept)) == ({}, set(several))
-    world.history = replace(world.history, breakers={})
-    assert len(drained(world.round())) == 1
+class TestAnOldShape:
+    """A type of two nodes has moved from one backend to another, and both are idle."""
+
+    @pytest.fixture
+    def world(self) -> World:
+        world = World(policy=policy(kind("a", backend="one", min_workers=2), kind("b", backend="one")))
+        for _ in range(2):
+            world.running("a", idle_s=100)
+        moved = kind("a", backend="two", min_workers=2, shape_id="other")
+        world.policy = policy(moved, kind("b", backend="one"))
+        return world
+
+    @pytest.mark.parametrize(("closed", "count"), [("one", 1), ("two", 0)])
+    def test_stays_while_the_backend_that_it_is_asked_of_takes_no_new_one(
+        self, world: World, closed: str, count: int
+    ) -> None:
+        breaker = Breaker(3, frozenset({"b"}), "down", 1, world.now_s - 1, world.now_s + 60)
+        world.history = replace(world.history, breakers={closed: breaker})
+        assert len(drained(world.round())) == count
+
+    def test_stays_while_that_backend_is_silent(self, world: World) -> None:
+        world.silent = {"two": "timed out"}
+        assert drained(world.round()) == {}
 
 
 def test_it_is_forgotten_with_the_last_type_of_its_backend() -> None:

@@ -154,7 +154,7 @@ def some_limit(chance: Random) -> DrainLimit:
     return DrainLimit(percent=chance.choice([0, 1, 20, 50]), reasons=reasons)
 
 
-@each_seed(300)
+@each_seed(600)
 def test_nothing_is_launched_through_an_open_breaker_and_one_node_or_gang_through_half_open_ones(
     seed: int,
 ) -> None:
@@ -182,7 +182,7 @@ def test_nothing_is_launched_through_an_open_breaker_and_one_node_or_gang_throug
         ends = set(released(made)) | set(drained(made))
         assert ends <= ends_without_breakers(world)
         stays = ends_without_breakers(world) - ends
-        assert all(made.kept[one].why is Why.DRIFT for one in stays), "its new one can't come yet"
+        assert {made.kept[one].why if one in made.kept else None for one in stays} <= {Why.DRIFT}
 
 
 def ends_without_breakers(world: World) -> set[str]:

@@ -12,8 +12,8 @@ from heliostat.model.instance import BackendState, NodeStatus, Offer
 from heliostat.model.plan import Drain, Plan, Why
 from heliostat.model.snapshot import OperatorSettings
 from heliostat.planner.limits import LEASE_GRACE_S, RETRY_S
+from tests.examples import many
 from tests.unit.planner.test_drift import changed, up
-from tests.unit.planner.test_properties import FEW
 from tests.unit.planner.test_replacing import ending
 from tests.unit.planner.world import (
     World,
@@ -286,7 +286,7 @@ def obey(world: World, made: Plan) -> set[str]:
     return at_work
 
 
-@FEW
+@many(60)
 @given(ending_worlds(), st.booleans())
 def test_never_above_a_maximum_and_its_surge_and_no_work_ends_untold(world: World, places: bool) -> None:
     ends = {one: row.expires_at_s for one, row in world.rows.items() if row.expires_at_s is not None}
