@@ -69,8 +69,8 @@ class Down:
 
 
 @dataclass(frozen=True)
-class Stopped:
-    """Since when a gang lacks nodes that are not launched just then, and when it did so last."""
+class Held:
+    """Since when something stays for a gang that lacks what is not launched just then, and until when."""
 
     since_s: float
     last_s: float
@@ -122,7 +122,7 @@ class History:
     unneeded_since instance id -> since when nothing has needed it, while it is on its way
     outlived_since instance id -> since which listing its backend calls over what Ray shows alive
     shares         node id -> demand for shares of devices that waits although the node's sum has room for it
-    stopped        gang id -> since when it lacks nodes that are not launched just now
+    held           instance id -> since when it stays for what a gang lacks that is not launched just now
     drained        instance ids that drained, or were idle, when Ray last showed them alive
     prices         node type -> the last known $/h of one instance, where it costs anything
     down           node type -> how many went down lately
@@ -146,7 +146,7 @@ class History:
     starting_since: Mapping[str, float] = field(default_factory=dict)
     unneeded_since: Mapping[str, float] = field(default_factory=dict)
     outlived_since: Mapping[str, float] = field(default_factory=dict)
-    stopped: Mapping[str, Stopped] = field(default_factory=dict)
+    held: Mapping[str, Held] = field(default_factory=dict)
     drained: frozenset[str] = frozenset()
     shares: Mapping[str, Shares] = field(default_factory=dict)
     prices: Mapping[str, float] = field(default_factory=dict)

@@ -191,7 +191,7 @@ class Drains:
         uses = self.settlement.uses.get(one.instance_id)
         if uses:
             return self._used_by(uses[0].want.key)
-        if one.instance_id in self.settlement.held_for:
+        if one.instance_id in self.settlement.held_for and not self.scene.held_enough(one):
             gang, stop = self.settlement.held_for[one.instance_id]
             text = f"{gang.gang} would lie here, and waits for the rest of it: {stop.text}"
             return Reason(Why.GANG, text, {"wanted": str(gang.gang), "limiter": stop.limiter.value})
@@ -304,6 +304,8 @@ class _Rolling:
         self.full = {short.shape.name for short in settlement.short if short.room.limiter in _FULL}
         limiters = {unmet.rooms[0].limiter for unmet in settlement.constraint_unmet if unmet.rooms}
         self.kept_is_full = bool(limiters & _FULL)
+        stops = (room for unmet in settlement.constraint_unmet for room in unmet.rooms)
+        self.kept_waits = any(room.passing for room in stops)
 
     def _counts(self, one: Instance) -> bool:
         """Say whether floors and `request_resources` count the node as one that stays."""
@@ -325,7 +327,8 @@ class _Rolling:
         name = one.node_type
         if self._failing(name) or self.kept_comes or self.ahead[name]:
             return True
-        if self.up[name] < self.scene.floor_of(name):
+        kept = one.instance_id in self.settlement.constraint_uses
+        if self.up[name] < self.scene.floor_of(name) or (kept and self.kept_waits):
             return True
         return self.scene.policy.max_surge > 0 and name not in self.full and not self.kept_is_full
 

@@ -9,7 +9,7 @@ from math import inf
 from typing import TypeVar
 
 from heliostat.model.demand import Demand, Gang
-from heliostat.model.history import STARTS_KEPT, History, Stopped
+from heliostat.model.history import STARTS_KEPT, Held, History
 from heliostat.model.host_time import noted
 from heliostat.model.instance import MEMBER, Instance, InstanceState, Intent, NodeStatus
 from heliostat.model.node_type import Policy
@@ -71,6 +71,7 @@ def _pruned(history: History, instances: Sequence[Instance], policy: Policy) -> 
         starting_since=of_ids(history.starting_since),
         unneeded_since=of_ids(history.unneeded_since),
         outlived_since=of_ids(history.outlived_since),
+        held=of_ids(history.held),
         drained=history.drained & ids,
         fallen=history.fallen & ids,
         states=of_ids(history.states),
@@ -253,7 +254,7 @@ def _settled(history: History, snapshot: Snapshot, policy: Policy) -> History:
         return replace(history, unneeded_since={})
     prices = {name: price for name, price in {**history.prices, **scene.prices}.items() if price > 0}
     if not scene.coming and not _constraint(scene.ray) and not _may_stop(scene):
-        return replace(history, prices=prices, unneeded_since={}, stopped=_stopped(scene))
+        return replace(history, prices=prices, unneeded_since={}, held=_staying(scene))
     settlement = settle(scene)
     known, held = history.unneeded_since, _held(scene, settlement)
     return replace(
@@ -263,7 +264,7 @@ def _settled(history: History, snapshot: Snapshot, policy: Policy) -> History:
             one.instance_id: known.get(one.instance_id, snapshot.now_s) for one in needless(scene, settlement)
         },
         waiting_since={key: since_s for key, since_s in history.waiting_since.items() if key not in held},
-        stopped=_stopped(scene, settlement),
+        held=_staying(scene, settlement),
     )
 
 
@@ -273,19 +274,13 @@ def _may_stop(scene: Scene) -> bool:
     return bool(scene.ray.gangs) and bool(silent or scene.history.breakers or scene.history.backoff)
 
 
-def _stopped(scene: Scene, settlement: Settlement | None = None) -> dict[str, Stopped]:
-    """Return the gangs that lack what is not launched just now, or did so lately."""
+def _staying(scene: Scene, settlement: Settlement | None = None) -> dict[str, Held]:
+    """Return what stays for what a gang lacks that is not launched just now, or did so lately."""
     now_s = scene.now_s
-    found = {
-        gang_id: one
-        for gang_id, one in scene.history.stopped.items()
-        if 0 <= now_s - one.last_s < HELD_FOR_GANG_S
-    }
-    for gang, rooms in settlement.gangs_unmet if settlement else ():
-        if any(room.passing for room in rooms):
-            gang_id = gang.gang.gang_id
-            since_s = found[gang_id].since_s if gang_id in found else now_s
-            found[gang_id] = Stopped(since_s, now_s)
+    found = {key: one for key, one in scene.history.held.items() if 0 <= now_s - one.last_s < HELD_FOR_GANG_S}
+    for instance_id in settlement.held_for if settlement else ():
+        since_s = found[instance_id].since_s if instance_id in found else now_s
+        found[instance_id] = Held(since_s, now_s)
     return found
 
 

@@ -81,8 +81,8 @@ RETRY_AFTER_MOST_S = 3600.0
 """A backend that wants to be left alone for longer is asked after this time."""
 
 HELD_FOR_GANG_S = 600.0
-"""What else a gang needs stays so long for the nodes that its backend does not launch just now; again when
-the gang lacked none for as long."""
+"""A node stays so long for others of a gang that are not launched just now; again when it had no need to for
+as long."""
 
 PROBATION_S = 30.0
 """After a wait for a refusal few are asked for, for so long: a larger gang has to wait that much more."""

@@ -53,8 +53,8 @@ def needless(scene: Scene, settlement: Settlement) -> tuple[Instance, ...]:
     spare = dict(scene.spare)
     for one in _least_wanted_first(scene):
         unknown = one.state is InstanceState.UNKNOWN or not scene.known(one)
-        needed = settlement.used(one.instance_id) or one.instance_id in settlement.held_for
-        if unknown or needed or scene.protected(one):
+        held = one.instance_id in settlement.held_for and not scene.held_enough(one)
+        if unknown or held or scene.protected(one) or settlement.used(one.instance_id):
             continue
         if spare[one.node_type] > 0:
             spare[one.node_type] -= 1

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 
-from heliostat.model.demand import Gang
 from heliostat.model.history import Breaker, History
 from heliostat.model.instance import (
     ALIVE,
@@ -312,10 +311,10 @@ class Scene:
         # An instance of a type that is no longer in the file has drifted; that rule deals with it.
         return node_type.max_workers if node_type else 2**31
 
-    def held_enough(self, gang: Gang) -> bool:
-        """Say whether what else a gang needs has stayed long enough for what is not launched just now."""
-        stopped = self.history.stopped.get(gang.gang_id)
-        return stopped is not None and self.now_s - stopped.since_s >= HELD_FOR_GANG_S
+    def held_enough(self, instance: Instance) -> bool:
+        """Say whether it has stayed long enough for what a gang lacks that is not launched just now."""
+        held = self.history.held.get(instance.instance_id)
+        return held is not None and self.now_s - held.since_s >= HELD_FOR_GANG_S
 
     def floor(self, node_type: NodeType) -> int:
         """Return how many of a type must stay: the file's minimum or a person's, within its maximum."""

@@ -379,11 +379,12 @@ class _Attempt:
         later.pool, later.ledger = self.pool.copy(), self.ledger.copy(later=True)
         later.new = {name: list(known) for name, known in self.new.items()}
         for gang, rooms in self.gangs_unmet:
-            stop = next((room for room in rooms if room.passing), None)
-            if stop is None or self.scene.held_enough(gang.gang):
+            if not any(room.passing for room in rooms):
                 continue
             best, _ = later._best(gang)
             if best is not None:
+                asked = [self.ledger.type_room(choice.shape.node_type) for choice in best.choices]
+                stop = next(room for room in (*asked, *rooms) if room.passing)
                 later.pool = best.pool
                 later._add(later.pool, best.choices)
                 stops[gang.wants[0].key] = (gang, stop)

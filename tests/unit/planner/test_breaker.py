@@ -292,6 +292,18 @@ class TestWhatElseAGangNeeds:
         self.stop(world, "breaker")
         assert self.go_on(world, for_s=HELD_FOR_GANG_S - 10) == set()
 
+    def test_stays_no_longer_where_the_gang_is_made_anew_every_minute(self, world: World) -> None:
+        """As Ray Train does, which gives up a group that has not started."""
+        began_s, ends = world.now_s, set[str]()
+        self.stop(world, "breaker")
+        for name in "abcdefghijklmnopqrst":
+            world.gangs = (gang(GangStrategy.STRICT_SPREAD, demand(4), name=name),)
+            ends |= self.go_on(world, for_s=60)
+            if ends:
+                break
+        assert ends == self.ALL
+        assert HELD_FOR_GANG_S <= world.now_s - began_s <= HELD_FOR_GANG_S + 60
+
     @pytest.mark.parametrize("first", ["near", "far"])
     def test_stays_where_the_gang_would_lie_whatever_comes_first_in_the_file(self, first: str) -> None:
         types = [kind("near", backend="one"), kind("far", backend="two")]
@@ -299,11 +311,15 @@ class TestWhatElseAGangNeeds:
         world.policy = policy(*sorted(types, key=lambda one: one.name != first))
         several = [world.running("far", idle_s=5000) for _ in range(3)]
         until_s = world.now_s + 60
-        breaker = Breaker(3, frozenset({"x"}), "down", 1, world.now_s - 1, until_s)
-        world.history = replace(world.history, breakers={"one": breaker, "two": breaker})
+        breakers = {
+            name: Breaker(3, frozenset({"x"}), f"{name} is down", 1, world.now_s - 1, until_s)
+            for name in ("one", "two")
+        }
+        world.history = replace(world.history, breakers=breakers)
         made = world.round()
         assert (drained(made), {one.why for one in made.kept.values()}) == ({}, {Why.GANG})
         assert set(made.kept) == set(several)
+        assert all(one.text.endswith("two is down") for one in made.kept.values())
 
 
 class TestAnOldShape:
@@ -325,6 +341,18 @@ class TestAnOldShape:
         breaker = Breaker(3, frozenset({"b"}), "down", 1, world.now_s - 1, world.now_s + 60)
         world.history = replace(world.history, breakers={closed: breaker})
         assert len(drained(world.round())) == count
+
+    def test_stays_for_request_resources_while_what_it_lacks_is_of_a_silent_backend(self) -> None:
+        world = World(policy=policy(kind("old", backend="one")), constraint=(demand(4, CPU=4),))
+        several = [world.running("old", idle_s=100) for _ in range(4)]
+        world.policy = policy(kind("new", backend="two"))
+        world.silent, ends = {"two": "timed out"}, set[str]()
+        for _ in range(20):
+            made = world.round(2)
+            assert launched(made) == {}
+            ends |= set(drained(made))
+            world.obey(made)
+        assert len(ends) <= 1 < len(several)
 
     def test_stays_while_that_backend_is_silent(self, world: World) -> None:
         world.silent = {"two": "timed out"}
